@@ -1,0 +1,1 @@
+"""Sources of structures, and the array file they are cached in."""

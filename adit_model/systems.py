@@ -1,0 +1,319 @@
+"""One crystal or molecule, and its conversions to the objects of the field."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from ase import Atoms
+    from pymatgen.core import Molecule, Structure
+    from rdkit.Chem import Mol
+
+CRYSTAL = "crystal"
+MOLECULE = "molecule"
+DOMAINS = (CRYSTAL, MOLECULE)
+MAX_ATOMIC_NUMBER = 118
+
+
+@dataclass(frozen=True, eq=False)
+class AtomicSystem:
+    """One crystal (``cell`` given) or molecule (``cell`` is None).
+
+    Parameters
+    ----------
+    numbers : numpy.ndarray
+        Atomic numbers, shape (N,), 1 to 118.
+    positions : numpy.ndarray
+        Cartesian coordinates in angstrom, shape (N, 3).
+    cell : numpy.ndarray or None
+        Lattice vectors as rows in angstrom, shape (3, 3); None for a molecule.
+    info : dict
+        Provenance (``id``, ``source``, ...), carried along and never interpreted.
+
+    Raises
+    ------
+    ValueError
+        If a shape does not fit, an atomic number is out of range, a coordinate is not finite,
+        or the cell has no volume.
+    """
+
+    numbers: np.ndarray
+    positions: np.ndarray
+    cell: np.ndarray | None = None
+    info: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        numbers = np.asarray(self.numbers)
+        if numbers.ndim != 1 or len(numbers) == 0:
+            raise ValueError(f"numbers must have shape (N,) with N >= 1, got {numbers.shape}")
+        if not np.issubdtype(numbers.dtype, np.integer):
+            raise ValueError(f"numbers must be integers, got dtype {numbers.dtype}")
+        if numbers.min() < 1 or numbers.max() > MAX_ATOMIC_NUMBER:
+            raise ValueError(
+                f"atomic numbers must lie in 1..{MAX_ATOMIC_NUMBER}, "
+                f"got {numbers.min()}..{numbers.max()}"
+            )
+        positions = np.asarray(self.positions, dtype=np.float64)
+        if positions.shape != (len(numbers), 3):
+            raise ValueError(
+                f"positions must have shape ({len(numbers)}, 3), got {positions.shape}"
+            )
+        if not np.isfinite(positions).all():
+            bad = int(np.flatnonzero(~np.isfinite(positions).all(axis=1))[0])
+            raise ValueError(f"positions must be finite, atom {bad} has {positions[bad].tolist()}")
+        object.__setattr__(self, "numbers", numbers.astype(np.int64))
+        object.__setattr__(self, "positions", positions)
+        if self.cell is not None:
+            cell = np.asarray(self.cell, dtype=np.float64)
+            if cell.shape != (3, 3):
+                raise ValueError(f"cell must have shape (3, 3), got {cell.shape}")
+            if not np.isfinite(cell).all():
+                raise ValueError(f"cell must be finite, got {cell.tolist()}")
+            if abs(np.linalg.det(cell)) < 1e-8:
+                raise ValueError(f"cell must have a volume, got {cell.tolist()}")
+            object.__setattr__(self, "cell", cell)
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def __repr__(self) -> str:
+        return f"AtomicSystem({self.formula}, {self.domain}, {len(self)} atoms)"
+
+    @property
+    def domain(self) -> str:
+        """``"crystal"`` or ``"molecule"``."""
+        return MOLECULE if self.cell is None else CRYSTAL
+
+    @property
+    def is_periodic(self) -> bool:
+        """Whether the system has a cell."""
+        return self.cell is not None
+
+    @property
+    def formula(self) -> str:
+        """Reduced (crystal) or full Hill (molecule) formula."""
+        from ase.formula import Formula
+
+        formula = Formula.from_list([_symbol(z) for z in self.numbers])
+        return f"{formula.reduce()[0] if self.is_periodic else formula:hill}"
+
+    @property
+    def volume(self) -> float:
+        """Cell volume in cubic angstrom.
+
+        Raises
+        ------
+        ValueError
+            For a molecule.
+        """
+        return float(abs(np.linalg.det(self._require_cell())))
+
+    @property
+    def frac_coords(self) -> np.ndarray:
+        """Fractional coordinates, shape (N, 3), not wrapped.
+
+        Raises
+        ------
+        ValueError
+            For a molecule.
+        """
+        return np.linalg.solve(self._require_cell().T, self.positions.T).T
+
+    def _require_cell(self) -> np.ndarray:
+        if self.cell is None:
+            raise ValueError("a molecule has no cell")
+        return self.cell
+
+    # pymatgen
+
+    @classmethod
+    def from_structure(cls, structure: Structure, **info: Any) -> AtomicSystem:
+        """Read a pymatgen ``Structure``.
+
+        Raises
+        ------
+        ValueError
+            If a site is disordered or holds a dummy species.
+        """
+        return cls(
+            _site_numbers(structure),
+            structure.cart_coords,
+            structure.lattice.matrix,
+            {**dict(structure.properties or {}), **info},
+        )
+
+    @classmethod
+    def from_molecule(cls, molecule: Molecule, **info: Any) -> AtomicSystem:
+        """Read a pymatgen ``Molecule``."""
+        return cls(
+            _site_numbers(molecule),
+            molecule.cart_coords,
+            None,
+            {**dict(molecule.properties or {}), **info},
+        )
+
+    def to_structure(self) -> Structure:
+        """Return a pymatgen ``Structure``; ``info`` becomes its ``properties``."""
+        from pymatgen.core import Structure
+
+        return Structure(
+            self._require_cell(),
+            [_symbol(z) for z in self.numbers],
+            self.positions,
+            coords_are_cartesian=True,
+            properties=dict(self.info),
+        )
+
+    def to_molecule(self, charge: int = 0) -> Molecule:
+        """Return a pymatgen ``Molecule``; ``info`` becomes its ``properties``.
+
+        Raises
+        ------
+        ValueError
+            For a crystal.
+        """
+        from pymatgen.core import Molecule
+
+        self._require_molecule()
+        return Molecule(
+            [_symbol(z) for z in self.numbers],
+            self.positions,
+            charge=charge,
+            properties=dict(self.info),
+        )
+
+    def to_pymatgen(self) -> Structure | Molecule:
+        """Return a ``Structure`` for a crystal, a ``Molecule`` for a molecule."""
+        return self.to_structure() if self.is_periodic else self.to_molecule()
+
+    # ASE
+
+    @classmethod
+    def from_atoms(cls, atoms: Atoms, **info: Any) -> AtomicSystem:
+        """Read an ``ase.Atoms``: a crystal if periodic in all directions, a molecule if in none.
+
+        Raises
+        ------
+        ValueError
+            If it is periodic in one or two directions only.
+        """
+        pbc = np.asarray(atoms.pbc)
+        if pbc.any() and not pbc.all():
+            raise ValueError(f"pbc must be all true (crystal) or all false, got {pbc.tolist()}")
+        cell = np.asarray(atoms.cell) if pbc.all() else None
+        return cls(atoms.numbers, atoms.positions, cell, {**dict(atoms.info), **info})
+
+    def to_atoms(self) -> Atoms:
+        """Return an ``ase.Atoms`` with ``info`` copied."""
+        from ase import Atoms
+
+        return Atoms(
+            numbers=self.numbers,
+            positions=self.positions,
+            cell=self.cell,
+            pbc=self.is_periodic,
+            info=dict(self.info),
+        )
+
+    # RDKit
+
+    @classmethod
+    def from_rdkit(cls, mol: Mol, conformer: int = -1, **info: Any) -> AtomicSystem:
+        """Read one conformer of an RDKit molecule, explicit hydrogens only.
+
+        Raises
+        ------
+        ValueError
+            If the molecule has no conformer.
+        """
+        if mol.GetNumConformers() == 0:
+            raise ValueError("the RDKit molecule has no conformer: embed it first")
+        positions = mol.GetConformer(conformer).GetPositions()
+        numbers = np.array([atom.GetAtomicNum() for atom in mol.GetAtoms()])
+        return cls(numbers, positions, None, info)
+
+    def to_rdkit(self, charge: int = 0, max_iterations: int = 1000) -> Mol:
+        """Perceive bonds from the geometry and return an RDKit molecule.
+
+        Parameters
+        ----------
+        charge : int
+            Total charge.
+        max_iterations : int
+            Bound on RDKit's search over bond orders, which can otherwise take minutes.
+
+        Raises
+        ------
+        ValueError
+            For a crystal, or if RDKit finds no consistent bonding.
+        """
+        from rdkit import Chem
+        from rdkit.Chem import rdDetermineBonds
+
+        self._require_molecule()
+        mol = Chem.MolFromXYZBlock(self.to_xyz())
+        if mol is None:
+            raise ValueError(f"RDKit could not read the geometry of {self.formula}")
+        rdDetermineBonds.DetermineBonds(mol, charge=charge, maxIterations=max_iterations)
+        return mol
+
+    def to_xyz(self) -> str:
+        """Return the system as plain XYZ text, coordinates in angstrom."""
+        lines = [str(len(self)), self.formula]
+        lines += [
+            f"{_symbol(z)} {x:.6f} {y:.6f} {w:.6f}"
+            for z, (x, y, w) in zip(self.numbers, self.positions, strict=True)
+        ]
+        return "\n".join(lines) + "\n"
+
+    def _require_molecule(self) -> None:
+        if self.is_periodic:
+            raise ValueError(f"{self.formula} is a crystal, not a molecule")
+
+    @classmethod
+    def from_any(cls, obj: Any, **info: Any) -> AtomicSystem:
+        """Read an ``AtomicSystem``, pymatgen, ASE or RDKit object.
+
+        Raises
+        ------
+        TypeError
+            If the object is none of these.
+        """
+        if isinstance(obj, AtomicSystem):
+            return cls(obj.numbers, obj.positions, obj.cell, {**obj.info, **info})
+        from ase import Atoms
+        from pymatgen.core import IMolecule, IStructure
+
+        if isinstance(obj, Atoms):
+            return cls.from_atoms(obj, **info)
+        if isinstance(obj, IStructure):
+            return cls.from_structure(obj, **info)
+        if isinstance(obj, IMolecule):
+            return cls.from_molecule(obj, **info)
+        if type(obj).__module__.startswith("rdkit."):
+            return cls.from_rdkit(obj, **info)
+        raise TypeError(
+            "expected an AtomicSystem, pymatgen Structure or Molecule, ase.Atoms or RDKit Mol, "
+            f"got {type(obj).__module__}.{type(obj).__name__}"
+        )
+
+
+def _symbol(number: int) -> str:
+    from ase.data import chemical_symbols
+
+    return chemical_symbols[int(number)]
+
+
+def _site_numbers(sites: Structure | Molecule) -> np.ndarray:
+    numbers = []
+    for i, site in enumerate(sites):
+        if not site.is_ordered:
+            raise ValueError(f"site {i} is disordered ({site.species_string})")
+        number = getattr(site.specie, "Z", None)
+        if not number:
+            raise ValueError(f"site {i} holds {site.species_string}, which is no element")
+        numbers.append(number)
+    return np.array(numbers, dtype=np.int64)
