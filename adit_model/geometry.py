@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
+WRAP_CUT = 0.015  # canonical fractional coordinates lie in [-WRAP_CUT, 1 - WRAP_CUT)
+DEGENERATE = 1e-3  # principal moments closer than this, relative to the largest, count as equal
+SYMMETRIC = 1e-3  # skewness (third moment over mean absolute third moment) that counts as none
+
 
 def cell_to_parameters(cell: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Lengths (angstrom) and angles (radians; alpha, beta, gamma) of a cell.
@@ -18,6 +22,7 @@ def cell_to_parameters(cell: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     tuple of numpy.ndarray
         Lengths and angles, each of shape (..., 3).
     """
+    cell = np.asarray(cell, dtype=np.float64)
     lengths = np.linalg.norm(cell, axis=-1)
     unit = cell / lengths[..., None]
     cosines = np.stack(
@@ -67,9 +72,12 @@ def unphysical_cell(
     lengths: np.ndarray,
     angles: np.ndarray,
     length_range: tuple[float, float] = (0.5, 200.0),
-    angle_range: tuple[float, float] = (10.0, 170.0),
+    angle_range: tuple[float, float] = (5.0, 175.0),
 ) -> str | None:
     """Why no crystal has such a cell, or None if one can.
+
+    The default ranges admit every Materials Project primitive cell, reduced or not (angles of
+    6.9 to 170.7 degrees occur), and a squared volume of 1e-4 a^2 b^2 c^2 at least.
 
     Parameters
     ----------
@@ -80,7 +88,12 @@ def unphysical_cell(
     length_range, angle_range : tuple of float
         Accepted lengths in angstrom and angles in degrees.
     """
-    lengths, degrees = np.asarray(lengths), np.degrees(angles)
+    lengths, angles = np.asarray(lengths, np.float64), np.asarray(angles, np.float64)
+    if lengths.shape != (3,) or angles.shape != (3,):
+        raise ValueError(
+            f"lengths and angles must have shape (3,), got {lengths.shape} and {angles.shape}"
+        )
+    degrees = np.degrees(angles)
     if not (np.isfinite(lengths).all() and np.isfinite(degrees).all()):
         return "cell parameters are not finite"
     if (lengths < length_range[0]).any() or (lengths > length_range[1]).any():
@@ -109,8 +122,10 @@ def canonical_molecule(positions: np.ndarray) -> np.ndarray:
     """Centre and turn a molecule into its canonical pose.
 
     The axes are the principal axes of the unweighted point cloud, longest first; the signs of
-    the first two make their third moments non-negative, the third completes a right-handed frame,
-    so chirality is kept.
+    the first two make their third moments positive, the third completes a right-handed frame,
+    so chirality is kept. Where symmetry leaves an axis or a sign open (equal moments, no
+    skewness), the first atom far from the centre along what is left decides, so the pose is the
+    same for every input orientation of the same ordered atoms.
 
     Parameters
     ----------
@@ -122,21 +137,51 @@ def canonical_molecule(positions: np.ndarray) -> np.ndarray:
     numpy.ndarray
         Coordinates in angstrom, shape (N, 3).
     """
+    positions = np.asarray(positions, dtype=np.float64)
     centred = positions - positions.mean(axis=0)
-    _, axes = np.linalg.eigh(centred.T @ centred)
-    axes = axes[:, ::-1].copy()
-    third = ((centred @ axes) ** 3).sum(axis=0)
-    for k in range(2):
-        if third[k] < 0 or (abs(third[k]) < 1e-9 and axes[np.abs(axes[:, k]).argmax(), k] < 0):
-            axes[:, k] *= -1.0
-    axes[:, 2] = np.cross(axes[:, 0], axes[:, 1])
-    return centred @ axes
+    moments, vectors = np.linalg.eigh(centred.T @ centred)
+    moments, vectors = moments[::-1], vectors[:, ::-1]
+    axes: list[np.ndarray] = []
+    start = 0
+    for stop in range(1, 4):
+        if stop == 3 or moments[stop - 1] - moments[stop] > DEGENERATE * moments[0]:
+            axes += _axes_within(centred, vectors[:, start:stop])
+            start = stop
+    axes[2] = np.cross(axes[0], axes[1])
+    return centred @ np.stack(axes, axis=1)
+
+
+def _axes_within(centred: np.ndarray, basis: np.ndarray) -> list[np.ndarray]:
+    """Orthonormal axes spanning the columns of ``basis`` (3, k), fixed by the atoms alone."""
+    if basis.shape[1] == 1:
+        axis = basis[:, 0]
+        along = centred @ axis
+        skewness = (along**3).sum()
+        if abs(skewness) <= SYMMETRIC * (np.abs(along) ** 3).sum():
+            skewness = along[_first_far(np.abs(along))]
+        return [-axis if skewness < 0 else axis]
+    within = centred @ basis  # (N, k)
+    distances = np.linalg.norm(within, axis=1)
+    if distances.max() < 1e-6:  # a single atom, or the directions across a linear molecule
+        return list(basis.T)
+    first = within[_first_far(distances)]
+    first = first / np.linalg.norm(first)
+    rest = np.linalg.svd(first[None])[2][1:].T  # (k, k - 1), orthogonal to first
+    return [basis @ first, *_axes_within(centred, basis @ rest)]
+
+
+def _first_far(distances: np.ndarray) -> int:
+    """Index of the first atom at least half as far out as the farthest one."""
+    return int(np.argmax(distances >= 0.5 * distances.max()))
 
 
 def canonical_crystal(positions: np.ndarray, cell: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Turn a crystal so that a lies along x and b in the xy plane, atoms wrapped into the cell.
 
     A left-handed cell first has its three vectors negated, which describes the same crystal.
+    Fractional coordinates end in [-0.015, 0.985) rather than [0, 1): about half of the sites of
+    real crystals lie on a cell face, and their numerical noise must not throw them to the
+    opposite one.
 
     Parameters
     ----------
@@ -150,10 +195,14 @@ def canonical_crystal(positions: np.ndarray, cell: np.ndarray) -> tuple[np.ndarr
     tuple of numpy.ndarray
         Positions (N, 3) and cell (3, 3).
     """
-    frac = wrap_frac(np.linalg.solve(cell.T, positions.T).T)
+    positions = np.asarray(positions, dtype=np.float64)
+    cell = np.asarray(cell, dtype=np.float64)
     if np.linalg.det(cell) < 0:
-        cell, frac = -cell, wrap_frac(-frac)
-    new_cell = parameters_to_cell(*cell_to_parameters(cell))
+        cell = -cell
+    frac = np.linalg.solve(cell.T, positions.T).T
+    frac = frac - np.floor(frac + WRAP_CUT)
+    upper = np.linalg.qr(cell.T, mode="r")  # cell = upper.T @ rotation
+    new_cell = upper.T * np.sign(np.diag(upper))
     return frac @ new_cell, new_cell
 
 
