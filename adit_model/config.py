@@ -1,0 +1,299 @@
+"""Every hyper-parameter of the model, typed, and the named sizes."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, Literal, TypeVar
+
+ENCODERS = ("transformer", "equivariant")
+SOLVERS = ("euler", "midpoint", "heun")
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class AutoencoderConfig:
+    """Stage 1.
+
+    Parameters
+    ----------
+    encoder : str
+        ``"transformer"`` or ``"equivariant"`` (e3nn).
+    dim, num_heads, num_encoder_layers, num_decoder_layers : int
+        Width, attention heads and depth of the two transformers.
+    latent_dim : int
+        Latent channels of one atom.
+    num_elements : int
+        Size of the element vocabulary: atomic numbers 1 to ``num_elements - 1``; 0 is the mask.
+    identity_start : bool
+        Latent channels 0 to 2 start as the scaled coordinates and the coordinate heads read them
+        back, so that training starts from a perfect copy. Needs ``canonical`` data.
+    geometry : bool
+        Distance-aware attention in the decoder (needs ``identity_start``).
+    canonical : bool
+        Train on canonical poses; otherwise on random rotations and translations (the paper).
+    cell_input : bool
+        Show the six lattice parameters to every atom of the encoder.
+    coordinate_scale : float
+        Latent units per angstrom at an identity start.
+    log_variance_start : float
+        Bias the log-variance starts from.
+    kl_weight, coordinate_weight, length_weight, angle_weight : float
+        Weights of the loss terms beside the cross-entropy of the elements.
+    mask_fraction, noise_fraction, noise_angstrom : float
+        Share of the atoms whose element is masked, whose position gets Gaussian noise, and how much.
+    latent_noise : float
+        Largest standard deviation of extra noise on the latents of half the systems, which
+        teaches the decoder to mend what the denoiser leaves imprecise.
+    """
+
+    encoder: str = "transformer"
+    dim: int = 512
+    num_heads: int = 8
+    num_encoder_layers: int = 8
+    num_decoder_layers: int = 8
+    latent_dim: int = 8
+    num_elements: int = 100
+    identity_start: bool = False
+    geometry: bool = False
+    canonical: bool = False
+    cell_input: bool = True
+    coordinate_scale: float = 0.3
+    log_variance_start: float = 0.0
+    kl_weight: float = 1e-5
+    coordinate_weight: float = 10.0
+    length_weight: float = 1.0
+    angle_weight: float = 10.0
+    mask_fraction: float = 0.1
+    noise_fraction: float = 0.1
+    noise_angstrom: float = 0.1
+    latent_noise: float = 0.0
+
+    def __post_init__(self) -> None:
+        _one_of("encoder", self.encoder, ENCODERS)
+        _positive(self, "dim", "num_heads", "num_decoder_layers", "latent_dim", "coordinate_scale")
+        if self.dim % self.num_heads:
+            raise ValueError(f"dim {self.dim} must be a multiple of num_heads {self.num_heads}")
+        if self.identity_start and not self.canonical:
+            raise ValueError("identity_start needs canonical poses: set canonical to true")
+        if self.identity_start and self.encoder != "transformer":
+            raise ValueError("identity_start is a property of the transformer encoder")
+        if self.geometry and not self.identity_start:
+            raise ValueError("geometry in the decoder needs identity_start")
+        if self.identity_start and self.latent_dim < 4:
+            raise ValueError(f"identity_start needs latent_dim >= 4, got {self.latent_dim}")
+
+
+@dataclass(frozen=True)
+class DenoiserConfig:
+    """Stage 2, the Diffusion Transformer.
+
+    Parameters
+    ----------
+    dim, num_layers, num_heads : int
+        Width, depth and attention heads.
+    size_condition : bool
+        Condition on the number of atoms, which is known before sampling.
+    geometry : bool
+        Attention sees the distances between the atoms of the current estimate and their
+        direction (latent channels 0 to 2 must be coordinates: ``identity_start``).
+    geometry_every : int
+        Blocks between two updates of that estimate.
+    precondition : bool
+        Predict x_1 as a time-dependent mix of x_t and the network's output (Karras et al. 2022,
+        section 5, for the linear interpolant), so the output stays of unit scale as t -> 1.
+    class_dropout : float
+        Share of the systems whose domain is hidden, for classifier-free guidance.
+    self_condition : float
+        Probability of a self-conditioned training step.
+    time_clip : float
+        The error is divided by 1 - min(t, time_clip).
+    time_skew : float
+        t is drawn from Beta(1 + time_skew, 1) in [0.01, 0.99]; 0 is uniform (the paper).
+    """
+
+    dim: int = 384
+    num_layers: int = 12
+    num_heads: int = 6
+    size_condition: bool = False
+    geometry: bool = False
+    geometry_every: int = 1
+    precondition: bool = False
+    class_dropout: float = 0.1
+    self_condition: float = 0.5
+    time_clip: float = 0.9
+    time_skew: float = 0.0
+
+    def __post_init__(self) -> None:
+        _positive(self, "dim", "num_layers", "num_heads", "geometry_every")
+        if self.dim % self.num_heads:
+            raise ValueError(f"dim {self.dim} must be a multiple of num_heads {self.num_heads}")
+        for name in ("class_dropout", "self_condition"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} must lie in 0..1, got {getattr(self, name)}")
+        if not 0 <= self.time_clip < 1:
+            raise ValueError(f"time_clip must lie in [0, 1), got {self.time_clip}")
+
+
+@dataclass(frozen=True)
+class SamplingConfig:
+    """What :meth:`adit_model.model.ADiT.sample` does when it is not told otherwise.
+
+    Parameters
+    ----------
+    num_steps : int
+        Intervals of the time grid.
+    solver : str
+        ``"euler"``, ``"midpoint"`` or ``"heun"``; the last two evaluate the model twice a step.
+    guidance_scale : float
+        Classifier-free guidance; 1 is none and costs no second forward pass.
+    """
+
+    num_steps: int = 100
+    solver: str = "euler"
+    guidance_scale: float = 2.0
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.num_steps, int) or self.num_steps < 1:
+            raise ValueError(f"num_steps must be a positive integer, got {self.num_steps!r}")
+        _one_of("solver", self.solver, SOLVERS)
+        if not 0 <= self.guidance_scale <= 100:
+            raise ValueError(f"guidance_scale must lie in 0..100, got {self.guidance_scale}")
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Both stages and the sampling defaults."""
+
+    autoencoder: AutoencoderConfig = field(default_factory=AutoencoderConfig)
+    denoiser: DenoiserConfig = field(default_factory=DenoiserConfig)
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
+
+    def __post_init__(self) -> None:
+        if self.denoiser.geometry and not self.autoencoder.identity_start:
+            raise ValueError("denoiser.geometry needs autoencoder.identity_start")
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return nested plain dictionaries."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> ModelConfig:
+        """Read nested plain dictionaries; ``{"size": "mini"}`` starts from a named size.
+
+        Raises
+        ------
+        ValueError
+            If a key is unknown or a value is out of range.
+        """
+        data = dict(data)
+        base = named_size(data.pop("size")) if "size" in data else cls()
+        parts = {f.name: getattr(base, f.name) for f in fields(cls)}
+        for name, values in data.items():
+            if name not in parts:
+                raise ValueError(f"unknown model section {name!r}, known: {', '.join(parts)}")
+            parts[name] = from_mapping(type(parts[name]), {**asdict(parts[name]), **values}, name)
+        return cls(**parts)
+
+
+MINI = ModelConfig(
+    autoencoder=AutoencoderConfig(
+        dim=128,
+        num_heads=4,
+        num_encoder_layers=3,
+        num_decoder_layers=3,
+        identity_start=True,
+        geometry=True,
+        canonical=True,
+        log_variance_start=-5.0,
+        latent_noise=0.1,
+    ),
+    denoiser=DenoiserConfig(
+        dim=192,
+        num_layers=6,
+        num_heads=6,
+        size_condition=True,
+        geometry=True,
+        precondition=True,
+        time_clip=0.97,
+        time_skew=0.5,
+    ),
+    sampling=SamplingConfig(num_steps=50, guidance_scale=1.0),
+)
+
+
+def _paper_size(dim: int, num_layers: int, num_heads: int) -> ModelConfig:
+    denoiser = DenoiserConfig(dim=dim, num_layers=num_layers, num_heads=num_heads)
+    return ModelConfig(AutoencoderConfig(), denoiser, SamplingConfig())
+
+
+SIZES = {
+    "mini": MINI,
+    "small": _paper_size(384, 12, 6),
+    "base": _paper_size(768, 12, 12),
+    "large": _paper_size(1024, 24, 16),
+}
+
+
+def named_size(name: str) -> ModelConfig:
+    """Return a named size: ``mini`` (bundled), ``small``, ``base`` or ``large`` (the paper's).
+
+    Raises
+    ------
+    ValueError
+        If there is no such size.
+    """
+    _one_of("size", name, tuple(SIZES))
+    return SIZES[name]
+
+
+def from_mapping(cls: type[T], values: dict[str, Any], where: str) -> T:
+    """Build a config dataclass from a mapping, checking names and types.
+
+    Raises
+    ------
+    ValueError
+        If a key is unknown or a value has the wrong type.
+    """
+    known = {f.name: f for f in fields(cls)}  # type: ignore[arg-type]
+    clean = {}
+    for key, value in values.items():
+        if key not in known:
+            raise ValueError(f"unknown option {where}.{key}, known: {', '.join(sorted(known))}")
+        clean[key] = _typed(value, str(known[key].type), f"{where}.{key}")
+    return cls(**clean)
+
+
+def _typed(value: Any, annotation: str, name: str) -> Any:
+    if value is None and "None" in annotation:
+        return None
+    if annotation.startswith("int") and (isinstance(value, bool) or not isinstance(value, int)):
+        raise ValueError(f"{name} must be an integer, got {value!r}")
+    if annotation.startswith("float"):
+        if isinstance(value, str):  # YAML reads 1e-4 as text
+            try:
+                return float(value)
+            except ValueError:
+                raise ValueError(f"{name} must be a number, got {value!r}") from None
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise ValueError(f"{name} must be a number, got {value!r}")
+        return float(value)
+    if annotation.startswith("bool") and not isinstance(value, bool):
+        raise ValueError(f"{name} must be true or false, got {value!r}")
+    if annotation.startswith("str") and not isinstance(value, str):
+        raise ValueError(f"{name} must be text, got {value!r}")
+    return value
+
+
+def _one_of(name: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise ValueError(f"{name} must be one of {', '.join(choices)}, got {value!r}")
+
+
+def _positive(config: Any, *names: str) -> None:
+    for name in names:
+        if getattr(config, name) <= 0:
+            raise ValueError(f"{name} must be positive, got {getattr(config, name)}")
+
+
+Domain = Literal["crystal", "molecule", "both"]
