@@ -38,8 +38,8 @@ def load_qm9(
 ) -> AtomicDataset:
     """Load QM9, all hydrogens included, atoms and geometries as published.
 
-    The first call parses the CSV files (five to ten seconds) into one array file in the cache directory;
-    later calls read that.
+    The first call parses the CSV files (five to ten seconds) into one array file in the cache
+    directory; later calls read that.
 
     Parameters
     ----------
@@ -107,8 +107,8 @@ def load_qm9_smiles(split: str = "train", cache_dir: str | Path | None = None) -
 def qm9_split(split: str, num_molecules: int = 130_831) -> np.ndarray:
     """Ascending row indices of one split.
 
-    The rows are permuted by ``numpy.random.RandomState(0)``, whose stream NumPy keeps frozen; the first
-    100,000 train, the next 18,000 validate, the rest test.
+    The rows are permuted by ``numpy.random.RandomState(0)``, whose stream NumPy keeps frozen; the
+    first 100,000 train, the next 18,000 validate, the rest test.
 
     Raises
     ------

@@ -1,0 +1,163 @@
+"""Reading the CIF text of one crystal: a fast reader for P1 files, pymatgen for the others."""
+
+from __future__ import annotations
+
+import re
+import warnings
+
+import numpy as np
+
+from adit_model.geometry import cell_to_parameters, unphysical_cell, wrap_frac
+from adit_model.systems import AtomicSystem
+
+_PARAMETERS = [
+    re.compile(rf"^\s*_cell_{name}\s+(\S+)", re.MULTILINE)
+    for name in ("length_a", "length_b", "length_c", "angle_alpha", "angle_beta", "angle_gamma")
+]
+_DATA_BLOCK = re.compile(r"^data_", re.MULTILINE)
+_ATOM_LOOP = re.compile(
+    r"^\s*loop_\s*\n((?:\s*_atom_site_[A-Za-z_]+\s*\n)+)((?:(?!\s*(?:loop_|_|data_|#|;)).*\n?)*)",
+    re.MULTILINE,
+)
+_ATOM_TAG = re.compile(r"_atom_site_\w+")
+_SYMMETRY_LOOP = re.compile(
+    r"^\s*loop_\s*\n(?:\s*_(?:symmetry_equiv_pos|space_group_symop)\w*\s*\n)+"
+    r"((?:(?!\s*(?:loop_|_|data_|#|;)).*\n?)*)",
+    re.MULTILINE,
+)
+_IDENTITY = re.compile(
+    r"^\s*(?:1\s+)?(['\"]?)\s*\+?x\s*,\s*\+?y\s*,\s*\+?z\s*\1\s*$", re.IGNORECASE
+)
+_SPACE_GROUP = re.compile(
+    r"^\s*_(?:symmetry_Int_Tables_number|space_group_IT_number)\s+(\S+)", re.MULTILINE
+)
+_SYMBOL = re.compile(r"([A-Z][a-z]?)(?:\d*[+-]\d*)?$")
+
+
+def read_cif(text: str) -> AtomicSystem:
+    """Read one ordered crystal from CIF text.
+
+    A file that lists every atom of its cell (space group P1, full occupancy), as CDVAE and pymatgen
+    write them, keeps its coordinates and its order of atoms exactly; any other one is expanded by
+    pymatgen, whose order it then has. The cell has the lengths and angles of the file, a along x
+    and b in the xy plane, unless it is too skewed (see :func:`reduce_skewed`).
+
+    Raises
+    ------
+    ValueError
+        If the text is no CIF, the crystal is disordered, or its cell is unphysical.
+    """
+    return reduce_skewed(_read_p1_cif(text) or read_cif_with_pymatgen(text))
+
+
+def reduce_skewed(system: AtomicSystem) -> AtomicSystem:
+    """Give a crystal whose cell has extreme angles its Niggli-reduced cell, leave others alone.
+
+    The reduced cell describes the same crystal with angles between 60 and 120 degrees; which cells
+    need it is said by :func:`~adit_model.geometry.unphysical_cell`.
+
+    Raises
+    ------
+    ValueError
+        If the reduced cell is unphysical too.
+    """
+    if system.cell is None or unphysical_cell(*cell_to_parameters(system.cell)) is None:
+        return system
+    structure = system.to_structure().get_reduced_structure()
+    reduced = AtomicSystem.from_structure(structure)
+    reason = unphysical_cell(*cell_to_parameters(structure.lattice.matrix))
+    if reason:
+        raise ValueError(reason)
+    return AtomicSystem(reduced.numbers, reduced.positions, reduced.cell, system.info)
+
+
+def _read_p1_cif(text: str) -> AtomicSystem | None:
+    """Read a P1 CIF, or return None for anything that is not certainly one."""
+    # One match of each pattern, or the text is left to pymatgen.
+    if len(_DATA_BLOCK.findall(text)) != 1 or not _is_p1(text):
+        return None
+    loops = [m for m in _ATOM_LOOP.finditer(text) if "_atom_site_fract_x" in m.group(1)]
+    parameters = [pattern.findall(text) for pattern in _PARAMETERS]
+    if len(loops) != 1 or any(len(found) != 1 for found in parameters):
+        return None
+    tags = _ATOM_TAG.findall(loops[0].group(1))
+    rows = [line.split() for line in loops[0].group(2).splitlines() if line.strip()]
+    if not rows or any(len(row) != len(tags) for row in rows):
+        return None
+    columns = dict(zip(tags, zip(*rows, strict=True), strict=True))
+    names = columns.get("_atom_site_type_symbol")
+    if names is None:
+        return None
+    try:
+        values = np.array([float(found[0]) for found in parameters])
+        frac = np.array([columns[f"_atom_site_fract_{axis}"] for axis in "xyz"], dtype=np.float64).T
+        occupancies = [float(x) for x in columns.get("_atom_site_occupancy", ())]
+        numbers = np.array([_number(name) for name in names])
+    except (KeyError, ValueError):
+        return None
+    if any(x != 1.0 for x in occupancies) or (numbers == 0).any() or not np.isfinite(frac).all():
+        return None
+    if _has_coincident_atoms(frac):
+        return None
+    return _system(numbers, frac, values)
+
+
+def _system(numbers: np.ndarray, frac: np.ndarray, parameters: np.ndarray) -> AtomicSystem:
+    """Build a crystal from fractional coordinates and six parameters (angstrom, degrees)."""
+    from ase.geometry import cellpar_to_cell
+
+    lengths, angles = parameters[:3], parameters[3:]
+    cosines = np.cos(np.radians(angles))
+    # Squared volume of the unit parallelepiped with these angles.
+    volume = 1.0 - (cosines**2).sum() + 2.0 * cosines.prod()
+    if not np.isfinite(parameters).all() or (lengths <= 0).any() or volume < 1e-9:
+        raise ValueError(f"no cell has the parameters {parameters.tolist()} (angstrom, degrees)")
+    cell = cellpar_to_cell(parameters)
+    return AtomicSystem(numbers, frac @ cell, cell)
+
+
+def _is_p1(text: str) -> bool:
+    symmetry = _SYMMETRY_LOOP.findall(text)
+    operations = [line for block in symmetry for line in block.splitlines() if line.strip()]
+    if operations:
+        return len(operations) == 1 and _IDENTITY.match(operations[0]) is not None
+    return not symmetry and _SPACE_GROUP.findall(text) == ["1"]
+
+
+def _number(name: str) -> int:
+    from ase.data import atomic_numbers
+
+    match = _SYMBOL.match(name)
+    return atomic_numbers.get(match.group(1), 0) if match else 0
+
+
+def _has_coincident_atoms(frac: np.ndarray, tolerance: float = 1e-4) -> bool:
+    """Whether two atoms share a place, which pymatgen merges (same tolerance as its default)."""
+    wrapped = wrap_frac(frac)
+    delta = wrapped[:, None] - wrapped[None, :]
+    delta -= np.round(delta)
+    close = (np.abs(delta) < tolerance).all(axis=-1)
+    return int(close.sum()) > len(frac)
+
+
+def read_cif_with_pymatgen(text: str) -> AtomicSystem:
+    """Read any CIF of one ordered crystal; slower than the reader for P1 files.
+
+    Raises
+    ------
+    ValueError
+        If the text is no CIF, the crystal is disordered, or its cell is unphysical.
+    """
+    from pymatgen.io.cif import CifParser
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            structures = CifParser.from_str(text).parse_structures(primitive=False)
+        except Exception as error:  # pymatgen raises any type on malformed text
+            raise ValueError(f"pymatgen cannot read the CIF: {error}") from error
+    if not structures:
+        raise ValueError("the CIF holds no structure")
+    system = AtomicSystem.from_structure(structures[0])
+    parameters = np.array(structures[0].lattice.parameters)
+    return _system(system.numbers, structures[0].frac_coords, parameters)

@@ -1,0 +1,198 @@
+"""CSV files of crystals as CDVAE writes them: ``material_id``, ``cif`` and properties.
+
+The format is that of Xie et al., ICLR 2022 (arXiv 2110.06197): MP-20, Perov-5, Carbon-24, MPTS-52.
+"""
+
+from __future__ import annotations
+
+import logging
+import zlib
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from adit_model.data.cache import cached_dataset, data_cache_dir, key_from_content
+from adit_model.data.cif import read_cif
+from adit_model.data.dataset import AtomicDataset
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from adit_model.systems import AtomicSystem
+
+logger = logging.getLogger(__name__)
+
+PARSER_VERSION = 1
+ID_COLUMN, CIF_COLUMN = "material_id", "cif"
+_CHUNK = 64
+
+
+def load_crystal_csv(
+    path: str | Path,
+    cache_dir: str | Path | None = None,
+    max_atoms: int | None = None,
+    workers: int = 1,
+    progress: bool = True,
+) -> AtomicDataset:
+    """Load the crystals of a CDVAE-format CSV file, cells and coordinates as in the file.
+
+    Parameters
+    ----------
+    path : str or Path
+        ``.csv`` or ``.csv.gz`` with the columns ``material_id`` and ``cif``.
+    cache_dir : str or Path, optional
+        Directory of parsed files; see :func:`~adit_model.data.cache.data_cache_dir`.
+    max_atoms : int, optional
+        Leave out larger crystals; they are listed in ``skipped`` too.
+    workers : int
+        Processes that parse.
+    progress : bool
+        Show a progress bar while parsing.
+
+    Returns
+    -------
+    AtomicDataset
+        Named by ``material_id``. A row that cannot be read is in ``skipped`` with the reason,
+        and one warning counts them.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If the file is no such CSV, has no rows or lacks a column, if no row can be read, or if
+        ``max_atoms`` or ``workers`` is not positive.
+    """
+    for name, value in (("max_atoms", max_atoms), ("workers", workers)):
+        if value is not None and value < 1:
+            raise ValueError(f"{name} must be a positive integer, got {value}")
+    path = _existing(path)
+    cache = data_cache_dir(cache_dir) / f"csv-{key_from_content(path, PARSER_VERSION)}.npz"
+    dataset = cached_dataset(cache, lambda: _parse_csv(path, workers, progress))
+    dataset.name = _stem(path)
+    if dataset.skipped:
+        name, reason = dataset.skipped[0]
+        logger.warning(
+            "%s: %d of %d rows could not be read (see .skipped); the first, %s: %s",
+            path,
+            len(dataset.skipped),
+            len(dataset.skipped) + len(dataset),
+            name,
+            reason,
+        )
+    return dataset if max_atoms is None else _at_most(dataset, max_atoms)
+
+
+def load_crystal_table(path: str | Path) -> pd.DataFrame:
+    """Read the properties of a CDVAE-format CSV file: all columns but ``cif``.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One line per row of the file, indexed by ``material_id`` (str); units are those of the file.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If the file is no such CSV, has no rows or lacks a column.
+    """
+    frame = _read_csv(_existing(path))
+    unnamed = [name for name in frame.columns if name.startswith("Unnamed:")]
+    return frame.drop(columns=[CIF_COLUMN, *unnamed]).set_index(ID_COLUMN)
+
+
+def _existing(path: str | Path) -> Path:
+    path = Path(path).expanduser()
+    if not path.is_file():
+        raise FileNotFoundError(f"no CSV file {path}")
+    return path
+
+
+def _stem(path: Path) -> str:
+    return path.name.removesuffix(".gz").removesuffix(".csv")
+
+
+def _read_csv(path: Path) -> pd.DataFrame:
+    import pandas as pd
+
+    try:
+        frame = pd.read_csv(path, dtype={ID_COLUMN: str}, low_memory=False)
+    except pd.errors.EmptyDataError as error:
+        raise ValueError(f"{path} is empty") from error
+    except (pd.errors.ParserError, UnicodeDecodeError, OSError, EOFError, zlib.error) as error:
+        raise ValueError(f"{path} is no readable CSV file: {error}") from error
+    missing = [name for name in (ID_COLUMN, CIF_COLUMN) if name not in frame.columns]
+    if missing:
+        raise ValueError(f"{path} lacks the columns {missing}, it has {list(frame.columns)}")
+    if frame.empty:
+        raise ValueError(f"{path} has a header and no rows")
+    rows = [f"row-{i + 1}" for i in range(len(frame))]
+    frame[ID_COLUMN] = frame[ID_COLUMN].where(frame[ID_COLUMN].notna(), rows)
+    return frame
+
+
+def _parse_csv(path: Path, workers: int, progress: bool) -> AtomicDataset:
+    from tqdm import tqdm
+
+    frame = _read_csv(path)
+    ids = frame[ID_COLUMN].tolist()
+    texts = frame[CIF_COLUMN].tolist()
+    systems, skipped = [], []
+    bar = tqdm(
+        zip(ids, _read_all(texts, workers), strict=True),
+        total=len(ids),
+        desc=f"parsing {path.name}",
+        unit="crystal",
+        disable=not progress,
+    )
+    for name, result in bar:
+        if isinstance(result, str):
+            skipped.append((name, result))
+        else:
+            result.info["id"] = name
+            systems.append(result)
+    return AtomicDataset.from_systems(systems, _stem(path), skipped)
+
+
+def _read_all(texts: list[object], workers: int) -> Iterator[AtomicSystem | str]:
+    if workers == 1:
+        yield from _read_chunk(texts)
+        return
+    chunks = [texts[i : i + _CHUNK] for i in range(0, len(texts), _CHUNK)]
+    with ProcessPoolExecutor(workers) as pool:
+        for results in pool.map(_read_chunk_list, chunks):
+            yield from results
+
+
+def _read_chunk_list(texts: list[object]) -> list[AtomicSystem | str]:
+    return list(_read_chunk(texts))
+
+
+def _read_chunk(texts: Iterable[object]) -> Iterator[AtomicSystem | str]:
+    for text in texts:
+        if not isinstance(text, str) or not text.strip():
+            yield "the cif column is empty"
+            continue
+        try:
+            yield read_cif(text)
+        except ValueError as error:
+            yield str(error)
+
+
+def _at_most(dataset: AtomicDataset, max_atoms: int) -> AtomicDataset:
+    small = dataset.sizes <= max_atoms
+    skipped = dataset.skipped + [
+        (str(name), f"{size} atoms, more than max_atoms={max_atoms}")
+        for name, size in zip(dataset.ids[~small], dataset.sizes[~small], strict=True)
+    ]
+    if not small.any():
+        raise ValueError(
+            f"{dataset.name} has no crystal of at most {max_atoms} atoms, the smallest has "
+            f"{dataset.sizes.min()}"
+        )
+    chosen = dataset.subset(small.nonzero()[0])
+    chosen.skipped = skipped
+    return chosen
