@@ -13,7 +13,7 @@ from adit_model.batch import AtomicBatch
 from adit_model.config import AutoencoderConfig
 from adit_model.encoders import build_encoder
 from adit_model.encoders.transformer import latent_coordinates
-from adit_model.layers import Block, DomainGroups, pair_geometry, sinusoidal_embedding
+from adit_model.layers import Block, DomainGroups, PairEncoder, sinusoidal_embedding
 
 
 @dataclass
@@ -53,6 +53,7 @@ class Decoder(nn.Module):
         self.blocks = nn.ModuleList(
             Block(dim, config.num_heads, config.geometry) for _ in range(config.num_decoder_layers)
         )
+        self.pair_encoder = PairEncoder() if config.geometry else None
         self.norm = nn.LayerNorm(dim)
         self.element_head = nn.Linear(dim, config.num_elements)
         self.frac_head = nn.Linear(dim, 3)
@@ -75,8 +76,8 @@ class Decoder(nn.Module):
         pairs, start = None, latents.new_zeros(1, 3)
         if self.config.identity_start:
             start = latent_coordinates(latents, atom_periodic, self.config.coordinate_scale)
-        if self.config.geometry:
-            pairs = pair_geometry(start, groups)
+        if self.pair_encoder is not None:
+            pairs = self.pair_encoder(start, groups)
         for block in self.blocks:
             x = block(x, groups, pairs)
         x = self.norm(x)

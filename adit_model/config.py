@@ -9,6 +9,18 @@ ENCODERS = ("transformer", "equivariant")
 SOLVERS = ("euler", "midpoint", "heun")
 
 T = TypeVar("T")
+Domain = Literal["crystal", "molecule", "both"]
+
+
+def _one_of(name: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise ValueError(f"{name} must be one of {', '.join(choices)}, got {value!r}")
+
+
+def _positive(config: Any, *names: str) -> None:
+    for name in names:
+        if getattr(config, name) <= 0:
+            raise ValueError(f"{name} must be positive, got {getattr(config, name)}")
 
 
 @dataclass(frozen=True)
@@ -283,17 +295,3 @@ def _typed(value: Any, annotation: str, name: str) -> Any:
     if annotation.startswith("str") and not isinstance(value, str):
         raise ValueError(f"{name} must be text, got {value!r}")
     return value
-
-
-def _one_of(name: str, value: str, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise ValueError(f"{name} must be one of {', '.join(choices)}, got {value!r}")
-
-
-def _positive(config: Any, *names: str) -> None:
-    for name in names:
-        if getattr(config, name) <= 0:
-            raise ValueError(f"{name} must be positive, got {getattr(config, name)}")
-
-
-Domain = Literal["crystal", "molecule", "both"]

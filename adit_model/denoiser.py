@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from adit_model.config import DenoiserConfig
 from adit_model.encoders.transformer import latent_coordinates
-from adit_model.layers import MLP, DiTBlock, DomainGroups, pair_geometry, sinusoidal_embedding
+from adit_model.layers import MLP, DiTBlock, DomainGroups, PairEncoder, sinusoidal_embedding
 
 NULL_CLASS, CRYSTAL_CLASS, MOLECULE_CLASS = 0, 1, 2
 FREQUENCY_DIM = 256
@@ -52,10 +52,9 @@ class Denoiser(nn.Module):
         self.final_norm = nn.LayerNorm(dim, elementwise_affine=False, eps=1e-6)
         self.final_modulation = nn.Linear(dim, 2 * dim)
         self.output = nn.Linear(dim, latent_dim)
-        self.coordinate_updates = nn.ModuleList()
-        if config.geometry:
-            number = (config.num_layers - 1) // config.geometry_every
-            self.coordinate_updates.extend(nn.Linear(dim, 3) for _ in range(number))
+        number = 1 + (config.num_layers - 1) // config.geometry_every if config.geometry else 0
+        self.pair_encoders = nn.ModuleList(PairEncoder() for _ in range(number))
+        self.coordinate_updates = nn.ModuleList(nn.Linear(dim, 3) for _ in range(number - 1))
         self._initialise()
 
     def _initialise(self) -> None:
@@ -142,7 +141,8 @@ class Denoiser(nn.Module):
                 if i > 0:
                     update = self.coordinate_updates[i // config.geometry_every - 1](h)
                     coordinates = coordinates + scale * update
-                pairs = pair_geometry(self._real_coordinates(coordinates, groups), groups)
+                encoder = self.pair_encoders[i // config.geometry_every]
+                pairs = encoder(self._real_coordinates(coordinates, groups), groups)
             h = block(h, condition, groups, pairs)
         shift, gain = self.final_modulation(condition)[index].chunk(2, dim=-1)
         out = self.output(torch.addcmul(shift, self.final_norm(h), 1 + gain))  # (A, L)

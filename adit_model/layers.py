@@ -11,9 +11,10 @@ from torch.nn import functional as F
 
 from adit_model.batch import Packing
 
-NUM_RADIAL = 24
-NUM_FOURIER = 4
-PAIR_FEATURES = 24  # NUM_RADIAL for molecules, 3 axes x NUM_FOURIER x (sin, cos) for crystals
+NUM_RADIAL = 20
+RADIAL_RANGE = (0.7, 10.0)  # angstrom
+NUM_FOURIER = 3
+PAIR_FEATURES = 20  # of a molecule: NUM_RADIAL; of a crystal: made from 3 x NUM_FOURIER x 2
 
 
 def sinusoidal_embedding(x: Tensor, dim: int, max_period: float = 10_000.0) -> Tensor:
@@ -82,67 +83,112 @@ class DomainGroups:
 
 @dataclass
 class PairGeometry:
-    """Distances and directions between the atoms of each system of one domain group.
+    """All pairs of atoms of each system of one domain group, heads and features first.
 
     Parameters
     ----------
     features : torch.Tensor
-        Radial (molecules) or Fourier (crystals) features, shape (S, N, N, PAIR_FEATURES).
-    vectors : torch.Tensor
-        Unit vectors (molecules) or sines of the periodic difference (crystals), (S, N, N, 3).
+        What is known of each pair, shape (PAIR_FEATURES, S * N * N).
+    values : torch.Tensor
+        What a weighted sum over partners j needs of j, shape (S, N, 4 or 6).
+    periodic : bool
+        Crystals or molecules.
     """
 
     features: Tensor
-    vectors: Tensor
+    values: Tensor
+    periodic: bool
+
+    def directions(self, weight: Tensor) -> Tensor:
+        """Sum the directions from atom i to its partners j.
+
+        A direction is r_j - r_i in angstrom in a molecule and sin 2 pi (f_j - f_i) in a crystal,
+        which does not care about periodic images.
+
+        Parameters
+        ----------
+        weight : torch.Tensor
+            Shape (H, S, N, N).
+
+        Returns
+        -------
+        torch.Tensor
+            Shape (H, S, N, 3).
+        """
+        total = weight @ self.values  # (H, S, N, 4 or 6)
+        if self.periodic:
+            sine, cosine = self.values.chunk(2, dim=-1)
+            return total[..., :3] * cosine - total[..., 3:] * sine
+        return total[..., :3] - total[..., 3:] * self.values[..., :3]
 
 
-def pair_geometry(coordinates: Tensor, groups: DomainGroups) -> list[PairGeometry]:
-    """Describe all pairs of atoms.
+class PairEncoder(nn.Module):
+    """Describe pairs of atoms: radial functions in molecules, a Fourier series in crystals."""
 
-    Parameters
-    ----------
-    coordinates : torch.Tensor
-        Angstrom for molecules, fractional for crystals, shape (A, 3).
-    groups : DomainGroups
-        Of the batch.
-    """
-    pairs = []
-    for periodic, atoms, packing in groups.groups:
-        x = packing.pad(coordinates if atoms is None else coordinates[atoms])  # (S, N, 3)
-        delta = x[:, None] - x[:, :, None]  # (S, N, N, 3), from atom i to atom j
-        if periodic:
-            k = torch.arange(1, NUM_FOURIER + 1, device=x.device, dtype=x.dtype)
-            phase = 2 * math.pi * delta[..., None] * k  # (S, N, N, 3, K)
-            sines, cosines = phase.sin(), phase.cos()
-            features = torch.cat([sines, cosines], dim=-1).flatten(-2)  # (S, N, N, 6 K)
-            pairs.append(PairGeometry(features, sines[..., 0]))
-        else:
-            distance = (delta.square().sum(-1) + 1e-4).sqrt()  # (S, N, N)
-            low, high = math.log(0.6), math.log(12.0)
-            centres = torch.linspace(low, high, NUM_RADIAL, device=x.device, dtype=x.dtype)
-            width = (high - low) / (NUM_RADIAL - 1)
-            features = torch.exp(
-                -0.5 * ((distance.log()[..., None] - centres) / width).square()
-            )  # (S, N, N, K)
-            pairs.append(PairGeometry(features, delta / distance[..., None]))
-    return pairs
+    def __init__(self) -> None:
+        super().__init__()
+        self.crystal = nn.Linear(6 * NUM_FOURIER, PAIR_FEATURES)
+
+    def forward(self, coordinates: Tensor, groups: DomainGroups) -> list[PairGeometry]:
+        """Describe all pairs.
+
+        Parameters
+        ----------
+        coordinates : torch.Tensor
+            Angstrom for molecules, fractional for crystals, shape (A, 3).
+        groups : DomainGroups
+            Of the batch.
+        """
+        pairs = []
+        for periodic, atoms, packing in groups.groups:
+            x = packing.pad(coordinates if atoms is None else coordinates[atoms])  # (S, N, 3)
+            pairs.append(self._crystal(x) if periodic else self._molecule(x))
+        return pairs
+
+    def _crystal(self, frac: Tensor) -> PairGeometry:
+        k = torch.arange(1, NUM_FOURIER + 1, device=frac.device, dtype=frac.dtype)
+        phase = 2 * math.pi * frac.permute(2, 0, 1) * k[:, None, None, None]  # (K, 3, S, N)
+        sine, cosine = phase.sin().flatten(0, 1), phase.cos().flatten(0, 1)  # (3 K, S, N)
+        sine_i, cosine_i = sine[..., None], cosine[..., None]
+        sine_j, cosine_j = sine[..., None, :], cosine[..., None, :]
+        waves = torch.cat(
+            [sine_j * cosine_i - cosine_j * sine_i, cosine_j * cosine_i + sine_j * sine_i]
+        )  # (6 K, S, N, N), of f_j - f_i
+        features = F.silu(
+            torch.addmm(self.crystal.bias[:, None], self.crystal.weight, waves.flatten(1))
+        )
+        values = torch.cat([sine[:3], cosine[:3]]).permute(1, 2, 0)  # (S, N, 6)
+        return PairGeometry(features, values, periodic=True)
+
+    def _molecule(self, positions: Tensor) -> PairGeometry:
+        delta = positions[:, None] - positions[:, :, None]  # (S, N, N, 3)
+        log_distance = 0.5 * (delta.square().sum(-1) + 1e-2).log().flatten()  # (S N N,)
+        low, high = (math.log(r) for r in RADIAL_RANGE)
+        width = (high - low) / (NUM_RADIAL - 1)
+        centres = torch.linspace(
+            low, high, NUM_RADIAL, device=positions.device, dtype=positions.dtype
+        )
+        features = (-0.5 * ((log_distance - centres[:, None]) / width).square()).exp()
+        values = torch.cat([positions, torch.ones_like(positions[..., :1])], dim=-1)
+        return PairGeometry(features, values, periodic=False)
 
 
 class PairBias(nn.Module):
-    """What a head makes of a pair: a bias of its attention and a weight of its direction."""
+    """What each head makes of a pair: a bias of its attention and a weight of its direction."""
 
     def __init__(self, num_heads: int) -> None:
         super().__init__()
+        self.num_heads = num_heads
         self.molecule = nn.Linear(PAIR_FEATURES, 2 * num_heads)
-        self.crystal = MLP(PAIR_FEATURES, 2 * PAIR_FEATURES, 2 * num_heads, silu=True)
-        for last in (self.molecule, self.crystal[-1]):
-            nn.init.zeros_(last.bias)  # type: ignore[arg-type]
+        self.crystal = nn.Linear(PAIR_FEATURES, 2 * num_heads)
+        nn.init.zeros_(self.molecule.bias)
+        nn.init.zeros_(self.crystal.bias)
 
-    def forward(self, pair: PairGeometry, periodic: bool) -> tuple[Tensor, Tensor]:
-        """Return bias and weight, each of shape (S, H, N, N)."""
-        out = self.crystal(pair.features) if periodic else self.molecule(pair.features)
-        bias, weight = out.permute(0, 3, 1, 2).chunk(2, dim=1)
-        return bias, weight
+    def forward(self, pair: PairGeometry, packing: Packing) -> Tensor:
+        """Return biases and weights, shape (2 H, S, N, N)."""
+        layer = self.crystal if pair.periodic else self.molecule
+        out = torch.addmm(layer.bias[:, None], layer.weight, pair.features)  # (2 H, S N N)
+        return out.view(-1, packing.num_systems, packing.max_size, packing.max_size)
 
 
 class Attention(nn.Module):
@@ -193,23 +239,22 @@ class Attention(nn.Module):
             q, k, v = (
                 packing.pad(rows)
                 .unflatten(-1, (3, self.num_heads, -1))
-                .permute(2, 0, 3, 1, 4)  # (3, S, H, N, D / H)
+                .permute(2, 3, 0, 1, 4)  # (3, H, S, N, D / H)
             )
             if self.pair_bias is None or pairs is None:
-                mask = packing.mask[:, None, None, :]  # (S, 1, 1, N)
+                mask = packing.mask[:, None, :]  # (S, 1, N)
                 y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
-                parts.append(packing.unpad(y.transpose(1, 2).flatten(2)))  # (A', D)
+                parts.append(packing.unpad(y.permute(1, 2, 0, 3).flatten(2)))  # (A', D)
                 continue
-            bias, weight = self.pair_bias(pairs[i], periodic)
+            pair = self.pair_bias(pairs[i], packing)  # (2 H, S, N, N)
             if pair_scale is not None:
                 kind = groups.periodic == periodic
-                bias_scale, weight_scale = pair_scale[kind][..., None, None].chunk(2, dim=1)
-                bias, weight = bias * (1 + bias_scale), weight * (1 + weight_scale)
-            blocked = ~packing.mask[:, None, None, :]
-            logits = q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5 + bias  # (S, H, N, N)
-            attention = logits.masked_fill(blocked, -1e9).softmax(-1)
-            y = (attention @ v).transpose(1, 2)  # (S, N, H, D / H)
-            direction = torch.einsum("shij,sijc->sihc", attention * weight, pairs[i].vectors)
+                pair = pair * (1 + pair_scale[kind].T[..., None, None])
+            bias, weight = pair.chunk(2)
+            logits = q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5 + bias  # (H, S, N, N)
+            attention = logits.masked_fill(~packing.mask[:, None, :], -1e9).softmax(-1)
+            y = (attention @ v).permute(1, 2, 0, 3)  # (S, N, H, D / H)
+            direction = pairs[i].directions(attention * weight).permute(1, 2, 0, 3)
             y = torch.cat([y.flatten(2), direction.flatten(2)], dim=-1)  # (S, N, D + 3 H)
             parts.append(packing.unpad(y))
         return self.out(groups.scatter(parts))
