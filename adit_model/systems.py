@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +10,7 @@ import numpy as np
 
 if TYPE_CHECKING:
     from ase import Atoms
-    from pymatgen.core import Molecule, Structure
+    from pymatgen.core import IMolecule, IStructure, Molecule, Structure
     from rdkit.Chem import Mol
 
 CRYSTAL = "crystal"
@@ -31,7 +32,10 @@ class AtomicSystem:
     cell : numpy.ndarray or None
         Lattice vectors as rows in angstrom, shape (3, 3); None for a molecule.
     info : dict
-        Provenance (``id``, ``source``, ...), carried along and never interpreted.
+        Provenance (``id``, ``source``, ...), carried along and never interpreted. Nothing else
+        of a converted object is: no charge, site properties, oxidation states or ASE arrays.
+
+    The arrays and the dict are copied, so a later change of the source object has no effect.
 
     Raises
     ------
@@ -56,7 +60,7 @@ class AtomicSystem:
                 f"atomic numbers must lie in 1..{MAX_ATOMIC_NUMBER}, "
                 f"got {numbers.min()}..{numbers.max()}"
             )
-        positions = np.asarray(self.positions, dtype=np.float64)
+        positions = np.array(self.positions, dtype=np.float64)
         if positions.shape != (len(numbers), 3):
             raise ValueError(
                 f"positions must have shape ({len(numbers)}, 3), got {positions.shape}"
@@ -66,8 +70,9 @@ class AtomicSystem:
             raise ValueError(f"positions must be finite, atom {bad} has {positions[bad].tolist()}")
         object.__setattr__(self, "numbers", numbers.astype(np.int64))
         object.__setattr__(self, "positions", positions)
+        object.__setattr__(self, "info", dict(self.info))
         if self.cell is not None:
-            cell = np.asarray(self.cell, dtype=np.float64)
+            cell = np.array(self.cell, dtype=np.float64)
             if cell.shape != (3, 3):
                 raise ValueError(f"cell must have shape (3, 3), got {cell.shape}")
             if not np.isfinite(cell).all():
@@ -94,11 +99,11 @@ class AtomicSystem:
 
     @property
     def formula(self) -> str:
-        """Reduced (crystal) or full Hill (molecule) formula."""
+        """Reduced formula, metals first (crystal), or full Hill formula (molecule)."""
         from ase.formula import Formula
 
         formula = Formula.from_list([_symbol(z) for z in self.numbers])
-        return f"{formula.reduce()[0] if self.is_periodic else formula:hill}"
+        return f"{formula.reduce()[0]:metal}" if self.is_periodic else f"{formula:hill}"
 
     @property
     def volume(self) -> float:
@@ -130,14 +135,16 @@ class AtomicSystem:
     # pymatgen
 
     @classmethod
-    def from_structure(cls, structure: Structure, **info: Any) -> AtomicSystem:
+    def from_structure(cls, structure: IStructure, **info: Any) -> AtomicSystem:
         """Read a pymatgen ``Structure``.
 
         Raises
         ------
         ValueError
-            If a site is disordered or holds a dummy species.
+            If a site is disordered or holds a dummy species, or the lattice is not periodic in
+            all three directions.
         """
+        _require_full_pbc(structure.lattice.pbc)
         return cls(
             _site_numbers(structure),
             structure.cart_coords,
@@ -146,8 +153,14 @@ class AtomicSystem:
         )
 
     @classmethod
-    def from_molecule(cls, molecule: Molecule, **info: Any) -> AtomicSystem:
-        """Read a pymatgen ``Molecule``."""
+    def from_molecule(cls, molecule: IMolecule, **info: Any) -> AtomicSystem:
+        """Read a pymatgen ``Molecule``.
+
+        Raises
+        ------
+        ValueError
+            If a site is disordered or holds a dummy species.
+        """
         return cls(
             _site_numbers(molecule),
             molecule.cart_coords,
@@ -156,7 +169,13 @@ class AtomicSystem:
         )
 
     def to_structure(self) -> Structure:
-        """Return a pymatgen ``Structure``; ``info`` becomes its ``properties``."""
+        """Return a pymatgen ``Structure``; ``info``, made JSON-able, becomes its ``properties``.
+
+        Raises
+        ------
+        ValueError
+            For a molecule.
+        """
         from pymatgen.core import Structure
 
         return Structure(
@@ -164,11 +183,11 @@ class AtomicSystem:
             [_symbol(z) for z in self.numbers],
             self.positions,
             coords_are_cartesian=True,
-            properties=dict(self.info),
+            properties=_json_able(self.info),
         )
 
     def to_molecule(self, charge: int = 0) -> Molecule:
-        """Return a pymatgen ``Molecule``; ``info`` becomes its ``properties``.
+        """Return a pymatgen ``Molecule``; ``info``, made JSON-able, becomes its ``properties``.
 
         Raises
         ------
@@ -182,7 +201,7 @@ class AtomicSystem:
             [_symbol(z) for z in self.numbers],
             self.positions,
             charge=charge,
-            properties=dict(self.info),
+            properties=_json_able(self.info),
         )
 
     def to_pymatgen(self) -> Structure | Molecule:
@@ -200,11 +219,10 @@ class AtomicSystem:
         ValueError
             If it is periodic in one or two directions only.
         """
-        pbc = np.asarray(atoms.pbc)
-        if pbc.any() and not pbc.all():
-            raise ValueError(f"pbc must be all true (crystal) or all false, got {pbc.tolist()}")
-        cell = np.asarray(atoms.cell) if pbc.all() else None
-        return cls(atoms.numbers, atoms.positions, cell, {**dict(atoms.info), **info})
+        if atoms.pbc.any():
+            _require_full_pbc(atoms.pbc)
+        cell = atoms.cell.array if atoms.pbc.all() else None
+        return cls(atoms.numbers, atoms.positions, cell, {**atoms.info, **info})
 
     def to_atoms(self) -> Atoms:
         """Return an ``ase.Atoms`` with ``info`` copied."""
@@ -227,11 +245,14 @@ class AtomicSystem:
         Raises
         ------
         ValueError
-            If the molecule has no conformer.
+            If the molecule has no conformer of this id, or only a flat drawing.
         """
         if mol.GetNumConformers() == 0:
             raise ValueError("the RDKit molecule has no conformer: embed it first")
-        positions = mol.GetConformer(conformer).GetPositions()
+        coordinates = mol.GetConformer(conformer)
+        if not coordinates.Is3D():
+            raise ValueError("the RDKit conformer is a 2D drawing: embed the molecule in 3D first")
+        positions = coordinates.GetPositions()
         numbers = np.array([atom.GetAtomicNum() for atom in mol.GetAtoms()])
         return cls(numbers, positions, None, info)
 
@@ -248,7 +269,7 @@ class AtomicSystem:
         Raises
         ------
         ValueError
-            For a crystal, or if RDKit finds no consistent bonding.
+            For a crystal, or if RDKit finds no consistent bonding within ``max_iterations``.
         """
         from rdkit import Chem
         from rdkit.Chem import rdDetermineBonds
@@ -257,7 +278,10 @@ class AtomicSystem:
         mol = Chem.MolFromXYZBlock(self.to_xyz())
         if mol is None:
             raise ValueError(f"RDKit could not read the geometry of {self.formula}")
-        rdDetermineBonds.DetermineBonds(mol, charge=charge, maxIterations=max_iterations)
+        try:
+            rdDetermineBonds.DetermineBonds(mol, charge=charge, maxIterations=max_iterations)
+        except (ValueError, RuntimeError) as error:  # RuntimeError: out of iterations
+            raise ValueError(f"no bonding found for {self.formula}: {error}") from error
         return mol
 
     def to_xyz(self) -> str:
@@ -293,7 +317,7 @@ class AtomicSystem:
             return cls.from_structure(obj, **info)
         if isinstance(obj, IMolecule):
             return cls.from_molecule(obj, **info)
-        if type(obj).__module__.startswith("rdkit."):
+        if type(obj).__module__.startswith("rdkit.") and hasattr(obj, "GetNumConformers"):
             return cls.from_rdkit(obj, **info)
         raise TypeError(
             "expected an AtomicSystem, pymatgen Structure or Molecule, ase.Atoms or RDKit Mol, "
@@ -307,13 +331,29 @@ def _symbol(number: int) -> str:
     return chemical_symbols[int(number)]
 
 
-def _site_numbers(sites: Structure | Molecule) -> np.ndarray:
+def _require_full_pbc(pbc: Sequence[bool]) -> None:
+    if not all(pbc):
+        raise ValueError(
+            "pbc must be true in all directions (crystal) or in none (molecule), "
+            f"got {[bool(p) for p in pbc]}"
+        )
+
+
+def _json_able(info: dict[str, Any]) -> dict[str, Any]:
+    """Arrays as lists, MSONable objects as dicts, what else JSON does not know as text."""
+    from monty.json import jsanitize
+
+    return jsanitize(info, recursive_msonable=True)
+
+
+def _site_numbers(sites: IStructure | IMolecule) -> np.ndarray:
+    from pymatgen.core import DummySpecies
+
     numbers = []
     for i, site in enumerate(sites):
         if not site.is_ordered:
             raise ValueError(f"site {i} is disordered ({site.species_string})")
-        number = getattr(site.specie, "Z", None)
-        if not number:
+        if isinstance(site.specie, DummySpecies):  # its Z is a hash
             raise ValueError(f"site {i} holds {site.species_string}, which is no element")
-        numbers.append(number)
+        numbers.append(site.specie.Z)
     return np.array(numbers, dtype=np.int64)
