@@ -32,7 +32,7 @@ class AtomicBatch:
     Raises
     ------
     ValueError
-        If the shapes do not belong together.
+        If the shapes do not belong together, or numbers, sizes or ``periodic`` have a wrong dtype.
     """
 
     numbers: Tensor
@@ -42,7 +42,17 @@ class AtomicBatch:
     sizes: Tensor
 
     def __post_init__(self) -> None:
-        n_atoms, n_systems = len(self.numbers), len(self.sizes)
+        self.packing = Packing(self.sizes)
+        n_atoms, n_systems = self.packing.num_atoms, self.packing.num_systems
+        if self.numbers.ndim != 1 or self.numbers.dtype != torch.int64:
+            raise ValueError(
+                "numbers must be int64 of shape (A,), "
+                f"got {self.numbers.dtype} of shape {tuple(self.numbers.shape)}"
+            )
+        if len(self.numbers) != n_atoms:
+            raise ValueError(f"sizes add up to {n_atoms}, there are {len(self.numbers)} atoms")
+        if self.periodic.dtype != torch.bool:
+            raise ValueError(f"periodic must be bool, got {self.periodic.dtype}")
         expected = {
             "positions": (n_atoms, 3),
             "cells": (n_systems, 3, 3),
@@ -53,9 +63,6 @@ class AtomicBatch:
                 raise ValueError(
                     f"{name} must have shape {shape}, got {tuple(getattr(self, name).shape)}"
                 )
-        self.packing = Packing(self.sizes)
-        if self.packing.num_atoms != n_atoms:
-            raise ValueError(f"sizes add up to {self.packing.num_atoms}, there are {n_atoms} atoms")
 
     def __len__(self) -> int:
         return len(self.sizes)
@@ -79,7 +86,8 @@ class AtomicBatch:
     def frac_coords(self) -> Tensor:
         """Fractional coordinates in crystals, zero in molecules, shape (A, 3)."""
         inverse = torch.linalg.inv(self.cells)[self.packing.index]  # (A, 3, 3)
-        frac = torch.einsum("ai,aij->aj", self.positions, inverse)
+        # No matmul or einsum: autocast would round those to bfloat16.
+        frac = (self.positions[:, :, None] * inverse).sum(dim=1)  # (A, 3)
         return frac * self.atom_periodic[:, None]
 
     @property
@@ -128,11 +136,17 @@ class AtomicBatch:
         )
 
     def split(self) -> list[AtomicSystem]:
-        """Unpack into single systems, in order."""
-        sizes = self.sizes.tolist()
-        numbers = np.split(self.numbers.cpu().numpy(), np.cumsum(sizes)[:-1])
-        positions = np.split(self.positions.double().cpu().numpy(), np.cumsum(sizes)[:-1])
-        cells = self.cells.double().cpu().numpy()
+        """Unpack into single systems, in order.
+
+        Raises
+        ------
+        ValueError
+            If a system cannot exist (coordinates not finite, a cell without volume).
+        """
+        borders = np.cumsum(self.sizes.tolist())[:-1]
+        numbers = np.split(self.numbers.cpu().numpy(), borders)
+        positions = np.split(self.positions.detach().cpu().double().numpy(), borders)
+        cells = self.cells.detach().cpu().double().numpy()
         return [
             AtomicSystem(z, r, cell if periodic else None)
             for z, r, cell, periodic in zip(
@@ -147,7 +161,12 @@ class Packing:
     Parameters
     ----------
     sizes : torch.Tensor
-        Atoms of each system, shape (S,), all >= 1.
+        Atoms of each system, shape (S,), int64, all >= 1.
+
+    Raises
+    ------
+    ValueError
+        If there are no systems, one has no atoms, or the sizes are not int64.
 
     Attributes
     ----------
@@ -162,14 +181,20 @@ class Packing:
     """
 
     def __init__(self, sizes: Tensor) -> None:
-        if sizes.ndim != 1 or len(sizes) == 0 or int(sizes.min()) < 1:
-            raise ValueError(f"sizes must be positive and of shape (S,), got {sizes}")
+        if sizes.ndim != 1 or sizes.dtype != torch.int64:
+            raise ValueError(
+                f"sizes must be int64 of shape (S,), "
+                f"got {sizes.dtype} of shape {tuple(sizes.shape)}"
+            )
+        listed = sizes.tolist()  # the only wait for the device
+        if not listed or min(listed) < 1:
+            raise ValueError(f"sizes must be positive and at least one, got {listed}")
         self.sizes = sizes
-        self.num_systems = len(sizes)
-        self.num_atoms = int(sizes.sum())
-        self.max_size = int(sizes.max())
+        self.num_systems = len(listed)
+        self.num_atoms = sum(listed)
+        self.max_size = max(listed)
         systems = torch.arange(self.num_systems, device=sizes.device)
-        self.index = torch.repeat_interleave(systems, sizes)
+        self.index = torch.repeat_interleave(systems, sizes, output_size=self.num_atoms)
         starts = torch.cumsum(sizes, 0) - sizes
         self.rank = torch.arange(self.num_atoms, device=sizes.device) - starts[self.index]
         self.slot = self.index * self.max_size + self.rank  # place in the padded array
@@ -190,6 +215,7 @@ class Packing:
         return x.flatten(0, 1).index_select(0, self.slot)
 
     def mean(self, x: Tensor) -> Tensor:
-        """Average atom rows (A, ...) over each system: (S, ...)."""
-        total = x.new_zeros(self.num_systems, *x.shape[1:]).index_add(0, self.index, x)
-        return total / self.sizes.to(x.dtype).view(-1, *[1] * (x.ndim - 1))
+        """Average floating atom rows (A, ...) over each system: (S, ...), summed in float32."""
+        wide = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+        total = wide.new_zeros(self.num_systems, *x.shape[1:]).index_add(0, self.index, wide)
+        return (total / self.sizes.view(-1, *[1] * (x.ndim - 1))).to(x.dtype)
