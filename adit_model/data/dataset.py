@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import zipfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -12,6 +13,7 @@ import numpy as np
 from adit_model.systems import AtomicSystem
 
 FORMAT_VERSION = 1
+_KEYS = ("numbers", "positions", "cells", "sizes", "ids", "name", "skipped")
 
 
 @dataclass(eq=False)
@@ -38,7 +40,8 @@ class AtomicDataset:
     Raises
     ------
     ValueError
-        If the shapes do not belong together or the set is empty.
+        If the set is empty, the shapes do not belong together, a system has no atoms or a
+        coordinate is not finite.
     """
 
     numbers: np.ndarray
@@ -52,16 +55,36 @@ class AtomicDataset:
     def __post_init__(self) -> None:
         if len(self.sizes) == 0:
             raise ValueError(f"the data set {self.name!r} is empty{self._skip_note()}")
-        if int(self.sizes.sum()) != len(self.numbers) or len(self.positions) != len(self.numbers):
-            raise ValueError(
-                f"sizes add up to {int(self.sizes.sum())} atoms, numbers hold {len(self.numbers)}, "
-                f"positions {len(self.positions)}"
-            )
-        if len(self.cells) != len(self.sizes) or len(self.ids) != len(self.sizes):
-            raise ValueError(
-                f"{len(self.sizes)} systems, but {len(self.cells)} cells and {len(self.ids)} ids"
-            )
+        self.numbers = np.asarray(self.numbers, dtype=np.int16)
+        self.positions = np.asarray(self.positions, dtype=np.float32)
+        self.cells = np.asarray(self.cells, dtype=np.float32)
+        self.sizes = np.asarray(self.sizes, dtype=np.int32)
+        self.ids = np.asarray(self.ids, dtype=np.str_)  # an object array would be pickled
+        n_systems, n_atoms = len(self.sizes), int(self.sizes.sum())
+        expected = {
+            "numbers": (n_atoms,),
+            "positions": (n_atoms, 3),
+            "cells": (n_systems, 3, 3),
+            "sizes": (n_systems,),
+            "ids": (n_systems,),
+        }
+        for key, shape in expected.items():
+            if getattr(self, key).shape != shape:
+                raise ValueError(
+                    f"{n_systems} systems with {n_atoms} atoms: {key} must have shape {shape}, "
+                    f"got {getattr(self, key).shape}"
+                )
+        if self.sizes.min() < 1:
+            bad = int(self.sizes.argmin())
+            raise ValueError(f"system {self.ids[bad]} has {self.sizes[bad]} atoms")
         self.offsets = np.concatenate([[0], np.cumsum(self.sizes, dtype=np.int64)])
+        broken = np.flatnonzero(~np.isfinite(self.positions).all(axis=1))
+        if len(broken):
+            bad = int(np.searchsorted(self.offsets, broken[0], side="right")) - 1
+            raise ValueError(
+                f"system {self.ids[bad]}: positions must be finite, "
+                f"got {self.positions[broken[0]].tolist()}"
+            )
 
     def _skip_note(self) -> str:
         if not self.skipped:
@@ -94,19 +117,31 @@ class AtomicDataset:
         return (self[i] for i in range(len(self)))
 
     def subset(self, indices: Sequence[int] | np.ndarray, name: str | None = None) -> AtomicDataset:
-        """Return the systems at ``indices``, in that order.
+        """Return the systems at ``indices`` (or of a boolean mask), in that order.
 
         Raises
         ------
         ValueError
-            If there are none.
+            If there are none, or ``indices`` are neither integers nor a mask of every system.
+        IndexError
+            If an index is out of range.
         """
-        indices = np.asarray(indices, dtype=np.int64)
-        atoms = (
-            np.concatenate([np.arange(self.offsets[i], self.offsets[i + 1]) for i in indices])
-            if len(indices)
-            else np.zeros(0, dtype=np.int64)
-        )
+        indices = np.asarray(indices)
+        if indices.dtype == np.bool_ and indices.shape == (len(self),):
+            indices = np.flatnonzero(indices)
+        if indices.ndim != 1 or (indices.size and not np.issubdtype(indices.dtype, np.integer)):
+            raise ValueError(
+                f"indices must be integers of shape (n,) or a mask of shape ({len(self)},), "
+                f"got {indices.dtype} of shape {indices.shape}"
+            )
+        indices = indices.astype(np.int64)
+        outside = indices[(indices < -len(self)) | (indices >= len(self))]
+        if len(outside):
+            raise IndexError(f"index {outside[0]} is out of range for {len(self)} systems")
+        indices %= len(self)
+        sizes = self.sizes[indices].astype(np.int64)
+        starts = np.cumsum(sizes) - sizes
+        atoms = np.repeat(self.offsets[indices] - starts, sizes) + np.arange(sizes.sum())
         return AtomicDataset(
             self.numbers[atoms],
             self.positions[atoms],
@@ -144,23 +179,26 @@ class AtomicDataset:
         )
 
     def save(self, path: str | Path) -> None:
-        """Write to one ``.npz`` file, atomically."""
+        """Write to one ``.npz`` file, atomically: other readers see the old file or the new."""
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(path.name + ".partial")
-        with open(partial, "wb") as file:
-            np.savez(
-                file,
-                version=np.array(FORMAT_VERSION),
-                numbers=self.numbers,
-                positions=self.positions,
-                cells=self.cells,
-                sizes=self.sizes,
-                ids=self.ids,
-                name=np.array(self.name),
-                skipped=np.array(self.skipped, dtype=np.str_).reshape(-1, 2),
-            )
-        partial.replace(path)
+        partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+        try:
+            with open(partial, "wb") as file:
+                np.savez(
+                    file,
+                    version=np.array(FORMAT_VERSION),
+                    numbers=self.numbers,
+                    positions=self.positions,
+                    cells=self.cells,
+                    sizes=self.sizes,
+                    ids=self.ids,
+                    name=np.array(self.name),
+                    skipped=np.array(self.skipped, dtype=np.str_).reshape(-1, 2),
+                )
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
 
     @classmethod
     def load(cls, path: str | Path) -> AtomicDataset:
@@ -178,15 +216,18 @@ class AtomicDataset:
             raise FileNotFoundError(f"no data file {path}")
         try:
             with np.load(path, allow_pickle=False) as file:
-                arrays = {key: file[key] for key in file.files}
-            version = int(arrays.pop("version"))
-            skipped = [(str(a), str(b)) for a, b in arrays.pop("skipped")]
-            name = str(arrays.pop("name"))
-        except (zipfile.BadZipFile, KeyError, ValueError, EOFError, OSError) as error:
+                version = int(file["version"])
+                newer = version > FORMAT_VERSION
+                arrays = {} if newer else {key: file[key] for key in _KEYS}
+        except (zipfile.BadZipFile, KeyError, TypeError, ValueError, EOFError, OSError) as error:
             raise ValueError(f"{path} is no array file of this package: {error}") from error
-        if version > FORMAT_VERSION:
+        if newer:
             raise ValueError(
                 f"{path} has data format {version}, this version reads up to {FORMAT_VERSION}: "
                 "update adit-atomate"
             )
-        return cls(**arrays, name=name, skipped=skipped)
+        skipped = [(str(a), str(b)) for a, b in arrays.pop("skipped")]
+        try:
+            return cls(**{**arrays, "name": str(arrays["name"])}, skipped=skipped)
+        except ValueError as error:
+            raise ValueError(f"{path} is damaged: {error}") from error
