@@ -1,0 +1,203 @@
+"""Which systems a step sees: a function of (seed, step) alone, so a run can resume exactly."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import IterableDataset
+
+from adit_model.batch import AtomicBatch, Packing
+from adit_model.data.dataset import AtomicDataset
+
+
+@dataclass
+class StepSampler:
+    """Draw the systems of each step, each domain from its own endless series of permutations.
+
+    Parameters
+    ----------
+    periodic : numpy.ndarray
+        Which systems of the data are crystals, shape (S,), bool.
+    batch_size : int
+        Systems a step over all processes.
+    crystal_fraction : float
+        Share of crystals where the data hold both domains.
+    seed : int
+        Of the permutations.
+    rank, world : int
+        This process, and how many there are; each gets every ``world``-th system of a batch.
+
+    Raises
+    ------
+    ValueError
+        If a domain has no place in the batch, or a process none.
+    """
+
+    periodic: np.ndarray
+    batch_size: int
+    crystal_fraction: float
+    seed: int
+    rank: int = 0
+    world: int = 1
+
+    def __post_init__(self) -> None:
+        pools = [np.flatnonzero(self.periodic), np.flatnonzero(~self.periodic)]
+        crystals = round(self.batch_size * self.crystal_fraction)
+        counts = [crystals, self.batch_size - crystals]
+        if not len(pools[0]) or not len(pools[1]):
+            counts = [self.batch_size * bool(len(pool)) for pool in pools]
+        if self.batch_size < self.world:
+            raise ValueError(f"batch_size {self.batch_size} is less than {self.world} processes")
+        self.parts = [(d, p, c) for d, (p, c) in enumerate(zip(pools, counts, strict=True)) if c]
+        self._permutation = lru_cache(maxsize=4)(self._draw)
+
+    def _draw(self, domain: int, epoch: int) -> np.ndarray:
+        size = {d: len(p) for d, p, _ in self.parts}[domain]
+        return np.random.default_rng([self.seed, domain, epoch]).permutation(size)
+
+    def indices(self, step: int) -> np.ndarray:
+        """Systems of this process at a step, crystals first."""
+        chosen = []
+        for domain, pool, count in self.parts:
+            places = np.arange(step * count, (step + 1) * count)
+            epochs, within = np.divmod(places, len(pool))
+            for epoch in np.unique(epochs):
+                order = self._permutation(domain, int(epoch))
+                chosen.append(pool[order[within[epochs == epoch]]])
+        return np.concatenate(chosen)[self.rank :: self.world]
+
+
+class SystemSource:
+    """Packed batches of systems, for stage 1."""
+
+    def __init__(self, dataset: AtomicDataset) -> None:
+        self.dataset = dataset
+        self.periodic = dataset.periodic
+
+    def batch(self, indices: np.ndarray) -> AtomicBatch:
+        """Pack the systems at ``indices``."""
+        data = self.dataset
+        atoms = atom_rows(data.offsets, indices)
+        cells = data.cells[indices]
+        periodic = self.periodic[indices]
+        cells = np.where(periodic[:, None, None], cells, np.eye(3, dtype=np.float32))
+        return AtomicBatch(
+            numbers=torch.from_numpy(data.numbers[atoms].astype(np.int64)),
+            positions=torch.from_numpy(data.positions[atoms]),
+            cells=torch.from_numpy(cells),
+            periodic=torch.from_numpy(periodic),
+            sizes=torch.from_numpy(data.sizes[indices].astype(np.int64)),
+        )
+
+
+@dataclass
+class LatentBatch:
+    """Packed latents, for stage 2.
+
+    Parameters
+    ----------
+    latents : torch.Tensor
+        Shape (A, L).
+    periodic, sizes : torch.Tensor
+        Which systems are crystals and how many atoms they have, shape (S,).
+    """
+
+    latents: Tensor
+    periodic: Tensor
+    sizes: Tensor
+
+    def __len__(self) -> int:
+        return len(self.sizes)
+
+    @property
+    def num_atoms(self) -> int:
+        """Atoms in all systems together."""
+        return len(self.latents)
+
+    def to(self, device: torch.device | str) -> LatentBatch:
+        """Return the batch on another device."""
+        return LatentBatch(
+            self.latents.to(device), self.periodic.to(device), self.sizes.to(device)
+        )
+
+    @property
+    def packing(self) -> Packing:
+        """Where each atom stands."""
+        return Packing(self.sizes)
+
+
+class LatentSource:
+    """Packed batches of cached latents.
+
+    Parameters
+    ----------
+    latents : numpy.ndarray
+        Shape (A, L), float32.
+    sizes, periodic : numpy.ndarray
+        Of each system, shape (S,).
+    """
+
+    def __init__(self, latents: np.ndarray, sizes: np.ndarray, periodic: np.ndarray) -> None:
+        self.latents, self.sizes, self.periodic = latents, sizes, periodic
+        self.offsets = np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)])
+
+    def batch(self, indices: np.ndarray) -> LatentBatch:
+        """Pack the latents of the systems at ``indices``."""
+        return LatentBatch(
+            torch.from_numpy(self.latents[atom_rows(self.offsets, indices)]),
+            torch.from_numpy(self.periodic[indices]),
+            torch.from_numpy(self.sizes[indices].astype(np.int64)),
+        )
+
+
+def atom_rows(offsets: np.ndarray, indices: np.ndarray) -> np.ndarray:
+    """Rows of the atoms of the systems at ``indices``, in order."""
+    starts, sizes = offsets[indices], offsets[indices + 1] - offsets[indices]
+    shift = np.repeat(starts - np.concatenate([[0], np.cumsum(sizes)[:-1]]), sizes)
+    return np.arange(sizes.sum()) + shift
+
+
+class StepBatches(IterableDataset):
+    """Endless batches from a step onwards, each with the number of its step."""
+
+    def __init__(
+        self, source: SystemSource | LatentSource, sampler: StepSampler, start: int = 0
+    ) -> None:
+        super().__init__()
+        self.source, self.sampler, self.start = source, sampler, start
+
+    def __iter__(self) -> Iterator[tuple[int, AtomicBatch | LatentBatch]]:
+        step = self.start
+        while True:
+            yield step, self.source.batch(self.sampler.indices(step))
+            step += 1
+
+
+class FixedBatches(IterableDataset):
+    """The same few batches each time, numbered from -1 downwards: validation."""
+
+    def __init__(
+        self, source: SystemSource | LatentSource, size: int, batch_size: int, seed: int = 0
+    ) -> None:
+        super().__init__()
+        self.source = source
+        order = np.random.default_rng(seed).permutation(len(source.periodic))[:size]
+        self.chunks = [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
+
+    def __len__(self) -> int:
+        return len(self.chunks)
+
+    def __iter__(self) -> Iterator[tuple[int, AtomicBatch | LatentBatch]]:
+        for i, chunk in enumerate(self.chunks):
+            yield -1 - i, self.source.batch(chunk)
+
+
+def step_generator(seed: int, step: int, rank: int = 0) -> torch.Generator:
+    """Random numbers of one step of one process, independent of all before."""
+    state = np.random.SeedSequence([seed, step & 0xFFFFFFFF, rank]).generate_state(2, np.uint32)
+    return torch.Generator().manual_seed(int(state[0]) << 31 | int(state[1]) >> 1)

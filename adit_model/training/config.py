@@ -1,0 +1,231 @@
+"""What a training run is told: data, schedule, hardware."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from adit_model.config import ModelConfig, from_mapping
+
+STAGES = ("autoencoder", "denoiser")
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """Schedule, optimiser and hardware of one stage.
+
+    Parameters
+    ----------
+    steps : int
+        Optimiser steps in all.
+    batch_size : int
+        Systems a step, over all devices.
+    crystal_fraction : float
+        Share of crystals in a batch, where the data hold both domains.
+    learning_rate, weight_decay : float
+        Of AdamW.
+    warmup_steps : int
+        Steps of linear warm-up.
+    decay_start : float
+        Share of ``steps`` after which the learning rate falls linearly to zero.
+    gradient_clip : float
+        Largest norm of the gradient.
+    ema_decay : float
+        Largest decay of the moving average of the weights.
+    ema_horizon : float
+        The average spans about this share of the steps so far, so early runs are not dominated
+        by their start.
+    seed : int
+        Of weights, batches and noise.
+    validate_every, log_every : int
+        Steps between validations and between log lines.
+    validation_size : int
+        Systems of each validation set that are used.
+    checkpoint_minutes : float
+        Minutes between two saved states.
+    max_time : str or None
+        Wall-clock limit ``"HH:MM:SS"``, after which the state is saved and the run stops.
+    precision : str
+        ``"32"`` or ``"bf16"`` (GPU).
+    devices, num_nodes : int
+        Processes a node, nodes.
+    accelerator : str
+        ``"auto"``, ``"cpu"`` or ``"gpu"``.
+    """
+
+    steps: int = 10_000
+    batch_size: int = 96
+    crystal_fraction: float = 0.4
+    learning_rate: float = 1e-4
+    weight_decay: float = 0.0
+    warmup_steps: int = 100
+    decay_start: float = 1.0
+    gradient_clip: float = 1.0
+    ema_decay: float = 0.9999
+    ema_horizon: float = 0.1
+    seed: int = 0
+    validate_every: int = 500
+    log_every: int = 50
+    validation_size: int = 1000
+    checkpoint_minutes: float = 10.0
+    max_time: str | None = None
+    precision: str = "32"
+    devices: int = 1
+    num_nodes: int = 1
+    accelerator: str = "auto"
+
+    def __post_init__(self) -> None:
+        positive = ("steps", "batch_size", "learning_rate", "validate_every", "log_every")
+        for name in (*positive, "validation_size", "checkpoint_minutes", "devices", "num_nodes"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"training.{name} must be positive, got {getattr(self, name)}")
+        for name in ("crystal_fraction", "decay_start", "ema_decay", "ema_horizon"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"training.{name} must lie in 0..1, got {getattr(self, name)}")
+        if self.precision not in ("32", "bf16"):
+            raise ValueError(f"training.precision must be '32' or 'bf16', got {self.precision!r}")
+        if self.max_time is not None:
+            parse_time(self.max_time)
+
+    def learning_rate_factor(self, step: int) -> float:
+        """Factor on the learning rate at a step: warm-up, plateau, linear decay to zero."""
+        warm = min(1.0, (step + 1) / max(1, self.warmup_steps))
+        start = self.decay_start * self.steps
+        if step <= start or start >= self.steps:
+            return warm
+        return warm * max(0.0, (self.steps - step) / (self.steps - start))
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """A training run of one stage.
+
+    Parameters
+    ----------
+    train, validation : tuple of str
+        Sources of data as :func:`adit_model.data.load_source` takes them.
+    output : str
+        Folder of states, logs and the finished checkpoint.
+    model : ModelConfig
+        Both stages' hyper-parameters.
+    training : TrainingConfig
+        Of the stage that is trained.
+    autoencoder : str or None
+        Checkpoint with the trained stage 1, for stage 2.
+    init_from : str or None
+        Checkpoint to start the weights of this stage from.
+    """
+
+    train: tuple[str, ...]
+    output: str
+    validation: tuple[str, ...] = ()
+    model: ModelConfig = field(default_factory=ModelConfig)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    autoencoder: str | None = None
+    init_from: str | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return nested plain dictionaries."""
+        return asdict(self)
+
+
+def load_run_config(
+    stage: str, path: str | Path, overrides: Sequence[str] = ()
+) -> RunConfig:
+    """Read a YAML file and ``section.key=value`` overrides.
+
+    The file has the sections ``data`` (``train``, ``validation``), ``model`` and one section for
+    each stage (``autoencoder``, ``denoiser``) with the fields of :class:`TrainingConfig` and
+    ``output``; stage 2 also names the stage-1 checkpoint under ``autoencoder``. Relative paths
+    are relative to the working directory.
+
+    Raises
+    ------
+    ValueError
+        If a section or option is unknown, missing or of the wrong type.
+    FileNotFoundError
+        If there is no such file.
+    """
+    import yaml
+
+    if stage not in STAGES:
+        raise ValueError(f"stage must be one of {', '.join(STAGES)}, got {stage!r}")
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no config file {path}")
+    try:
+        raw = yaml.safe_load(path.read_text()) or {}
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path} is no valid YAML: {error}") from error
+    if not isinstance(raw, dict):
+        raise ValueError(f"{path} must hold sections, got {type(raw).__name__}")
+    for override in overrides:
+        _apply(raw, override)
+    unknown = set(raw) - {"data", "model", *STAGES}
+    if unknown:
+        raise ValueError(f"unknown section {sorted(unknown)[0]!r} in {path}")
+    if stage not in raw:
+        raise ValueError(f"{path} has no section {stage!r}")
+    data = dict(raw.get("data") or {})
+    section = dict(raw[stage])
+    settings = {key: section.pop(key, None) for key in ("output", "autoencoder", "init_from")}
+    if settings["output"] is None:
+        raise ValueError(f"{stage}.output, the folder of the run, is missing in {path}")
+    train = _sources(data, "train", path)
+    if not train:
+        raise ValueError(f"data.train in {path} names no source")
+    return RunConfig(
+        train=train,
+        validation=_sources(data, "validation", path),
+        output=str(settings["output"]),
+        model=ModelConfig.from_dict(raw.get("model") or {}),
+        training=from_mapping(TrainingConfig, section, stage),
+        autoencoder=settings["autoencoder"],
+        init_from=settings["init_from"],
+    )
+
+
+def parse_time(text: str) -> float:
+    """Seconds in ``"HH:MM:SS"`` or ``"MM:SS"``.
+
+    Raises
+    ------
+    ValueError
+        If the text has another form.
+    """
+    try:
+        parts = [int(part) for part in str(text).split(":")]
+    except ValueError:
+        parts = []
+    if len(parts) not in (2, 3) or min(parts) < 0:
+        raise ValueError(f"a time must look like HH:MM:SS, got {text!r}")
+    seconds = 0
+    for part in parts:
+        seconds = 60 * seconds + part
+    return float(seconds)
+
+
+def _sources(data: dict[str, Any], key: str, path: Path) -> tuple[str, ...]:
+    value = data.get(key) or []
+    if isinstance(value, str):
+        value = [value]
+    if not all(isinstance(v, str) for v in value):
+        raise ValueError(f"data.{key} in {path} must be a list of sources, got {value!r}")
+    return tuple(value)
+
+
+def _apply(raw: dict[str, Any], override: str) -> None:
+    import yaml
+
+    name, separator, value = override.partition("=")
+    if not separator or not name:
+        raise ValueError(f"an override must look like section.key=value, got {override!r}")
+    *parents, last = name.split(".")
+    target = raw
+    for parent in parents:
+        target = target.setdefault(parent, {})
+        if not isinstance(target, dict):
+            raise ValueError(f"{parent!r} in {override!r} is a value, not a section")
+    target[last] = yaml.safe_load(value)
