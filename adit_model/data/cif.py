@@ -50,6 +50,13 @@ def read_cif(text: str) -> AtomicSystem:
     return reduce_skewed(_read_p1_cif(text) or read_cif_with_pymatgen(text))
 
 
+def split_cif(text: str) -> list[str]:
+    """Cut CIF text into its data blocks that hold atoms; text without any stays whole."""
+    starts = [match.start() for match in _DATA_BLOCK.finditer(text)]
+    blocks = [text[a:b] for a, b in zip(starts, [*starts[1:], len(text)], strict=True)]
+    return [block for block in blocks if "_atom_site_" in block] or [text]
+
+
 def reduce_skewed(system: AtomicSystem) -> AtomicSystem:
     """Give a crystal whose cell has extreme angles its Niggli-reduced cell, leave others alone.
 

@@ -5,7 +5,6 @@ The format is that of Xie et al., ICLR 2022 (arXiv 2110.06197): MP-20, Perov-5, 
 
 from __future__ import annotations
 
-import logging
 import zlib
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -14,14 +13,13 @@ from typing import TYPE_CHECKING
 
 from adit_model.data.cache import cached_dataset, data_cache_dir, key_from_content
 from adit_model.data.cif import read_cif
+from adit_model.data.collect import at_most, check_max_atoms, collect, warn_unread
 from adit_model.data.dataset import AtomicDataset
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from adit_model.systems import AtomicSystem
-
-logger = logging.getLogger(__name__)
 
 PARSER_VERSION = 1
 ID_COLUMN, CIF_COLUMN = "material_id", "cif"
@@ -64,24 +62,23 @@ def load_crystal_csv(
         If the file is no such CSV, has no rows or lacks a column, if no row can be read, or if
         ``max_atoms`` or ``workers`` is not positive.
     """
-    for name, value in (("max_atoms", max_atoms), ("workers", workers)):
-        if value is not None and value < 1:
-            raise ValueError(f"{name} must be a positive integer, got {value}")
+    check_max_atoms(max_atoms)
+    if workers < 1:
+        raise ValueError(f"workers must be a positive integer, got {workers}")
     path = _existing(path)
     cache = data_cache_dir(cache_dir) / f"csv-{key_from_content(path, PARSER_VERSION)}.npz"
-    dataset = cached_dataset(cache, lambda: _parse_csv(path, workers, progress))
+    parsed: list[AtomicDataset] = []
+
+    def parse() -> AtomicDataset:
+        parsed.append(_parse_csv(path, workers, progress))
+        return parsed[0]
+
+    dataset = cached_dataset(cache, parse)
     dataset.name = _stem(path)
-    if dataset.skipped:
-        name, reason = dataset.skipped[0]
-        logger.warning(
-            "%s: %d of %d rows could not be read (see .skipped); the first, %s: %s",
-            path,
-            len(dataset.skipped),
-            len(dataset.skipped) + len(dataset),
-            name,
-            reason,
-        )
-    return dataset if max_atoms is None else _at_most(dataset, max_atoms)
+    if not parsed:  # parsing warns by itself
+        total = len(dataset.skipped) + len(dataset)
+        warn_unread(path, len(dataset.skipped), total, dataset.skipped)
+    return dataset if max_atoms is None else at_most(dataset, max_atoms)
 
 
 def load_crystal_table(path: str | Path) -> pd.DataFrame:
@@ -140,7 +137,6 @@ def _parse_csv(path: Path, workers: int, progress: bool) -> AtomicDataset:
     frame = _read_csv(path)
     ids = frame[ID_COLUMN].tolist()
     texts = frame[CIF_COLUMN].tolist()
-    systems, skipped = [], []
     bar = tqdm(
         zip(ids, _read_all(texts, workers), strict=True),
         total=len(ids),
@@ -148,13 +144,7 @@ def _parse_csv(path: Path, workers: int, progress: bool) -> AtomicDataset:
         unit="crystal",
         disable=not progress,
     )
-    for name, result in bar:
-        if isinstance(result, str):
-            skipped.append((name, result))
-        else:
-            result.info["id"] = name
-            systems.append(result)
-    return AtomicDataset.from_systems(systems, _stem(path), skipped)
+    return collect(bar, _stem(path))
 
 
 def _read_all(texts: list[object], workers: int) -> Iterator[AtomicSystem | str]:
@@ -180,19 +170,3 @@ def _read_chunk(texts: Iterable[object]) -> Iterator[AtomicSystem | str]:
             yield read_cif(text)
         except ValueError as error:
             yield str(error)
-
-
-def _at_most(dataset: AtomicDataset, max_atoms: int) -> AtomicDataset:
-    small = dataset.sizes <= max_atoms
-    skipped = dataset.skipped + [
-        (str(name), f"{size} atoms, more than max_atoms={max_atoms}")
-        for name, size in zip(dataset.ids[~small], dataset.sizes[~small], strict=True)
-    ]
-    if not small.any():
-        raise ValueError(
-            f"{dataset.name} has no crystal of at most {max_atoms} atoms, the smallest has "
-            f"{dataset.sizes.min()}"
-        )
-    chosen = dataset.subset(small.nonzero()[0])
-    chosen.skipped = skipped
-    return chosen

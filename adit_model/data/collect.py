@@ -1,0 +1,117 @@
+"""Packing systems one by one, with a list of what could not be read."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+
+import numpy as np
+
+from adit_model.data.dataset import AtomicDataset
+from adit_model.systems import AtomicSystem
+
+logger = logging.getLogger(__name__)
+
+
+def collect(
+    items: Iterable[tuple[str, AtomicSystem | str]],
+    name: str,
+    max_atoms: int | None = None,
+) -> AtomicDataset:
+    """Pack named systems into a data set, in single precision as they come.
+
+    Parameters
+    ----------
+    items : iterable of tuple
+        ``(id, system)``, or ``(id, reason)`` for what could not be read.
+    name : str
+        Name of the data set.
+    max_atoms : int, optional
+        Leave out larger systems; they are listed in ``skipped`` too.
+
+    Raises
+    ------
+    ValueError
+        If no system is left, or ``max_atoms`` is not positive.
+    """
+    check_max_atoms(max_atoms)
+    numbers, positions, cells, sizes, ids = [], [], [], [], []
+    unread, too_large = [], []
+    no_cell = np.full((3, 3), np.nan, dtype=np.float32)
+    for item_id, item in items:
+        if isinstance(item, str):
+            unread.append((item_id, item))
+        elif max_atoms is not None and len(item) > max_atoms:
+            too_large.append((item_id, too_large_reason(len(item), max_atoms)))
+        else:
+            numbers.append(item.numbers.astype(np.int16))
+            positions.append(item.positions.astype(np.float32))
+            cells.append(no_cell if item.cell is None else item.cell.astype(np.float32))
+            sizes.append(len(item))
+            ids.append(item_id)
+    skipped = unread + too_large
+    if not sizes:
+        raise ValueError(f"{name} holds no system{_first(skipped)}")
+    dataset = AtomicDataset(
+        np.concatenate(numbers),
+        np.concatenate(positions),
+        np.stack(cells),
+        np.array(sizes, dtype=np.int32),
+        np.array(ids, dtype=np.str_),
+        name,
+        skipped,
+    )
+    warn_unread(name, len(unread), len(unread) + len(too_large) + len(dataset), unread)
+    return dataset
+
+
+def check_max_atoms(max_atoms: int | None) -> None:
+    """Raise ValueError unless ``max_atoms`` is None or positive."""
+    if max_atoms is not None and max_atoms < 1:
+        raise ValueError(f"max_atoms must be a positive integer, got {max_atoms}")
+
+
+def too_large_reason(size: int, max_atoms: int) -> str:
+    """Why a system of ``size`` atoms was left out."""
+    return f"{size} atoms, more than max_atoms={max_atoms}"
+
+
+def warn_unread(source: object, count: int, total: int, unread: list[tuple[str, str]]) -> None:
+    """Log one warning that sums up what could not be read, if anything."""
+    if count:
+        logger.warning(
+            "%s: %d of %d entries could not be read (see .skipped)%s",
+            source,
+            count,
+            total,
+            _first(unread),
+        )
+
+
+def at_most(dataset: AtomicDataset, max_atoms: int) -> AtomicDataset:
+    """Keep the systems of at most ``max_atoms`` atoms; the others are added to ``skipped``.
+
+    Raises
+    ------
+    ValueError
+        If none is left, or ``max_atoms`` is not positive.
+    """
+    check_max_atoms(max_atoms)
+    small = dataset.sizes <= max_atoms
+    if not small.any():
+        raise ValueError(
+            f"{dataset.name} has no system of at most {max_atoms} atoms, "
+            f"the smallest has {dataset.sizes.min()}"
+        )
+    chosen = dataset.subset(np.flatnonzero(small))
+    large = zip(dataset.ids[~small], dataset.sizes[~small], strict=True)
+    chosen.skipped = dataset.skipped + [
+        (str(name), too_large_reason(int(size), max_atoms)) for name, size in large
+    ]
+    return chosen
+
+
+def _first(skipped: list[tuple[str, str]]) -> str:
+    if not skipped:
+        return ""
+    return f"; {len(skipped)} skipped, the first, {skipped[0][0]}: {skipped[0][1]}"

@@ -1,0 +1,128 @@
+"""Metal-organic frameworks of the QMOF database (Rosen et al., Matter 4, 1578, 2021)."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, TextIO
+
+from adit_model.data.cif import read_cif
+from adit_model.data.collect import collect
+from adit_model.data.dataset import AtomicDataset
+from adit_model.data.structures import load_structures, system_from_structure_dict
+from adit_model.systems import AtomicSystem
+
+MAX_ATOMS = 150  # the subset QMOF150 of Joshi et al. (arXiv 2503.03965)
+_READ_CHARACTERS = 1 << 20
+
+
+def load_qmof(
+    path: str | Path, max_atoms: int | None = MAX_ATOMS, progress: bool = True
+) -> AtomicDataset:
+    """Load QMOF structures.
+
+    Parameters
+    ----------
+    path : str or Path
+        ``relaxed_structures.zip`` or a folder of its CIF files, or ``qmof_structure_data.json``
+        (also ``.json.gz``), all as published. They are read without being unpacked.
+    max_atoms : int, optional
+        Leave out larger frameworks; 150 by default.
+    progress : bool
+        Show a progress bar.
+
+    Returns
+    -------
+    AtomicDataset
+        Named by ``qmof_id``; what cannot be read is in ``skipped``.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file or folder.
+    ValueError
+        If it is none of these formats, or nothing can be read.
+    """
+    from tqdm import tqdm
+
+    path = Path(path).expanduser()
+    if path.is_dir():
+        return load_structures(path, "QMOF", max_atoms, progress)
+    if not path.is_file():
+        raise FileNotFoundError(f"no file or folder {path}")
+    if zipfile.is_zipfile(path):
+        items = _from_zip(path)
+    elif path.name.endswith((".json", ".json.gz")):
+        items = _from_json(path)
+    else:
+        raise ValueError(f"{path} is no zip archive of CIF files and no JSON file of QMOF")
+    bar = tqdm(items, desc="reading QMOF", unit="framework", disable=not progress)
+    return collect(bar, "QMOF", max_atoms)
+
+
+def _from_zip(path: Path) -> Iterator[tuple[str, AtomicSystem | str]]:
+    with zipfile.ZipFile(path) as archive:
+        names = sorted(n for n in archive.namelist() if n.lower().endswith(".cif"))
+        if not names:
+            inner = [n for n in archive.namelist() if n.endswith(".zip")]
+            hint = f"; unpack {inner} first" if inner else ""
+            raise ValueError(f"{path} holds no CIF files{hint}")
+        for name in names:
+            try:
+                item: AtomicSystem | str = read_cif(archive.read(name).decode("utf-8", "replace"))
+            except (ValueError, zipfile.BadZipFile) as error:
+                item = str(error)
+            yield Path(name).stem, item
+
+
+def _from_json(path: Path) -> Iterator[tuple[str, AtomicSystem | str]]:
+    opener: Any = gzip.open if path.suffix == ".gz" else open
+    with opener(path, "rt", encoding="utf-8") as file:
+        for i, entry in enumerate(iterate_json_list(file, str(path))):
+            if not isinstance(entry, dict):
+                yield str(i), f"the entry is no object but {type(entry).__name__}"
+                continue
+            try:
+                item: AtomicSystem | str = system_from_structure_dict(entry.get("structure", {}))
+            except ValueError as error:
+                item = str(error)
+            yield str(entry.get("qmof_id", i)), item
+
+
+def iterate_json_list(file: TextIO, name: str) -> Iterator[Any]:
+    """Decode the entries of one long JSON list one by one, since all at once may fill the memory.
+
+    Raises
+    ------
+    ValueError
+        If the text is no JSON list, or ends before the list does.
+    """
+    decoder = json.JSONDecoder()
+    buffer = file.read(_READ_CHARACTERS).lstrip()
+    if not buffer.startswith("["):
+        raise ValueError(f"{name} is no JSON list, it starts with {buffer[:20]!r}")
+    buffer = buffer[1:]
+    while True:
+        buffer = buffer.lstrip().removeprefix(",").lstrip()
+        if buffer.startswith("]"):
+            return
+        try:
+            entry, end = decoder.raw_decode(buffer)
+            # A number cut off by the end of the buffer is valid too, so look past the entry.
+            complete = end < len(buffer)
+        except json.JSONDecodeError as error:
+            complete, reason = False, str(error)
+        else:
+            reason = "the list does not end"
+        if complete:
+            yield entry
+            buffer = buffer[end:]
+            continue
+        # Doubling keeps the total work proportional to the size of the entry.
+        more = file.read(max(_READ_CHARACTERS, len(buffer)))
+        if not more:
+            raise ValueError(f"{name} is no complete JSON list: {reason}")
+        buffer += more
