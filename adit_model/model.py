@@ -1,0 +1,343 @@
+"""ADiT: both stages and the statistics that sampling needs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from adit_model.autoencoder import Autoencoder, Decoded
+from adit_model.batch import AtomicBatch
+from adit_model.checkpoint import (
+    CheckpointError,
+    read_checkpoint,
+    resolve_checkpoint,
+    write_checkpoint,
+)
+from adit_model.config import ModelConfig
+from adit_model.denoiser import Denoiser
+from adit_model.geometry import canonical_crystal, canonical_molecule, unphysical_cell
+from adit_model.geometry import parameters_to_cell
+from adit_model.layers import DomainGroups
+from adit_model.systems import CRYSTAL, DOMAINS, MOLECULE, AtomicSystem
+
+if TYPE_CHECKING:
+    from adit_model.sampling import Sample
+
+LICENCE = "MIT"
+
+
+class ADiT(nn.Module):
+    """All-atom Diffusion Transformer.
+
+    Parameters
+    ----------
+    config : ModelConfig
+        Hyper-parameters of both stages.
+    statistics : mapping
+        ``"sizes"``: for each domain the number of training systems of each atom count,
+        ``{"crystal": {"4": 120, ...}, "molecule": {...}}``.
+    metadata : mapping
+        What else the checkpoint says (training, metrics).
+    with_denoiser : bool
+        False for a stage-1 checkpoint.
+    """
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        statistics: Mapping[str, Any] | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        with_denoiser: bool = True,
+    ) -> None:
+        super().__init__()
+        self.config = config
+        self.statistics = dict(statistics or {})
+        self.metadata = dict(metadata or {})
+        self.autoencoder = Autoencoder(config.autoencoder)
+        self.denoiser: Denoiser | None = None
+        if with_denoiser:
+            self.denoiser = Denoiser(
+                config.denoiser,
+                config.autoencoder.latent_dim,
+                config.autoencoder.coordinate_scale,
+            )
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the weights."""
+        return next(self.parameters()).device
+
+    @property
+    def checkpoint_hash(self) -> str:
+        """Content hash of the checkpoint the model came from, empty for a new model."""
+        return str(self.metadata.get("hash", ""))
+
+    @property
+    def domains(self) -> tuple[str, ...]:
+        """Domains the model was trained on."""
+        sizes = self.statistics.get("sizes", {})
+        return tuple(d for d in DOMAINS if sizes.get(d))
+
+    # checkpoints
+
+    @classmethod
+    def load(cls, name_or_path: str | Path = "default", device: str = "auto") -> ADiT:
+        """Load a checkpoint.
+
+        Parameters
+        ----------
+        name_or_path : str or Path
+            ``"default"`` (the bundled weights), another registered name, or a file.
+        device : str
+            ``"auto"`` (a GPU if there is one), ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ...
+
+        Raises
+        ------
+        CheckpointError
+            If there is no such checkpoint or it cannot be used.
+        """
+        path = resolve_checkpoint(name_or_path)
+        tensors, metadata = read_checkpoint(path)
+        try:
+            config = ModelConfig.from_dict(metadata["config"])
+        except (ValueError, TypeError) as error:
+            raise CheckpointError(f"{path} has an unknown configuration: {error}") from error
+        with_denoiser = any(name.startswith("denoiser.") for name in tensors)
+        model = cls(config, metadata["statistics"], metadata, with_denoiser)
+        tensors = {k: v.float() if v.is_floating_point() else v for k, v in tensors.items()}
+        wanted = model.state_dict()
+        missing = sorted(set(wanted) - set(tensors))
+        if missing:
+            raise CheckpointError(
+                f"{path} lacks {len(missing)} tensors, the first is {missing[0]!r}"
+            )
+        unknown = sorted(set(tensors) - set(wanted))
+        if unknown:
+            raise CheckpointError(
+                f"{path} holds {len(unknown)} unknown tensors, the first is {unknown[0]!r}"
+            )
+        for name, tensor in wanted.items():
+            if tensors[name].shape != tensor.shape:
+                raise CheckpointError(
+                    f"{path}: {name} has shape {tuple(tensors[name].shape)}, "
+                    f"the configuration says {tuple(tensor.shape)}"
+                )
+        model.load_state_dict(tensors)
+        return model.to(resolve_device(device)).eval()
+
+    def save(
+        self, path: str | Path, metadata: Mapping[str, Any] | None = None, half: bool = False
+    ) -> str:
+        """Write the model to one file.
+
+        Parameters
+        ----------
+        path : str or Path
+            Target ``.safetensors`` file.
+        metadata : mapping
+            Added to the metadata of the model (training, metrics).
+        half : bool
+            Store float16; loading gives float32 again.
+
+        Returns
+        -------
+        str
+            The content hash.
+        """
+        merged: dict[str, Any] = {**self.metadata, **(metadata or {})}
+        merged.update(config=self.config.as_dict(), statistics=self.statistics)
+        merged.setdefault("licence", LICENCE)
+        tensors = self.state_dict()
+        if half:
+            tensors = {k: v.half() if v.is_floating_point() else v for k, v in tensors.items()}
+        self.metadata = merged
+        merged["hash"] = write_checkpoint(path, tensors, merged)
+        return str(merged["hash"])
+
+    # stage 1
+
+    def prepare(self, system: AtomicSystem) -> AtomicSystem:
+        """Bring a system into the pose the autoencoder was trained on."""
+        if system.cell is None:
+            if self.config.autoencoder.canonical:
+                return AtomicSystem(
+                    system.numbers, canonical_molecule(system.positions), None, system.info
+                )
+            centred = system.positions - system.positions.mean(axis=0)
+            return AtomicSystem(system.numbers, centred, None, system.info)
+        positions, cell = canonical_crystal(system.positions, system.cell)
+        return AtomicSystem(system.numbers, positions, cell, system.info)
+
+    @torch.no_grad()
+    def encode(self, systems: Sequence[AtomicSystem], batch_atoms: int = 4096) -> list[np.ndarray]:
+        """Mean latents of each system, shape (N, latent_dim) each.
+
+        Raises
+        ------
+        ValueError
+            If an element is outside the vocabulary.
+        """
+        limit = self.config.autoencoder.num_elements
+        for i, system in enumerate(systems):
+            if system.numbers.max() >= limit:
+                raise ValueError(
+                    f"system {i} holds element {system.numbers.max()}, "
+                    f"the model knows atomic numbers 1 to {limit - 1}"
+                )
+        prepared = [self.prepare(system) for system in systems]
+        latents: list[np.ndarray] = []
+        for chunk in chunks([len(s) for s in prepared], batch_atoms):
+            batch = AtomicBatch.collate([prepared[i] for i in chunk]).to(self.device)
+            mean, _ = self.autoencoder.encode(batch)
+            latents += np.split(mean.cpu().numpy(), np.cumsum(batch.sizes.cpu().numpy())[:-1])
+        return latents
+
+    @torch.no_grad()
+    def reconstruct(
+        self, systems: Sequence[AtomicSystem], batch_atoms: int = 4096
+    ) -> list[AtomicSystem | None]:
+        """Encode and decode systems; None where the decoded cell is unphysical.
+
+        A molecule comes back in its canonical pose, a crystal with its cell in standard
+        orientation.
+        """
+        latents = self.encode(systems, batch_atoms)
+        result: list[AtomicSystem | None] = []
+        for chunk in chunks([len(s) for s in systems], batch_atoms):
+            packed = torch.from_numpy(np.concatenate([latents[i] for i in chunk])).to(self.device)
+            sizes = torch.tensor([len(systems[i]) for i in chunk], device=self.device)
+            periodic = torch.tensor([systems[i].is_periodic for i in chunk], device=self.device)
+            for raw in self.decode(packed, sizes, periodic):
+                result.append(raw_to_system(raw)[0])
+        return result
+
+    @torch.no_grad()
+    def decode(self, latents: Tensor, sizes: Tensor, periodic: Tensor) -> list[dict[str, Any]]:
+        """Decode packed latents.
+
+        Parameters
+        ----------
+        latents : torch.Tensor
+            Shape (A, latent_dim), on the scale of the autoencoder.
+        sizes, periodic : torch.Tensor
+            Atoms of each system and whether it is a crystal, shape (S,).
+
+        Returns
+        -------
+        list of dict
+            ``numbers`` (N,); crystals: ``frac_coords`` (N, 3), ``lengths`` (3,) in angstrom,
+            ``angles`` (3,) in degrees; molecules: ``positions`` (N, 3) in angstrom.
+        """
+        from adit_model.batch import Packing
+
+        groups = DomainGroups(Packing(sizes), periodic)
+        return unpack_decoded(self.autoencoder.decode(latents, groups), groups)
+
+    # stage 2
+
+    def sample(
+        self,
+        n: int,
+        domain: str = "both",
+        seed: int = 0,
+        num_steps: int | None = None,
+        solver: str | None = None,
+        guidance_scale: float | None = None,
+        num_atoms: int | tuple[int, int] | Sequence[int] | None = None,
+        batch_atoms: int | None = None,
+        random_rotation: bool = False,
+        progress: bool = True,
+    ) -> list[Sample]:
+        """Generate structures; see :func:`adit_model.sampling.sample`."""
+        from adit_model.sampling import sample
+
+        return sample(
+            self,
+            n,
+            domain=domain,
+            seed=seed,
+            num_steps=num_steps,
+            solver=solver,
+            guidance_scale=guidance_scale,
+            num_atoms=num_atoms,
+            batch_atoms=batch_atoms,
+            random_rotation=random_rotation,
+            progress=progress,
+        )
+
+
+def resolve_device(device: str) -> torch.device:
+    """Turn ``"auto"`` or a torch device name into a device that is there.
+
+    Raises
+    ------
+    ValueError
+        If the name is unknown or the device is absent.
+    """
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        resolved = torch.device(device)
+    except RuntimeError as error:
+        raise ValueError(f"unknown device {device!r}: use auto, cpu or cuda") from error
+    if resolved.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"device {device!r} was asked for, but torch finds no CUDA GPU")
+    return resolved
+
+
+def chunks(sizes: Sequence[int], batch_atoms: int) -> Iterable[list[int]]:
+    """Divide 0..len(sizes)-1 into runs of at most ``batch_atoms`` atoms (at least one system)."""
+    chunk: list[int] = []
+    total = 0
+    for i, size in enumerate(sizes):
+        if chunk and total + size > batch_atoms:
+            yield chunk
+            chunk, total = [], 0
+        chunk.append(i)
+        total += size
+    if chunk:
+        yield chunk
+
+
+def unpack_decoded(out: Decoded, groups: DomainGroups) -> list[dict[str, Any]]:
+    """Turn decoder output into one dictionary of arrays for each system."""
+    sizes = groups.packing.sizes.cpu().numpy()
+    cuts = np.cumsum(sizes)[:-1]
+    logits = out.element_logits.clone()
+    logits[:, 0] = -torch.inf  # the mask is no element
+    numbers = np.split(logits.argmax(-1).cpu().numpy(), cuts)
+    frac = np.split(out.frac_coords.double().cpu().numpy(), cuts)
+    positions = np.split(out.positions.double().cpu().numpy(), cuts)
+    lengths = out.scaled_lengths.double().cpu().numpy() * sizes[:, None] ** (1 / 3)
+    angles = np.degrees(out.angles.double().cpu().numpy())
+    result: list[dict[str, Any]] = []
+    for i, periodic in enumerate(groups.periodic.tolist()):
+        raw: dict[str, Any] = {"numbers": numbers[i], "domain": CRYSTAL if periodic else MOLECULE}
+        if periodic:
+            wrapped = frac[i] - np.floor(frac[i])
+            raw.update(frac_coords=wrapped, lengths=lengths[i], angles=angles[i])
+        else:
+            raw.update(positions=positions[i])
+        result.append(raw)
+    return result
+
+
+def raw_to_system(raw: Mapping[str, Any]) -> tuple[AtomicSystem | None, str | None]:
+    """Build the system a decoded dictionary describes, or say why it describes none."""
+    if raw["domain"] == MOLECULE:
+        if not np.isfinite(raw["positions"]).all():
+            return None, "decoded positions are not finite"
+        return AtomicSystem(raw["numbers"], raw["positions"]), None
+    angles = np.radians(raw["angles"])
+    reason = unphysical_cell(raw["lengths"], angles)
+    if reason is None and not np.isfinite(raw["frac_coords"]).all():
+        reason = "decoded fractional coordinates are not finite"
+    if reason is not None:
+        return None, reason
+    cell = parameters_to_cell(raw["lengths"], angles)
+    return AtomicSystem(raw["numbers"], raw["frac_coords"] @ cell, cell), None

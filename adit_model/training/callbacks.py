@@ -1,0 +1,107 @@
+"""Saving the state of a run: on time, on a signal, at a wall-clock limit, at the end."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import lightning
+from lightning.pytorch.callbacks import Callback
+
+SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+STATE_NAME = "last.ckpt"
+
+
+class StateSaver(Callback):
+    """Save the whole state of a run to ``last.ckpt`` so that it can go on exactly.
+
+    Parameters
+    ----------
+    folder : Path
+        Of the run.
+    minutes : float
+        Between two saves.
+    max_seconds : float or None
+        Stop (and save) after this much wall-clock time.
+    export : callable
+        Called after each save, to write the weights so far.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        minutes: float,
+        max_seconds: float | None,
+        export: Callable[[lightning.LightningModule], Any],
+    ) -> None:
+        self.folder, self.minutes, self.max_seconds = folder, minutes, max_seconds
+        self.export = export
+        self.received: str | None = None
+        self.stopped_by: str | None = None
+        self.started = self.saved = time.monotonic()
+        self._previous: dict[signal.Signals, Any] = {}
+
+    @property
+    def path(self) -> Path:
+        """File of the state."""
+        return self.folder / STATE_NAME
+
+    def install(self) -> None:
+        """Catch SIGTERM and SIGUSR1, which SLURM sends before the end of a job."""
+        if threading.current_thread() is not threading.main_thread():
+            return  # Python delivers signals to the main thread only
+        for number in SIGNALS:
+            self._previous[number] = signal.signal(number, self._on_signal)
+
+    def restore(self) -> None:
+        """Put the former signal handlers back."""
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+        self._previous.clear()
+
+    def _on_signal(self, number: int, frame: Any) -> None:
+        self.received = signal.Signals(number).name
+
+    def on_train_batch_end(
+        self,
+        trainer: lightning.Trainer,
+        pl_module: lightning.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        """Save if it is time, stop if a signal or the limit says so."""
+        now = time.monotonic()
+        reason = self.received
+        if reason is None and self.max_seconds is not None:
+            if now - self.started >= self.max_seconds:
+                reason = "max_time"
+        due = now - self.saved >= 60 * self.minutes
+        if trainer.world_size > 1:  # all processes must agree
+            any_stop = trainer.strategy.reduce_boolean_decision(reason is not None, all=False)
+            due = trainer.strategy.reduce_boolean_decision(due, all=False)
+            reason = reason or ("another process" if any_stop else None)
+        if reason is not None:
+            self.stopped_by = reason
+            trainer.should_stop = True
+        if due or reason is not None:
+            self.save(trainer, pl_module)
+
+    def on_train_end(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
+    ) -> None:
+        """Save the final state."""
+        self.save(trainer, pl_module)
+
+    def save(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Write the state atomically, then the weights."""
+        partial = self.folder / (STATE_NAME + ".partial")
+        trainer.save_checkpoint(partial)
+        if trainer.is_global_zero:
+            partial.replace(self.path)
+            self.export(pl_module)
+        self.saved = time.monotonic()

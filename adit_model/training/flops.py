@@ -1,0 +1,37 @@
+"""Model FLOPs of a training step, for throughput."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from adit_model.denoiser import Denoiser
+
+SYSTEM_LAYERS = ("modulation", "time", "domain", "size", "lattice_head")
+
+
+def training_flops(network: nn.Module, num_atoms: int, num_systems: int) -> float:
+    """Floating-point operations of one forward and backward pass.
+
+    Counts 6 operations for each weight of a linear layer and each row it acts on (Kaplan et al.
+    2020, section 2.1); attention scores, norms and pair terms are left out. Self-conditioned
+    steps of the denoiser add a forward pass (2 operations a weight).
+
+    Parameters
+    ----------
+    network : torch.nn.Module
+        Autoencoder or denoiser.
+    num_atoms, num_systems : int
+        Rows of layers that act on atoms, and of those that act on whole systems.
+    """
+    atoms = systems = 0
+    for name, module in network.named_modules():
+        if not isinstance(module, nn.Linear) or "pair" in name:
+            continue
+        if any(part in SYSTEM_LAYERS for part in name.split(".")) or name.endswith("modulation"):
+            systems += module.weight.numel()
+        else:
+            atoms += module.weight.numel()
+    per_weight = 6.0
+    if isinstance(network, Denoiser):
+        per_weight += 2.0 * network.config.self_condition
+    return per_weight * (atoms * num_atoms + systems * num_systems)

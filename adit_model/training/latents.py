@@ -1,0 +1,103 @@
+"""Latents of canonical data, encoded once and cached."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import torch
+from tqdm.auto import tqdm
+
+from adit_model.autoencoder import Autoencoder
+from adit_model.data.dataset import AtomicDataset
+from adit_model.training.batches import LatentSource, SystemSource
+
+
+def dataset_fingerprint(dataset: AtomicDataset) -> str:
+    """SHA-256 over all arrays of a data set."""
+    digest = hashlib.sha256()
+    for array in (dataset.numbers, dataset.positions, dataset.cells, dataset.sizes):
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
+
+
+@torch.no_grad()
+def encode_dataset(
+    autoencoder: Autoencoder, dataset: AtomicDataset, batch_size: int = 256, progress: bool = True
+) -> LatentSource:
+    """Mean latents of every system, in order.
+
+    Parameters
+    ----------
+    autoencoder : Autoencoder
+        Trained stage 1.
+    dataset : AtomicDataset
+        In canonical pose.
+    batch_size : int
+        Systems encoded at a time.
+    progress : bool
+        Show a progress bar.
+    """
+    device = next(autoencoder.parameters()).device
+    source = SystemSource(dataset)
+    parts = []
+    starts = range(0, len(dataset), batch_size)
+    for start in tqdm(starts, desc="encoding", disable=not progress, unit="batch"):
+        indices = np.arange(start, min(start + batch_size, len(dataset)))
+        mean, _ = autoencoder.encode(source.batch(indices).to(device))
+        parts.append(mean.float().cpu().numpy())
+    return LatentSource(np.concatenate(parts), dataset.sizes, dataset.periodic)
+
+
+def cached_latents(
+    autoencoder: Autoencoder,
+    autoencoder_hash: str,
+    dataset: AtomicDataset,
+    folder: Path,
+    progress: bool = True,
+) -> LatentSource:
+    """Read the latents of this data set under this autoencoder, or encode and keep them."""
+    key = hashlib.sha256((autoencoder_hash + dataset_fingerprint(dataset)).encode()).hexdigest()
+    path = folder / f"latents-{key[:16]}.npy"
+    if path.is_file():
+        return LatentSource(np.load(path), dataset.sizes, dataset.periodic)
+    source = encode_dataset(autoencoder, dataset, progress=progress)
+    folder.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    with open(partial, "wb") as file:
+        np.save(file, source.latents)
+    partial.replace(path)
+    return source
+
+
+def latent_statistics(
+    source: LatentSource, share_coordinates: bool
+) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation of the latents of each domain.
+
+    Parameters
+    ----------
+    source : LatentSource
+        Training latents.
+    share_coordinates : bool
+        Give channels 0 to 2 one common scale, so noise on coordinates has no direction.
+
+    Returns
+    -------
+    tuple of numpy.ndarray
+        Each of shape (2, L); row 0 molecules, row 1 crystals. A domain without data has 0 and 1.
+    """
+    channels = source.latents.shape[1]
+    mean, std = np.zeros((2, channels), np.float32), np.ones((2, channels), np.float32)
+    atom_periodic = np.repeat(source.periodic, source.sizes)
+    for row, kind in enumerate((False, True)):
+        values = source.latents[atom_periodic == kind].astype(np.float64)
+        if len(values) < 2:
+            continue
+        mean[row] = values.mean(axis=0)
+        spread = values.std(axis=0)
+        if share_coordinates:
+            spread[:3] = np.sqrt((spread[:3] ** 2).mean())
+        std[row] = np.maximum(spread, 1e-3)
+    return mean, std

@@ -1,0 +1,175 @@
+"""Lightning modules of both stages."""
+
+from __future__ import annotations
+
+import time
+from abc import abstractmethod
+from typing import Any
+
+import lightning
+import torch
+from torch import Tensor, nn
+
+from adit_model.autoencoder import Autoencoder
+from adit_model.batch import AtomicBatch
+from adit_model.denoiser import Denoiser
+from adit_model.flow_matching import flow_matching_loss
+from adit_model.layers import DomainGroups
+from adit_model.training.batches import LatentBatch, step_generator
+from adit_model.training.config import TrainingConfig
+from adit_model.training.flops import training_flops
+
+
+class StageModule(lightning.LightningModule):
+    """What both stages share: optimiser, schedule, averaged weights, throughput.
+
+    Parameters
+    ----------
+    network : torch.nn.Module
+        What is trained.
+    config : TrainingConfig
+        Schedule and optimiser.
+    """
+
+    def __init__(self, network: nn.Module, config: TrainingConfig) -> None:
+        super().__init__()
+        self.network = network
+        self.training_config = config
+        self.average = {k: v.detach().clone() for k, v in network.state_dict().items()}
+        self.samples_seen = 0
+        self.core_seconds = 0.0
+        self._window: tuple[float, int, float] = (time.perf_counter(), 0, 0.0)
+
+    @abstractmethod
+    def compute_loss(
+        self, batch: Any, generator: torch.Generator
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Loss of a batch and its terms."""
+
+    def training_step(self, batch: tuple[int, Any], batch_idx: int) -> Tensor:
+        """Loss of the batch of one step; its noise depends on the step alone."""
+        step, data = batch
+        seed = self.training_config.seed
+        loss, terms = self.compute_loss(data, step_generator(seed, step, self.global_rank))
+        world = self.trainer.world_size
+        self.samples_seen += len(data) * world
+        started, samples, flops = self._window
+        samples += len(data) * world
+        flops += world * training_flops(self.network, data.num_atoms, len(data))
+        self._window = (started, samples, flops)
+        if (step + 1) % self.training_config.log_every == 0:
+            now = time.perf_counter()
+            elapsed = max(now - started, 1e-9)
+            self.core_seconds += elapsed * torch.get_num_threads() * world
+            self.log_dict(
+                {
+                    "loss": loss.detach(),
+                    **{f"train/{k}": v for k, v in terms.items()},
+                    "samples_per_s": samples / elapsed,
+                    "model_gflops": flops / elapsed / 1e9,
+                },
+                prog_bar=False,
+            )
+            self.log("sps", samples / elapsed, prog_bar=True, logger=False)
+            self._window = (now, 0, 0.0)
+        self.log("train_loss", loss.detach(), prog_bar=True, logger=False)
+        return loss
+
+    def validation_step(self, batch: tuple[int, Any], batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Loss of a fixed batch with fixed noise under the averaged weights."""
+        number, data = batch
+        _, terms = self.compute_loss(data, step_generator(0, number))
+        self.log_dict(
+            {f"val/{k}": v for k, v in terms.items()}, batch_size=len(data), sync_dist=True
+        )
+
+    def on_train_start(self) -> None:
+        """Start the clock."""
+        self._window = (time.perf_counter(), 0, 0.0)
+        device = self.device
+        self.average = {k: v.to(device) for k, v in self.average.items()}
+
+    @torch.no_grad()
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Move the average towards the weights."""
+        config = self.training_config
+        horizon = 1.0 + config.ema_horizon * self.global_step
+        decay = min(config.ema_decay, 1.0 - 1.0 / horizon)
+        averages, values = [], []
+        for name, value in self.network.state_dict().items():
+            if value.is_floating_point():
+                averages.append(self.average[name])
+                values.append(value)
+            else:
+                self.average[name].copy_(value)
+        torch._foreach_lerp_(averages, values, 1.0 - decay)
+
+    def on_validation_start(self) -> None:
+        """Put the averaged weights in place."""
+        self._live = {k: v.detach().clone() for k, v in self.network.state_dict().items()}
+        self.network.load_state_dict({k: v.to(self.device) for k, v in self.average.items()})
+        self._paused = time.perf_counter()
+
+    def on_validation_end(self) -> None:
+        """Put the live weights back; the clock of the throughput leaves validation out."""
+        self.network.load_state_dict(self._live)
+        del self._live
+        started, samples, flops = self._window
+        self._window = (started + time.perf_counter() - self._paused, samples, flops)
+
+    def configure_optimizers(self) -> Any:
+        """AdamW with warm-up, plateau and linear decay."""
+        config = self.training_config
+        optimizer = torch.optim.AdamW(
+            self.network.parameters(),
+            lr=config.learning_rate,
+            weight_decay=config.weight_decay,
+            betas=(0.9, 0.99),
+        )
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, config.learning_rate_factor)
+        return [optimizer], [{"scheduler": schedule, "interval": "step"}]
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add the averaged weights and the counters."""
+        checkpoint["average"] = self.average
+        checkpoint["counters"] = {
+            "samples_seen": self.samples_seen,
+            "core_seconds": self.core_seconds,
+        }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Restore the averaged weights and the counters."""
+        self.average = checkpoint["average"]
+        self.samples_seen = checkpoint["counters"]["samples_seen"]
+        self.core_seconds = checkpoint["counters"]["core_seconds"]
+
+
+class AutoencoderModule(StageModule):
+    """Stage 1."""
+
+    network: Autoencoder
+
+    def compute_loss(
+        self, batch: AtomicBatch, generator: torch.Generator
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Loss of the autoencoder, on random poses if the model is not canonical."""
+        if not self.network.config.canonical:
+            from adit_model.training.poses import augment
+
+            batch = augment(batch, generator)
+        return self.network.loss(batch, generator)
+
+
+class DenoiserModule(StageModule):
+    """Stage 2."""
+
+    network: Denoiser
+
+    def compute_loss(
+        self, batch: LatentBatch, generator: torch.Generator
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Flow-matching loss on normalised latents."""
+        groups = DomainGroups(batch.packing, batch.periodic)
+        atom_periodic = batch.periodic[groups.packing.index]
+        x_1 = self.network.normalise(batch.latents, atom_periodic)
+        return flow_matching_loss(self.network, x_1, groups, generator)

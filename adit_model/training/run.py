@@ -1,0 +1,340 @@
+"""Run one stage of training from a config to a checkpoint."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+import warnings
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning
+import numpy as np
+import torch
+from lightning.pytorch.callbacks import LearningRateMonitor, TQDMProgressBar
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from torch.utils.data import DataLoader
+
+from adit_model.checkpoint import resolve_checkpoint
+from adit_model.data import load_source
+from adit_model.data.dataset import AtomicDataset
+from adit_model.model import ADiT
+from adit_model.systems import CRYSTAL, MOLECULE
+from adit_model.training.batches import (
+    FixedBatches,
+    LatentSource,
+    StepBatches,
+    StepSampler,
+    SystemSource,
+)
+from adit_model.training.callbacks import STATE_NAME, StateSaver
+from adit_model.training.config import RunConfig, load_run_config, parse_time
+from adit_model.training.latents import cached_latents, dataset_fingerprint, latent_statistics
+from adit_model.training.modules import AutoencoderModule, DenoiserModule, StageModule
+from adit_model.training.poses import canonical_dataset
+
+
+@dataclass
+class TrainingResult:
+    """How a run ended.
+
+    Parameters
+    ----------
+    checkpoint : Path
+        The weights written.
+    state : Path
+        The state a resumed run goes on from.
+    step : int
+        Optimiser steps done.
+    finished : bool
+        Whether all steps were done.
+    stopped_by : str or None
+        ``"SIGTERM"``, ``"SIGUSR1"``, ``"max_time"`` or None.
+    metrics : dict
+        Last logged values.
+    """
+
+    checkpoint: Path
+    state: Path
+    step: int
+    finished: bool
+    stopped_by: str | None
+    metrics: dict[str, float]
+
+
+def train(
+    stage: str,
+    config_path: str | Path,
+    overrides: Sequence[str] = (),
+    resume: bool = False,
+    progress: bool = True,
+) -> TrainingResult:
+    """Train a stage as a config file says; see :func:`load_run_config`.
+
+    Parameters
+    ----------
+    stage : str
+        ``"autoencoder"`` or ``"denoiser"``.
+    config_path : str or Path
+        YAML file.
+    overrides : sequence of str
+        ``section.key=value``.
+    resume : bool
+        Go on from ``last.ckpt`` in the output folder if there is one.
+    progress : bool
+        Show progress bars.
+    """
+    return run_stage(stage, load_run_config(stage, config_path, overrides), resume, progress)
+
+
+def run_stage(
+    stage: str, config: RunConfig, resume: bool = False, progress: bool = True
+) -> TrainingResult:
+    """Train a stage.
+
+    Raises
+    ------
+    ValueError
+        If the run could not start: no data, a used output folder without ``resume``, a missing
+        stage-1 checkpoint.
+    """
+    folder = Path(config.output)
+    state = folder / STATE_NAME
+    if state.exists() and not resume:
+        raise ValueError(f"{folder} holds a run already: resume it, or choose another output")
+    if stage == "denoiser" and config.autoencoder is None:
+        raise ValueError("stage 2 needs denoiser.autoencoder, the checkpoint of stage 1")
+    for name in (config.autoencoder, config.init_from):
+        if name is not None:
+            resolve_checkpoint(name)
+    folder.mkdir(parents=True, exist_ok=True)
+    torch.manual_seed(config.training.seed)
+
+    first_stage = None
+    if config.autoencoder is not None:
+        first_stage = ADiT.load(config.autoencoder, device="cpu")
+    stage_1 = first_stage.config if first_stage is not None else config.model
+    canonical = stage_1.autoencoder.canonical
+    training_data = _load(config.train, canonical, progress)
+    validation_data = [_load((spec,), canonical, progress) for spec in config.validation]
+    if stage == "autoencoder":
+        model, module = _first_stage(config)
+        train_source: SystemSource | LatentSource = SystemSource(training_data)
+        validation_sources: list[Any] = [SystemSource(data) for data in validation_data]
+    else:
+        assert first_stage is not None
+        model, module, train_source, validation_sources = _second_stage(
+            config, first_stage, training_data, validation_data, folder, progress
+        )
+    model.statistics = dataset_statistics(training_data)
+    _describe(model, stage, config, training_data)
+    return _fit(stage, config, model, module, train_source, validation_sources, resume, progress)
+
+
+def dataset_statistics(dataset: AtomicDataset) -> dict[str, Any]:
+    """Histograms of the atom counts of each domain."""
+    sizes: dict[str, dict[str, int]] = {}
+    for domain, kind in ((CRYSTAL, True), (MOLECULE, False)):
+        values, counts = np.unique(dataset.sizes[dataset.periodic == kind], return_counts=True)
+        sizes[domain] = {str(v): int(c) for v, c in zip(values, counts, strict=True)}
+    return {"sizes": sizes}
+
+
+def _load(specs: Sequence[str], canonical: bool, progress: bool) -> AtomicDataset:
+    parts = [load_source(spec, progress=progress) for spec in specs]
+    joined = AtomicDataset(
+        *(
+            np.concatenate([getattr(part, name) for part in parts])
+            for name in ("numbers", "positions", "cells", "sizes", "ids")
+        ),
+        name=" + ".join(part.name for part in parts),
+    )
+    return canonical_dataset(joined, canonical)
+
+
+def _first_stage(config: RunConfig) -> tuple[ADiT, StageModule]:
+    if config.init_from is not None:
+        model = ADiT.load(config.init_from, device="cpu")
+        model.denoiser = None
+    else:
+        model = ADiT(config.model, with_denoiser=False)
+    return model, AutoencoderModule(model.autoencoder, config.training)
+
+
+def _second_stage(
+    config: RunConfig,
+    first_stage: ADiT,
+    training_data: AtomicDataset,
+    validation_data: list[AtomicDataset],
+    folder: Path,
+    progress: bool,
+) -> tuple[ADiT, StageModule, LatentSource, list[LatentSource]]:
+    model_config = type(config.model)(
+        first_stage.config.autoencoder, config.model.denoiser, config.model.sampling
+    )
+    model = ADiT(model_config)
+    model.autoencoder = first_stage.autoencoder
+    model.metadata["stage_1"] = {
+        **first_stage.metadata.get("training", {}),
+        "hash": first_stage.checkpoint_hash,
+    }
+    assert model.denoiser is not None
+
+    def encode(data: AtomicDataset) -> LatentSource:
+        return cached_latents(
+            first_stage.autoencoder, first_stage.checkpoint_hash, data, folder, progress
+        )
+
+    train_source = encode(training_data)
+    if config.init_from is not None:
+        start = ADiT.load(config.init_from, device="cpu")
+        if start.denoiser is None:
+            raise ValueError(f"{config.init_from} has no denoiser to start from")
+        model.denoiser.load_state_dict(start.denoiser.state_dict())
+    else:
+        mean, std = latent_statistics(train_source, model_config.autoencoder.identity_start)
+        model.denoiser.latent_mean.copy_(torch.from_numpy(mean))
+        model.denoiser.latent_std.copy_(torch.from_numpy(std))
+    module = DenoiserModule(model.denoiser, config.training)
+    return model, module, train_source, [encode(data) for data in validation_data]
+
+
+def _describe(model: ADiT, stage: str, config: RunConfig, data: AtomicDataset) -> None:
+    model.metadata["training"] = {
+        "stage": stage,
+        "command": shlex.join(["adit", *sys.argv[1:]]),
+        "run": json.loads(json.dumps(asdict(config))),
+        "data": {
+            "name": data.name,
+            "fingerprint": dataset_fingerprint(data),
+            "crystals": int(data.periodic.sum()),
+            "molecules": int((~data.periodic).sum()),
+        },
+        "init_from_hash": model.metadata.get("hash"),
+    }
+
+
+def _fit(
+    stage: str,
+    config: RunConfig,
+    model: ADiT,
+    module: StageModule,
+    train_source: SystemSource | LatentSource,
+    validation_sources: list[Any],
+    resume: bool,
+    progress: bool,
+) -> TrainingResult:
+    settings = config.training
+    folder = Path(config.output)
+    checkpoint = folder / f"{stage}.safetensors"
+    frozen = model.autoencoder if stage == "denoiser" else None
+
+    def export(stage_module: lightning.LightningModule) -> None:
+        assert isinstance(stage_module, StageModule)
+        weights = {k: v.detach().cpu() for k, v in stage_module.average.items()}
+        copy = ADiT(model.config, model.statistics, model.metadata, stage == "denoiser")
+        if frozen is not None:
+            assert copy.denoiser is not None
+            copy.autoencoder.load_state_dict(frozen.state_dict())
+            copy.denoiser.load_state_dict(weights)
+        else:
+            copy.autoencoder.load_state_dict(weights)
+        copy.metadata["training"] = {
+            **model.metadata["training"],
+            "steps": stage_module.global_step,
+            "samples": stage_module.samples_seen,
+            "core_hours": round(stage_module.core_seconds / 3600, 3),
+        }
+        copy.save(checkpoint)
+
+    max_seconds = None if settings.max_time is None else parse_time(settings.max_time)
+    saver = StateSaver(folder, settings.checkpoint_minutes, max_seconds, export)
+    callbacks: list[Any] = [saver, LearningRateMonitor("step")]
+    if progress:
+        callbacks.append(TQDMProgressBar(refresh_rate=max(1, settings.log_every // 5)))
+    world = settings.devices * settings.num_nodes
+    trainer = lightning.Trainer(
+        default_root_dir=folder,
+        accelerator=settings.accelerator,
+        devices=settings.devices,
+        num_nodes=settings.num_nodes,
+        strategy="ddp" if world > 1 else "auto",
+        precision="bf16-mixed" if settings.precision == "bf16" else "32-true",
+        max_steps=settings.steps,
+        max_epochs=-1,
+        gradient_clip_val=settings.gradient_clip,
+        val_check_interval=settings.validate_every if validation_sources else None,
+        check_val_every_n_epoch=None,
+        num_sanity_val_steps=0,
+        log_every_n_steps=settings.log_every,
+        enable_checkpointing=False,
+        enable_progress_bar=progress,
+        enable_model_summary=progress,
+        logger=[CSVLogger(folder, "logs", "csv"), TensorBoardLogger(folder, "logs", "tensorboard")],
+        callbacks=callbacks,
+        use_distributed_sampler=False,
+    )
+    data = StageData(config, train_source, validation_sources)
+    state = folder / STATE_NAME
+    saver.install()
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", ".*does not have many workers.*")
+            warnings.filterwarnings("ignore", ".*Checkpoint directory.*")
+            trainer.fit(
+                module,
+                datamodule=data,
+                ckpt_path=str(state) if resume and state.exists() else None,
+                weights_only=True,
+            )
+    finally:
+        saver.restore()
+    return TrainingResult(
+        checkpoint=checkpoint,
+        state=state,
+        step=trainer.global_step,
+        finished=trainer.global_step >= settings.steps,
+        stopped_by=saver.stopped_by,
+        metrics={k: float(v) for k, v in trainer.logged_metrics.items()},
+    )
+
+
+class StageData(lightning.LightningDataModule):
+    """Batches from the step the trainer stands at."""
+
+    def __init__(
+        self,
+        config: RunConfig,
+        source: SystemSource | LatentSource,
+        validation: list[SystemSource | LatentSource],
+    ) -> None:
+        super().__init__()
+        self.config, self.source, self.validation = config, source, validation
+
+    def train_dataloader(self) -> Any:
+        """Endless batches of this process."""
+        settings, trainer = self.config.training, self.trainer
+        sampler = StepSampler(
+            self.source.periodic,
+            settings.batch_size,
+            settings.crystal_fraction,
+            settings.seed,
+            trainer.global_rank,
+            trainer.world_size,
+        )
+        return DataLoader(
+            StepBatches(self.source, sampler, trainer.global_step), batch_size=None
+        )
+
+    def val_dataloader(self) -> Any:
+        """One loader of fixed batches for each validation set."""
+        settings = self.config.training
+        return [
+            DataLoader(
+                FixedBatches(source, settings.validation_size, settings.batch_size), batch_size=None
+            )
+            for source in self.validation
+        ]
