@@ -1,0 +1,350 @@
+"""Sampling: n structures, each a function of (weights, settings, seed, index) alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from tqdm.auto import tqdm
+
+from adit_model.batch import Packing
+from adit_model.config import SamplingConfig
+from adit_model.flow_matching import integrate
+from adit_model.geometry import random_rotation as draw_rotation
+from adit_model.layers import DomainGroups
+from adit_model.systems import CRYSTAL, DOMAINS, MOLECULE, AtomicSystem
+
+if TYPE_CHECKING:
+    from adit_model.model import ADiT
+
+BOTH = "both"
+CPU_BATCH_ATOMS = 1024
+GPU_BYTES_PER_ATOM_CHANNEL = 600  # of activations, one forward pass; halved on out-of-memory
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One generated structure, or why there is none.
+
+    Parameters
+    ----------
+    index : int
+        Place in the request, 0 to n - 1.
+    seed : int
+        Seed of the request; ``(seed, index)`` names the sample.
+    domain : str
+        ``"crystal"`` or ``"molecule"``.
+    num_atoms : int
+        Atoms asked for.
+    system : AtomicSystem or None
+        The structure; None if the decoded cell is unphysical.
+    reason : str or None
+        Why there is no system.
+    decoded : dict
+        What the decoder said: ``numbers`` and ``positions`` (angstrom), or ``frac_coords``,
+        ``lengths`` (angstrom) and ``angles`` (degrees).
+    """
+
+    index: int
+    seed: int
+    domain: str
+    num_atoms: int
+    system: AtomicSystem | None
+    reason: str | None = None
+    decoded: dict[str, Any] = field(default_factory=dict, repr=False)
+
+    @property
+    def valid(self) -> bool:
+        """Whether the sample describes a structure at all (not yet a sensible one)."""
+        return self.system is not None
+
+
+@dataclass(frozen=True)
+class Request:
+    """One sample to be made: its index, domain, atom count and noise."""
+
+    index: int
+    domain: str
+    num_atoms: int
+    noise: np.ndarray
+    rotation: np.ndarray
+
+
+def check_request(
+    n: int,
+    domain: str,
+    seed: int,
+    num_atoms: int | tuple[int, int] | Sequence[int] | None,
+    batch_atoms: int | None = None,
+    sizes: Mapping[str, Mapping[str, int]] | None = None,
+) -> None:
+    """Check what is asked for before any work starts; needs no model.
+
+    Parameters
+    ----------
+    n, domain, seed, num_atoms, batch_atoms
+        As for :func:`sample`.
+    sizes : mapping
+        The checkpoint's ``statistics["sizes"]``, to check domain and atom counts against.
+
+    Raises
+    ------
+    ValueError
+        If a value is out of range.
+    TypeError
+        If a value has the wrong type.
+    """
+    for name, value in (("n", n), ("seed", seed), ("batch_atoms", batch_atoms)):
+        if name == "batch_atoms" and value is None:
+            continue
+        if isinstance(value, bool) or not isinstance(value, int | np.integer):
+            raise TypeError(f"{name} must be an integer, got {value!r}")
+    if n <= 0:
+        raise ValueError(f"n must be a positive integer, got {n}")
+    if seed < 0:
+        raise ValueError(f"seed must not be negative, got {seed}")
+    if batch_atoms is not None and batch_atoms <= 0:
+        raise ValueError(f"batch_atoms must be positive, got {batch_atoms}")
+    if domain not in (*DOMAINS, BOTH):
+        raise ValueError(f"domain must be one of crystal, molecule, both, got {domain!r}")
+    if sizes is not None:
+        trained = [d for d in DOMAINS if sizes.get(d)]
+        wanted = DOMAINS if domain == BOTH else (domain,)
+        for name in wanted:
+            if name not in trained:
+                raise ValueError(
+                    f"the checkpoint was not trained on domain {name!r}, "
+                    f"only on {', '.join(trained) or 'none'}"
+                )
+    counts = requested_counts(num_atoms, n)
+    if counts is None:
+        return
+    if min(counts) < 1:
+        raise ValueError(f"num_atoms must be positive, got {num_atoms!r}")
+    if sizes is not None:
+        for name in wanted:
+            known = [int(k) for k in sizes[name]]
+            if min(counts) < min(known) or max(counts) > max(known):
+                raise ValueError(
+                    f"num_atoms {num_atoms!r} leaves the range the checkpoint knows for "
+                    f"{name}s: {min(known)} to {max(known)}"
+                )
+
+
+def requested_counts(
+    num_atoms: int | tuple[int, int] | Sequence[int] | None, n: int
+) -> list[int] | None:
+    """Atom counts that ``num_atoms`` allows: one, a range's two ends, or one for each sample.
+
+    Raises
+    ------
+    TypeError
+        If it is none of int, (low, high) tuple and list of ints.
+    ValueError
+        If a range is empty or a list has not n entries.
+    """
+    if num_atoms is None:
+        return None
+    values = [num_atoms] if isinstance(num_atoms, int | np.integer) else list(num_atoms)
+    if any(isinstance(v, bool) or not isinstance(v, int | np.integer) for v in values):
+        raise TypeError(
+            f"num_atoms must be an integer, a (low, high) pair or {n} integers, got {num_atoms!r}"
+        )
+    if isinstance(num_atoms, tuple):
+        if len(values) != 2 or values[0] > values[1]:
+            raise ValueError(f"a range of num_atoms must be (low, high), got {num_atoms!r}")
+    elif not isinstance(num_atoms, int | np.integer) and len(values) != n:
+        raise ValueError(f"num_atoms lists {len(values)} atom counts for {n} samples")
+    return [int(v) for v in values]
+
+
+def sample(
+    model: ADiT,
+    n: int,
+    *,
+    domain: str = BOTH,
+    seed: int = 0,
+    num_steps: int | None = None,
+    solver: str | None = None,
+    guidance_scale: float | None = None,
+    num_atoms: int | tuple[int, int] | Sequence[int] | None = None,
+    batch_atoms: int | None = None,
+    random_rotation: bool = False,
+    progress: bool = True,
+) -> list[Sample]:
+    """Generate n structures.
+
+    Sample i depends on the weights, the settings, ``seed`` and i, not on n or on what it is
+    batched with.
+
+    Parameters
+    ----------
+    model : ADiT
+        With both stages.
+    n : int
+        How many.
+    domain : str
+        ``"crystal"``, ``"molecule"``, or ``"both"``: crystals at even, molecules at odd indices.
+    seed : int
+        Of all random numbers.
+    num_steps, solver, guidance_scale
+        See :class:`adit_model.config.SamplingConfig`; None takes the checkpoint's.
+    num_atoms : int, tuple or list
+        One atom count for all, a range ``(low, high)`` to draw from, a list with one count for
+        each sample, or None: drawn from the training data's histogram (in a range: restricted to
+        it).
+    batch_atoms : int
+        Atoms integrated at a time; None chooses by device and memory. Halved on out-of-memory.
+    random_rotation : bool
+        Turn each structure at random; otherwise it comes in its canonical pose.
+    progress : bool
+        Show a progress bar.
+
+    Returns
+    -------
+    list of Sample
+        In the order of the indices. A sample whose cell is unphysical has ``system`` None and a
+        ``reason``; none is replaced.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If the request is out of range; before any work.
+    """
+    if model.denoiser is None:
+        raise ValueError("this checkpoint holds stage 1 only: it can encode, not sample")
+    sizes = model.statistics.get("sizes", {})
+    check_request(n, domain, seed, num_atoms, batch_atoms, sizes)
+    settings = sampling_settings(model.config.sampling, num_steps, solver, guidance_scale)
+    latent_dim = model.config.autoencoder.latent_dim
+    requests = [_request(i, domain, seed, num_atoms, sizes, latent_dim) for i in range(n)]
+    limit = batch_atoms or default_batch_atoms(model)
+    samples: list[Sample | None] = [None] * n
+    with tqdm(total=n, desc="sampling", unit="structure", disable=not progress) as bar:
+        for part, decoded in _run_batches(model, requests, settings, limit):
+            for request, raw in zip(part, decoded, strict=True):
+                samples[request.index] = _finish(request, raw, seed, random_rotation)
+            bar.update(len(part))
+    return [s for s in samples if s is not None]
+
+
+def sampling_settings(
+    base: SamplingConfig,
+    num_steps: int | None = None,
+    solver: str | None = None,
+    guidance_scale: float | None = None,
+) -> SamplingConfig:
+    """Checkpoint defaults with what the user sets, checked."""
+    given = {"num_steps": num_steps, "solver": solver, "guidance_scale": guidance_scale}
+    return replace(base, **{k: v for k, v in given.items() if v is not None})  # type: ignore[arg-type]
+
+
+def default_batch_atoms(model: ADiT) -> int:
+    """Atoms of a batch: cache-sized on a CPU, from the free memory on a GPU."""
+    if model.device.type != "cuda":
+        return CPU_BATCH_ATOMS
+    free, _ = torch.cuda.mem_get_info(model.device)
+    width = model.config.denoiser.dim
+    return max(CPU_BATCH_ATOMS, int(0.5 * free / (GPU_BYTES_PER_ATOM_CHANNEL * width)))
+
+
+def _request(
+    index: int,
+    domain: str,
+    seed: int,
+    num_atoms: int | tuple[int, int] | Sequence[int] | None,
+    sizes: Mapping[str, Mapping[str, int]],
+    latent_dim: int,
+) -> Request:
+    generator = np.random.default_rng([seed, index])
+    if domain == BOTH:
+        domain = CRYSTAL if index % 2 == 0 else MOLECULE
+    histogram = {int(k): v for k, v in sizes[domain].items()}
+    if isinstance(num_atoms, int | np.integer):
+        count = int(num_atoms)
+    elif num_atoms is not None and not isinstance(num_atoms, tuple):
+        count = int(num_atoms[index])
+    else:
+        low, high = num_atoms if num_atoms is not None else (min(histogram), max(histogram))
+        allowed = [k for k in sorted(histogram) if low <= k <= high] or [low]
+        weights = np.array([histogram.get(k, 1) for k in allowed], dtype=np.float64)
+        count = int(generator.choice(allowed, p=weights / weights.sum()))
+    noise = generator.standard_normal((count, latent_dim), dtype=np.float32)
+    return Request(index, domain, count, noise, draw_rotation(generator))
+
+
+def _run_batches(
+    model: ADiT, requests: list[Request], settings: SamplingConfig, limit: int
+) -> Iterator[tuple[list[Request], list[dict[str, Any]]]]:
+    """Integrate requests in batches of one domain and similar size, halving on out-of-memory."""
+    waiting = sorted(requests, key=lambda r: (r.domain, r.num_atoms, r.index))
+    while waiting:
+        part: list[Request] = []
+        for request in waiting:
+            over = sum(r.num_atoms for r in part) + request.num_atoms > limit
+            if part and (over or request.domain != part[0].domain):
+                break
+            part.append(request)
+        try:
+            decoded = _integrate_batch(model, part, settings)
+        except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+            if not _is_out_of_memory(error) or len(part) == 1:
+                raise
+            limit = max(1, sum(r.num_atoms for r in part) // 2)
+            if model.device.type == "cuda":
+                torch.cuda.empty_cache()
+            continue
+        waiting = waiting[len(part) :]
+        yield part, decoded
+
+
+@torch.no_grad()
+def _integrate_batch(
+    model: ADiT,
+    part: list[Request],
+    settings: SamplingConfig,
+    on_step: Callable[[int, torch.Tensor], None] | None = None,
+) -> list[dict[str, Any]]:
+    assert model.denoiser is not None
+    device = model.device
+    sizes = torch.tensor([r.num_atoms for r in part], device=device)
+    periodic = torch.tensor([r.domain == CRYSTAL for r in part], device=device)
+    groups = DomainGroups(Packing(sizes), periodic)
+    noise = torch.from_numpy(np.concatenate([r.noise for r in part])).to(device)
+    x_1 = integrate(
+        model.denoiser,
+        noise,
+        groups,
+        settings.num_steps,
+        settings.solver,
+        settings.guidance_scale,
+        on_step,
+    )
+    latents = model.denoiser.denormalise(x_1, periodic[groups.packing.index])
+    return model.decode(latents, sizes, periodic)
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    text = str(error).lower()
+    return "out of memory" in text or "can't allocate memory" in text
+
+
+def _finish(request: Request, raw: dict[str, Any], seed: int, rotate: bool) -> Sample:
+    from adit_model.model import raw_to_system
+
+    system, reason = raw_to_system(raw)
+    if system is not None:
+        positions, cell = system.positions, system.cell
+        if rotate:
+            positions = positions @ request.rotation.T
+            cell = None if cell is None else cell @ request.rotation.T
+        info = {"index": request.index, "seed": seed, "domain": request.domain, "source": "ADiT"}
+        system = AtomicSystem(system.numbers, positions, cell, info)
+    return Sample(
+        request.index, seed, request.domain, request.num_atoms, system, reason, dict(raw)
+    )
