@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import warnings
+from itertools import pairwise
 
 import numpy as np
 
@@ -53,7 +54,7 @@ def read_cif(text: str) -> AtomicSystem:
 def split_cif(text: str) -> list[str]:
     """Cut CIF text into its data blocks that hold atoms; text without any stays whole."""
     starts = [match.start() for match in _DATA_BLOCK.finditer(text)]
-    blocks = [text[a:b] for a, b in zip(starts, [*starts[1:], len(text)], strict=True)]
+    blocks = [text[a:b] for a, b in pairwise([*starts, len(text)])]
     return [block for block in blocks if "_atom_site_" in block] or [text]
 
 

@@ -61,7 +61,7 @@ def collect(
         name,
         skipped,
     )
-    warn_unread(name, len(unread), len(unread) + len(too_large) + len(dataset), unread)
+    warn_unread(name, len(skipped) + len(dataset), unread)
     return dataset
 
 
@@ -76,15 +76,15 @@ def too_large_reason(size: int, max_atoms: int) -> str:
     return f"{size} atoms, more than max_atoms={max_atoms}"
 
 
-def warn_unread(source: object, count: int, total: int, unread: list[tuple[str, str]]) -> None:
+def warn_unread(source: object, total: int, unread: list[tuple[str, str]]) -> None:
     """Log one warning that sums up what could not be read, if anything."""
-    if count:
+    if unread:
         logger.warning(
-            "%s: %d of %d entries could not be read (see .skipped)%s",
+            "%s: %d of %d entries could not be read (see .skipped); the first, %s: %s",
             source,
-            count,
+            len(unread),
             total,
-            _first(unread),
+            *unread[0],
         )
 
 

@@ -76,8 +76,7 @@ def load_crystal_csv(
     dataset = cached_dataset(cache, parse)
     dataset.name = _stem(path)
     if not parsed:  # parsing warns by itself
-        total = len(dataset.skipped) + len(dataset)
-        warn_unread(path, len(dataset.skipped), total, dataset.skipped)
+        warn_unread(path, len(dataset.skipped) + len(dataset), dataset.skipped)
     return dataset if max_atoms is None else at_most(dataset, max_atoms)
 
 

@@ -79,7 +79,7 @@ def load_geom(
 def _molecules(path: Path) -> Iterator[tuple[str, Any]]:
     if path.suffix == ".msgpack":
         with open(path, "rb") as file:
-            yield from _unpack(file, path)
+            yield from _unpack(file, path, path.stat().st_size)
         return
     try:
         # Streaming: the archive holds one file of some 50 GB.
@@ -87,14 +87,14 @@ def _molecules(path: Path) -> Iterator[tuple[str, Any]]:
             for member in archive:
                 opened = archive.extractfile(member) if member.isfile() else None
                 if opened is not None and member.name.endswith(".msgpack"):
-                    yield from _unpack(opened, path)
+                    yield from _unpack(opened, path, member.size)
                     return
     except tarfile.TarError as error:
         raise ValueError(f"{path} is no readable tar archive: {error}") from error
     raise ValueError(f"{path} holds no .msgpack file")
 
 
-def _unpack(file: IO[bytes], path: Path) -> Iterator[tuple[str, Any]]:
+def _unpack(file: IO[bytes], path: Path, size: int) -> Iterator[tuple[str, Any]]:
     try:
         import msgpack
     except ImportError as error:
@@ -109,7 +109,9 @@ def _unpack(file: IO[bytes], path: Path) -> Iterator[tuple[str, Any]]:
                 raise ValueError(f"{path} is no GEOM file: a map expected, got {type(batch)}")
             yield from batch.items()
     except (msgpack.UnpackException, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is no complete msgpack file: {error}") from error
+        raise ValueError(f"{path} is no msgpack file: {error}") from error
+    if unpacker.tell() < size:
+        raise ValueError(f"{path} is cut off: {size - unpacker.tell()} bytes hold no whole map")
 
 
 def _conformers(

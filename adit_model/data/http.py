@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-CHUNK_BYTES = 1 << 20
+CHUNK_BYTES = 1 << 16  # what a broken connection can lose
 # Temporary by RFC 9110 (408, 5xx) and RFC 6585 (429).
 RETRIED_STATUS = frozenset({408, 429, 500, 502, 503, 504})
 ADVICE = {
@@ -193,7 +193,9 @@ def _detail(response: requests.Response) -> str:
         body = response.json()
     except ValueError:
         return ""
-    detail = body.get("detail") or body.get("error") if isinstance(body, dict) else None
+    if not isinstance(body, dict):
+        return ""
+    detail = next((body[key] for key in ("detail", "error", "message") if body.get(key)), "")
     return f" ({detail if isinstance(detail, str) else json.dumps(detail)})" if detail else ""
 
 

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
+import shutil
+import tempfile
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TextIO
+from typing import IO, Any, TextIO
 
 from adit_model.data.cif import read_cif
 from adit_model.data.collect import collect
@@ -16,7 +19,10 @@ from adit_model.data.structures import load_structures, system_from_structure_di
 from adit_model.systems import AtomicSystem
 
 MAX_ATOMS = 150  # the subset QMOF150 of Joshi et al. (arXiv 2503.03965)
+NESTED_ARCHIVES = ("relaxed_structures.zip", "qmof_database.zip")
 _READ_CHARACTERS = 1 << 20
+_BETWEEN = re.compile(r"[\s,]*")
+_DELIMITER = re.compile(r"\s*[],]")
 
 
 def load_qmof(
@@ -27,8 +33,8 @@ def load_qmof(
     Parameters
     ----------
     path : str or Path
-        ``relaxed_structures.zip`` or a folder of its CIF files, or ``qmof_structure_data.json``
-        (also ``.json.gz``), all as published. They are read without being unpacked.
+        ``relaxed_structures.zip`` or a folder of its CIF files, the archives on Figshare that
+        contain it, or ``qmof_structure_data.json`` (also ``.json.gz``), all as published.
     max_atoms : int, optional
         Leave out larger frameworks; 150 by default.
     progress : bool
@@ -54,7 +60,7 @@ def load_qmof(
     if not path.is_file():
         raise FileNotFoundError(f"no file or folder {path}")
     if zipfile.is_zipfile(path):
-        items = _from_zip(path)
+        items = _from_zip(path, str(path))
     elif path.name.endswith((".json", ".json.gz")):
         items = _from_json(path)
     else:
@@ -63,19 +69,27 @@ def load_qmof(
     return collect(bar, "QMOF", max_atoms)
 
 
-def _from_zip(path: Path) -> Iterator[tuple[str, AtomicSystem | str]]:
-    with zipfile.ZipFile(path) as archive:
-        names = sorted(n for n in archive.namelist() if n.lower().endswith(".cif"))
-        if not names:
-            inner = [n for n in archive.namelist() if n.endswith(".zip")]
-            hint = f"; unpack {inner} first" if inner else ""
-            raise ValueError(f"{path} holds no CIF files{hint}")
-        for name in names:
+def _from_zip(file: Path | IO[bytes], name: str) -> Iterator[tuple[str, AtomicSystem | str]]:
+    """Read the CIF files of an archive, or of the archives that the published record nests."""
+    with zipfile.ZipFile(file) as archive:
+        members = archive.namelist()
+        files = sorted(m for m in members if m.lower().endswith(".cif"))
+        nested = [m for m in members if Path(m).name in NESTED_ARCHIVES]
+        if not files and not nested:
+            raise ValueError(f"{name} holds no CIF files but {members[:10]}")
+        if not files:
+            with tempfile.TemporaryFile() as unpacked:
+                with archive.open(nested[0]) as packed:
+                    shutil.copyfileobj(packed, unpacked)
+                yield from _from_zip(unpacked, f"{name}/{nested[0]}")
+            return
+        for member in files:
             try:
-                item: AtomicSystem | str = read_cif(archive.read(name).decode("utf-8", "replace"))
-            except (ValueError, zipfile.BadZipFile) as error:
+                text = archive.read(member).decode("utf-8", "replace")
+                item: AtomicSystem | str = read_cif(text)
+            except (ValueError, RuntimeError, zipfile.BadZipFile) as error:
                 item = str(error)
-            yield Path(name).stem, item
+            yield Path(member).stem, item
 
 
 def _from_json(path: Path) -> Iterator[tuple[str, AtomicSystem | str]]:
@@ -104,25 +118,24 @@ def iterate_json_list(file: TextIO, name: str) -> Iterator[Any]:
     buffer = file.read(_READ_CHARACTERS).lstrip()
     if not buffer.startswith("["):
         raise ValueError(f"{name} is no JSON list, it starts with {buffer[:20]!r}")
-    buffer = buffer[1:]
+    start = 1
     while True:
-        buffer = buffer.lstrip().removeprefix(",").lstrip()
-        if buffer.startswith("]"):
+        start = _BETWEEN.match(buffer, start).end()  # type: ignore[union-attr]
+        if buffer.startswith("]", start):
             return
         try:
-            entry, end = decoder.raw_decode(buffer)
-            # A number cut off by the end of the buffer is valid too, so look past the entry.
-            complete = end < len(buffer)
+            entry, end = decoder.raw_decode(buffer, start)
         except json.JSONDecodeError as error:
-            complete, reason = False, str(error)
+            reason = str(error)
         else:
+            # The first digits of a number are a number too, so look past the entry.
+            if _DELIMITER.match(buffer, end):
+                yield entry
+                start = end
+                continue
             reason = "the list does not end"
-        if complete:
-            yield entry
-            buffer = buffer[end:]
-            continue
         # Doubling keeps the total work proportional to the size of the entry.
-        more = file.read(max(_READ_CHARACTERS, len(buffer)))
+        more = file.read(max(_READ_CHARACTERS, len(buffer) - start))
         if not more:
             raise ValueError(f"{name} is no complete JSON list: {reason}")
-        buffer += more
+        buffer, start = buffer[start:] + more, 0

@@ -111,7 +111,7 @@ def load_source(
         return load_arrays(path)
     if name.endswith(".msgpack"):
         return load_conformers(path)
-    if path.is_dir() or name.endswith(".db") or is_structure_file(path):
+    if (spec and path.is_dir()) or name.endswith(".db") or is_structure_file(path):
         return load_objects(path)
-    missing = "" if path.exists() else ", and there is no file or folder of that name"
+    missing = "" if spec and path.exists() else ", and there is no file or folder of that name"
     raise ValueError(f"unknown data source {spec!r}{missing}. Known are:\n{HELP}")
