@@ -38,3 +38,30 @@ def job_store():
     store = JobStore(MemoryStore(), additional_stores={"data": MemoryStore()})
     store.connect()
     return store
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Checkpoint of an untrained model with random weights: quick, and often unphysical."""
+    import torch
+
+    from adit_model.config import AutoencoderConfig, DenoiserConfig, ModelConfig, SamplingConfig
+    from adit_model.model import ADiT
+
+    width = {"dim": 16, "num_heads": 2}
+    layers = {"num_encoder_layers": 1, "num_decoder_layers": 1}
+    config = ModelConfig(
+        AutoencoderConfig(**width, **layers, identity_start=True, canonical=True),
+        DenoiserConfig(**width, num_layers=1),
+        SamplingConfig(num_steps=3, guidance_scale=1.0),
+    )
+    sizes = {"crystal": {"2": 3, "4": 5, "8": 1}, "molecule": {"3": 2, "5": 2}}
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = ADiT(config, {"sizes": sizes})
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.add_(0.2 * torch.randn_like(parameter))
+    path = tmp_path_factory.mktemp("checkpoint") / "tiny.safetensors"
+    model.save(path)
+    return path

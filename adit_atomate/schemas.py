@@ -1,0 +1,119 @@
+"""Task documents of the plugin's jobs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, Field
+from pymatgen.core import Molecule, Structure
+
+
+class ADiTSampleRecord(BaseModel):
+    """What became of one sample."""
+
+    index: int = Field(description="Number of the sample in its job, from 0.")
+    structure_index: int | None = Field(
+        None,
+        description="Place of the sample in `structures` of the document; None if it could not be "
+        "decoded.",
+    )
+    domain: str = Field(description="'crystal' or 'molecule'.")
+    num_atoms: int = Field(description="Atoms in the cell or molecule.")
+    formula: str = Field(description="Reduced formula (crystal) or full formula (molecule).")
+    decoded: bool = Field(description="Whether the decoder gave a physical structure.")
+    valid: bool | None = Field(
+        None, description="Whether it passes its domain's checks; None if they were not asked for."
+    )
+    reason: str | None = Field(None, description="Why it is not decoded or not valid.")
+    structural: bool | None = Field(
+        None,
+        description="Crystals: all distances, periodic images included, exceed 0.5 angstrom and "
+        "the volume exceeds 0.1 cubic angstrom per atom.",
+    )
+    compositional: bool | None = Field(
+        None, description="Crystals: SMACT finds a neutral, electronegativity-ordered composition."
+    )
+    bonded: bool | None = Field(
+        None, description="Molecules: RDKit perceives bonds for total charge 0."
+    )
+    connected: bool | None = Field(None, description="Molecules: all atoms are in one fragment.")
+    closed_shell: bool | None = Field(
+        None, description="Molecules: no atom carries a radical electron or a formal charge."
+    )
+    smiles: str | None = Field(
+        None, description="Molecules: canonical SMILES without stereochemistry and hydrogens."
+    )
+
+
+class ADiTCounts(BaseModel):
+    """How many samples of one domain reached which stage."""
+
+    requested: int = Field(description="Samples asked for.")
+    decoded: int = Field(description="Samples that are a physical structure.")
+    valid: int | None = Field(
+        None, description="Samples that pass the validity checks; None if these were not asked for."
+    )
+
+
+class ADiTSamplingSettings(BaseModel):
+    """Settings the samples depend on, with the checkpoint's defaults filled in."""
+
+    n: int = Field(description="Number of samples.")
+    domain: str = Field(description="'crystal', 'molecule' or 'both'.")
+    seed: int = Field(description="Seed of all random numbers; sample i depends on it and on i.")
+    num_steps: int = Field(description="Intervals of the time grid of the flow.")
+    solver: str = Field(description="ODE solver: 'euler', 'midpoint' or 'heun'.")
+    guidance_scale: float = Field(description="Classifier-free guidance; 1 is none.")
+    num_atoms: str | None = Field(
+        None,
+        description="Atom counts: '12' for all, '4-12' for a range, '4,5,6' for each; None draws "
+        "them as in the training data.",
+    )
+    random_rotation: bool = Field(description="Whether each structure was turned at random.")
+
+
+class ADiTCheckpoint(BaseModel):
+    """The weights that were used."""
+
+    name: str = Field(description="Checkpoint name or path.")
+    hash: str = Field(description="SHA-256 of configuration and weights.")
+    metadata: dict[str, Any] = Field(
+        description="What the checkpoint says of itself: configuration, statistics, training data "
+        "and command, measured metrics, licence."
+    )
+
+
+class ADiTTimings(BaseModel):
+    """Wall-clock time of each part of a job."""
+
+    load: float = Field(description="Import and loading of the checkpoint, in seconds.")
+    sample: float = Field(description="Sampling, in seconds.")
+    check: float = Field(description="Validity checks, in seconds.")
+
+
+class ADiTGenerateDoc(BaseModel):
+    """Result of :class:`~adit_atomate.jobs.ADiTGenerateMaker`.
+
+    ``structures``, ``crystals``, ``molecules`` and ``samples`` are kept in the job store's
+    additional store ``data``.
+    """
+
+    structures: list[Structure | Molecule] = Field(
+        description="All samples that could be decoded, in order of their index, valid or not; "
+        "coordinates in angstrom."
+    )
+    crystals: list[Structure] = Field(description="The crystals among `structures`.")
+    molecules: list[Molecule] = Field(
+        description="The molecules among `structures`, charge 0, singlet or doublet."
+    )
+    samples: list[ADiTSampleRecord] = Field(
+        description="One record for each sample asked for, in order of the index."
+    )
+    counts: dict[str, ADiTCounts] = Field(description="Counts for each domain.")
+    settings: ADiTSamplingSettings = Field(description="What the samples depend on.")
+    checkpoint: ADiTCheckpoint = Field(description="The weights that were used.")
+    timings: ADiTTimings = Field(description="Wall-clock times in seconds.")
+    device: str = Field(description="Device the model ran on, as torch names it.")
+    versions: dict[str, str] = Field(
+        description="Versions of adit-atomate, of Python and of the packages results depend on."
+    )

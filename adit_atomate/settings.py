@@ -1,0 +1,75 @@
+"""Settings of a machine: ``ADIT_*`` environment variables and ``~/.adit.yaml``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+DEFAULT_CONFIG_FILE = "~/.adit.yaml"
+ENV_PREFIX = "adit_"
+
+
+class ADiTSettings(BaseSettings):
+    """What depends on the machine and not on the scientific question.
+
+    Each field can be set in ``~/.adit.yaml`` (or the file that ``ADIT_CONFIG_FILE`` names), as in
+    ``DEVICE: cuda``, or by an environment variable with the prefix ``ADIT_``, as in
+    ``ADIT_DEVICE=cuda``, which goes first. They are read anew each time an instance is made.
+    """
+
+    CONFIG_FILE: str = Field(
+        DEFAULT_CONFIG_FILE, description="File to load alternative defaults from."
+    )
+    CHECKPOINT: str = Field(
+        "default",
+        min_length=1,
+        description="Checkpoint name or path of Makers that are not given one.",
+    )
+    DEVICE: str = Field(
+        "auto",
+        min_length=1,
+        description="Device of jobs whose Maker says 'auto': 'auto' (a GPU if there is one), "
+        "'cpu', 'cuda' or 'cuda:1'.",
+    )
+    BATCH_ATOMS: PositiveInt | None = Field(
+        None,
+        description="Atoms of a sampling batch in jobs whose Maker does not say; None leaves it "
+        "to the model.",
+    )
+    CHECK_WORKERS: PositiveInt | None = Field(
+        None,
+        description="Processes of the validity checks; None takes the available cores, fewer for "
+        "few samples.",
+    )
+    CHECK_TIME_LIMIT: PositiveFloat = Field(
+        10.0,
+        description="Seconds the validity check of one sample may take; without an answer by "
+        "then it counts as invalid.",
+    )
+
+    model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, extra="forbid")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_config_file(cls, values: dict[str, Any]) -> dict[str, Any]:
+        """Put the file's values below those of the environment and of the caller."""
+        import yaml
+
+        named = values.get("CONFIG_FILE")
+        path = Path(named or DEFAULT_CONFIG_FILE).expanduser()
+        if not path.is_file():
+            if named:
+                raise ValueError(f"ADIT_CONFIG_FILE names {path}, which does not exist")
+            return values
+        try:
+            content = yaml.safe_load(path.read_text())
+        except yaml.YAMLError as error:
+            raise ValueError(f"{path} is not valid YAML: {error}") from None
+        if content is None:
+            return values
+        if not isinstance(content, dict):
+            raise ValueError(f"{path} must hold 'NAME: value' lines, got {type(content).__name__}")
+        return {**content, **values}

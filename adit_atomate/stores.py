@@ -1,0 +1,77 @@
+"""Checks of a job store before a job spends hours on what could then not be kept."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+if TYPE_CHECKING:
+    from jobflow import JobStore
+    from maggma.core import Store
+
+logger = logging.getLogger(__name__)
+
+MONGO_LIMIT = 16 * 1024 * 1024  # bytes of one document
+
+
+class JobStoreError(RuntimeError):
+    """The job store cannot keep the results of a job; the text says what to change."""
+
+
+def check_job_store(store: JobStore, additional: str = "data", num_bytes: int = 0) -> None:
+    """Check that a job store can keep results, by writing and removing a small document.
+
+    Parameters
+    ----------
+    store : JobStore
+        A connected store.
+    additional : str
+        Name of the additional store that large parts go to.
+    num_bytes : int
+        Estimated size of the largest part.
+
+    Raises
+    ------
+    JobStoreError
+        If there is no such additional store, one of the stores cannot be written, or the additional
+        store is a plain ``MongoStore`` and the part exceeds MongoDB's limit of 16 MB.
+    """
+    stores: dict[str, Store] = getattr(store, "additional_stores", {})
+    try:
+        large = stores[additional]  # jobflow's default store makes it here
+    except KeyError:
+        known = ", ".join(map(repr, stores)) or "none"
+        raise JobStoreError(
+            f"the job store has no additional store {additional!r} (it has {known}): add one under "
+            "additional_stores of JOB_STORE in jobflow.yaml, or JobStore(..., additional_stores="
+            f"{{{additional!r}: store}})"
+        ) from None
+    if type(large).__name__ in ("MongoStore", "MongoURIStore") and num_bytes > MONGO_LIMIT:
+        raise JobStoreError(
+            f"the additional store {additional!r} is a {type(large).__name__}, which keeps at most "
+            f"16 MB in one piece, but about {num_bytes / 1e6:.0f} MB are to be stored: use a "
+            "GridFSStore, or several jobs"
+        )
+    name = f"adit-write-test-{uuid4()}"
+    _try_to_write(store.docs_store, "the document store", {"uuid": name, "index": 0}, "uuid")
+    _try_to_write(
+        large, f"the additional store {additional!r}", {"blob_uuid": name, "data": []}, "blob_uuid"
+    )
+
+
+def _try_to_write(store: Store, what: str, document: dict[str, Any], key: str) -> None:
+    if getattr(store, "read_only", False):
+        raise JobStoreError(f"{what} of the job store ({store.name}) is set to read_only")
+    if type(store).__module__.startswith("jobflow_remote."):
+        return  # a worker's own file, from which nothing can be removed again
+    try:
+        store.update([document], key=key)
+    except Exception as error:
+        raise JobStoreError(
+            f"{what} of the job store ({store.name}) cannot be written: {error}"
+        ) from error
+    try:
+        store.remove_docs({key: document[key]})
+    except Exception as error:
+        logger.warning("%s keeps the test document %s: %s", what, document[key], error)
