@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
@@ -65,7 +66,7 @@ def write_checkpoint(
     tensors : mapping
         Name to tensor, as ``state_dict`` gives them.
     metadata : mapping
-        JSON-able; ``format_version`` and ``hash`` are filled in.
+        JSON-able; ``format_version`` and both hashes are filled in.
 
     Returns
     -------
@@ -75,15 +76,19 @@ def write_checkpoint(
     from safetensors.torch import save
 
     plain = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
-    metadata = dict(metadata)
+    metadata = json.loads(json.dumps(dict(metadata)))  # as a reader finds it, keys as text
     metadata["format_version"] = FORMAT_VERSION
     metadata["hash"] = content_hash(plain, metadata["config"])
+    metadata["metadata_hash"] = metadata_hash(metadata)
     text = json.dumps(metadata, sort_keys=True)
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    partial.write_bytes(save(plain, {METADATA_KEY: text}))
-    partial.replace(path)
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    try:
+        partial.write_bytes(save(plain, {METADATA_KEY: text}))
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
     return str(metadata["hash"])
 
 
@@ -93,8 +98,8 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
     Raises
     ------
     CheckpointError
-        If the file is no safetensors file, is cut off, is no checkpoint of this package, or has
-        a newer format.
+        If the file is no safetensors file, is cut off, is no checkpoint of this package, has a
+        newer format, or if the metadata do not match their hash.
     """
     path = Path(path)
     size = path.stat().st_size
@@ -110,13 +115,14 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
         raw = file.read(length)
     try:
         header = json.loads(raw)
-        ends = [v["data_offsets"][1] for k, v in header.items() if k != "__metadata__"]
+        texts = header.pop("__metadata__", None) or {}
+        ends = [int(entry["data_offsets"][1]) for entry in header.values()]
+        text = texts.get(METADATA_KEY)
     except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
         raise CheckpointError(f"{path} is no safetensors file: its header is not valid") from error
     expected = 8 + length + max(ends, default=0)
     if size < expected:
         raise CheckpointError(_cut_off(path, expected, size))
-    text = (header.get("__metadata__") or {}).get(METADATA_KEY)
     if text is None:
         raise CheckpointError(
             f"{path} is a safetensors file, but not a checkpoint of ADiT: "
@@ -135,6 +141,10 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
     missing = [key for key in REQUIRED if key not in metadata]
     if missing:
         raise CheckpointError(f"{path} lacks the metadata {', '.join(missing)}")
+    if metadata.get("metadata_hash", found := metadata_hash(metadata)) != found:
+        raise CheckpointError(
+            f"{path} is damaged: its metadata do not match their hash; copy or download it again"
+        )
     return metadata
 
 
@@ -157,8 +167,8 @@ def read_checkpoint(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]
     found = content_hash(tensors, metadata["config"])
     if found != metadata["hash"]:
         raise CheckpointError(
-            f"{path} is damaged: its content has hash {found[:12]}, "
-            f"its metadata say {str(metadata['hash'])[:12]}"
+            f"{path} is damaged: its content has hash {found[:12]}, its metadata say "
+            f"{str(metadata['hash'])[:12]}; copy or download it again"
         )
     return tensors, metadata
 
@@ -173,6 +183,12 @@ def content_hash(tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> st
         digest.update(f"{name}:{tensor.dtype}:{tuple(tensor.shape)};".encode())
         digest.update(tensor.flatten().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
+
+
+def metadata_hash(metadata: Mapping[str, Any]) -> str:
+    """SHA-256 over all metadata but this hash itself: statistics and provenance too."""
+    rest = {key: value for key, value in metadata.items() if key != "metadata_hash"}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
 
 def _cut_off(path: Path, expected: int, size: int) -> str:

@@ -20,8 +20,12 @@ from adit_model.checkpoint import (
 )
 from adit_model.config import ModelConfig
 from adit_model.denoiser import Denoiser
-from adit_model.geometry import canonical_crystal, canonical_molecule, unphysical_cell
-from adit_model.geometry import parameters_to_cell
+from adit_model.geometry import (
+    canonical_crystal,
+    canonical_molecule,
+    parameters_to_cell,
+    unphysical_cell,
+)
 from adit_model.layers import DomainGroups
 from adit_model.systems import CRYSTAL, DOMAINS, MOLECULE, AtomicSystem
 
@@ -287,6 +291,10 @@ def resolve_device(device: str) -> torch.device:
         raise ValueError(f"unknown device {device!r}: use auto, cpu or cuda") from error
     if resolved.type == "cuda" and not torch.cuda.is_available():
         raise ValueError(f"device {device!r} was asked for, but torch finds no CUDA GPU")
+    if resolved.type == "cuda" and (resolved.index or 0) >= torch.cuda.device_count():
+        raise ValueError(
+            f"device {device!r} was asked for, but torch finds {torch.cuda.device_count()} GPUs"
+        )
     return resolved
 
 

@@ -124,14 +124,27 @@ def check_request(
         return
     if min(counts) < 1:
         raise ValueError(f"num_atoms must be positive, got {num_atoms!r}")
-    if sizes is not None:
-        for name in wanted:
-            known = [int(k) for k in sizes[name]]
-            if min(counts) < min(known) or max(counts) > max(known):
-                raise ValueError(
-                    f"num_atoms {num_atoms!r} leaves the range the checkpoint knows for "
-                    f"{name}s: {min(known)} to {max(known)}"
-                )
+    if sizes is None:
+        return
+    listed = not isinstance(num_atoms, int | np.integer | tuple)
+    for name in wanted:
+        known = [int(k) for k in sizes[name]]
+        mine = counts
+        if listed:  # each count belongs to one sample, of one domain
+            mine = [c for i, c in enumerate(counts) if sample_domain(i, domain) == name]
+        outside = [c for c in mine if not min(known) <= c <= max(known)]
+        if outside:
+            raise ValueError(
+                f"num_atoms {outside[0]} leaves the range the checkpoint knows for {name}s: "
+                f"{min(known)} to {max(known)}"
+            )
+
+
+def sample_domain(index: int, domain: str) -> str:
+    """Domain of sample ``index`` of a request: of ``"both"``, crystals are at even indices."""
+    if domain != BOTH:
+        return domain
+    return CRYSTAL if index % 2 == 0 else MOLECULE
 
 
 def requested_counts(
@@ -148,7 +161,10 @@ def requested_counts(
     """
     if num_atoms is None:
         return None
-    values = [num_atoms] if isinstance(num_atoms, int | np.integer) else list(num_atoms)
+    try:
+        values = [num_atoms] if isinstance(num_atoms, int | np.integer) else list(num_atoms)
+    except TypeError:
+        values = [None]  # type: ignore[list-item]
     if any(isinstance(v, bool) or not isinstance(v, int | np.integer) for v in values):
         raise TypeError(
             f"num_atoms must be an integer, a (low, high) pair or {n} integers, got {num_atoms!r}"
@@ -218,13 +234,27 @@ def sample(
         raise ValueError("this checkpoint holds stage 1 only: it can encode, not sample")
     sizes = model.statistics.get("sizes", {})
     check_request(n, domain, seed, num_atoms, batch_atoms, sizes)
+    seed = int(seed)
     settings = sampling_settings(model.config.sampling, num_steps, solver, guidance_scale)
     latent_dim = model.config.autoencoder.latent_dim
     requests = [_request(i, domain, seed, num_atoms, sizes, latent_dim) for i in range(n)]
     limit = batch_atoms or default_batch_atoms(model)
     samples: list[Sample | None] = [None] * n
-    with tqdm(total=n, desc="sampling", unit="structure", disable=not progress) as bar:
-        for part, decoded in _run_batches(model, requests, settings, limit):
+    bar = tqdm(
+        total=n,
+        desc="sampling",
+        unit="structure",
+        disable=not progress,
+        miniters=0,
+        mininterval=0.5,
+    )
+
+    def show_step(step: int, _: torch.Tensor) -> None:
+        bar.set_postfix_str(f"step {step}/{settings.num_steps}", refresh=False)
+        bar.update(0)
+
+    with bar:
+        for part, decoded in _run_batches(model, requests, settings, limit, show_step):
             for request, raw in zip(part, decoded, strict=True):
                 samples[request.index] = _finish(request, raw, seed, random_rotation)
             bar.update(len(part))
@@ -260,8 +290,7 @@ def _request(
     latent_dim: int,
 ) -> Request:
     generator = np.random.default_rng([seed, index])
-    if domain == BOTH:
-        domain = CRYSTAL if index % 2 == 0 else MOLECULE
+    domain = sample_domain(index, domain)
     histogram = {int(k): v for k, v in sizes[domain].items()}
     if isinstance(num_atoms, int | np.integer):
         count = int(num_atoms)
@@ -277,23 +306,31 @@ def _request(
 
 
 def _run_batches(
-    model: ADiT, requests: list[Request], settings: SamplingConfig, limit: int
+    model: ADiT,
+    requests: list[Request],
+    settings: SamplingConfig,
+    limit: int,
+    on_step: Callable[[int, torch.Tensor], None],
 ) -> Iterator[tuple[list[Request], list[dict[str, Any]]]]:
     """Integrate requests in batches of one domain and similar size, halving on out-of-memory."""
     waiting = sorted(requests, key=lambda r: (r.domain, r.num_atoms, r.index))
     while waiting:
         part: list[Request] = []
+        atoms = 0
         for request in waiting:
-            over = sum(r.num_atoms for r in part) + request.num_atoms > limit
+            over = atoms + request.num_atoms > limit
             if part and (over or request.domain != part[0].domain):
                 break
             part.append(request)
+            atoms += request.num_atoms
+        decoded = None
         try:
-            decoded = _integrate_batch(model, part, settings)
+            decoded = _integrate_batch(model, part, settings, on_step)
         except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
             if not _is_out_of_memory(error) or len(part) == 1:
                 raise
-            limit = max(1, sum(r.num_atoms for r in part) // 2)
+        if decoded is None:  # here the exception, which holds the tensors, is gone
+            limit = max(1, atoms // 2)
             if model.device.type == "cuda":
                 torch.cuda.empty_cache()
             continue
@@ -306,7 +343,7 @@ def _integrate_batch(
     model: ADiT,
     part: list[Request],
     settings: SamplingConfig,
-    on_step: Callable[[int, torch.Tensor], None] | None = None,
+    on_step: Callable[[int, torch.Tensor], None],
 ) -> list[dict[str, Any]]:
     assert model.denoiser is not None
     device = model.device
@@ -345,6 +382,4 @@ def _finish(request: Request, raw: dict[str, Any], seed: int, rotate: bool) -> S
             cell = None if cell is None else cell @ request.rotation.T
         info = {"index": request.index, "seed": seed, "domain": request.domain, "source": "ADiT"}
         system = AtomicSystem(system.numbers, positions, cell, info)
-    return Sample(
-        request.index, seed, request.domain, request.num_atoms, system, reason, dict(raw)
-    )
+    return Sample(request.index, seed, request.domain, request.num_atoms, system, reason, dict(raw))
