@@ -116,7 +116,10 @@ class Autoencoder(nn.Module):
         return self.decoder(latents, groups)
 
     def loss(
-        self, batch: AtomicBatch, generator: torch.Generator | None = None
+        self,
+        batch: AtomicBatch,
+        generator: torch.Generator | None = None,
+        frozen_encoder: bool = False,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Training loss and its terms.
 
@@ -130,40 +133,57 @@ class Autoencoder(nn.Module):
             Clean systems.
         generator : torch.Generator
             Of the corruption and the latent noise, on the CPU.
+        frozen_encoder : bool
+            Train the decoder alone: from the mean latents of the clean systems, which are what
+            the denoiser learns to make, plus ``latent_noise``.
         """
         config = self.config
         groups = DomainGroups(batch.packing, batch.periodic)
-        mean, log_variance = self.encoder(corrupt(batch, config, generator), groups)
-        noise = torch.randn(mean.shape, generator=generator).to(mean)
-        latents = mean + noise * (0.5 * log_variance).exp()
+        terms: dict[str, Tensor] = {}
+        if frozen_encoder:
+            with torch.no_grad():
+                latents, _ = self.encoder(batch, groups)
+        else:
+            mean, log_variance = self.encoder(corrupt(batch, config, generator), groups)
+            noise = torch.randn(mean.shape, generator=generator).to(mean)
+            latents = mean + noise * (0.5 * log_variance).exp()
+            divergence = mean.square() + log_variance.exp() - 1 - log_variance
+            terms["kl"] = 0.5 * divergence.sum(-1).mean()
         if config.latent_noise > 0:
             level = torch.rand(len(batch), 1, generator=generator) * 2 - 1  # half get none
             extra = config.latent_noise * level.clamp(min=0)[batch.packing.index.cpu()]
-            latents = latents + (extra * torch.randn(mean.shape, generator=generator)).to(mean)
-        out = self.decoder(latents, groups)
-
-        periodic, atom_periodic = batch.periodic, batch.atom_periodic
-        terms = {"elements": F.cross_entropy(out.element_logits, batch.numbers)}
-        frac_error = out.frac_coords - batch.frac_coords
-        frac_error = frac_error - frac_error.round()
-        terms["fractional"] = _mean_square(frac_error[atom_periodic])
-        centred = batch.positions - batch.packing.mean(batch.positions)[batch.packing.index]
-        terms["cartesian"] = _mean_square((out.positions - centred)[~atom_periodic])
-        lengths, angles = batch.cell_parameters
-        lengths = lengths / batch.sizes[:, None] ** (1 / 3)
-        terms["lengths"] = _mean_square((out.scaled_lengths - lengths)[periodic])
-        terms["angles"] = _mean_square((out.angles - angles)[periodic])
-        terms["kl"] = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).sum(-1).mean()
-        share = atom_periodic.float().mean()
+            latents = latents + (extra * torch.randn(latents.shape, generator=generator)).to(
+                latents
+            )
+        terms |= reconstruction_terms(self.decoder(latents, groups), batch)
+        share = batch.atom_periodic.float().mean()
         total = (
             terms["elements"]
             + config.coordinate_weight
             * (share * terms["fractional"] + (1 - share) * terms["cartesian"])
             + config.length_weight * terms["lengths"]
             + config.angle_weight * terms["angles"]
-            + config.kl_weight * terms["kl"]
         )
+        if "kl" in terms:
+            total = total + config.kl_weight * terms["kl"]
         return total, terms
+
+
+def reconstruction_terms(out: Decoded, batch: AtomicBatch) -> dict[str, Tensor]:
+    """Unweighted losses of what was decoded against the systems it should be."""
+    periodic, atom_periodic = batch.periodic, batch.atom_periodic
+    frac_error = out.frac_coords - batch.frac_coords
+    frac_error = frac_error - frac_error.round()
+    centred = batch.positions - batch.packing.mean(batch.positions)[batch.packing.index]
+    lengths, angles = batch.cell_parameters
+    lengths = lengths / batch.sizes[:, None] ** (1 / 3)
+    return {
+        "elements": F.cross_entropy(out.element_logits, batch.numbers),
+        "fractional": _mean_square(frac_error[atom_periodic]),
+        "cartesian": _mean_square((out.positions - centred)[~atom_periodic]),
+        "lengths": _mean_square((out.scaled_lengths - lengths)[periodic]),
+        "angles": _mean_square((out.angles - angles)[periodic]),
+    }
 
 
 def corrupt(

@@ -226,6 +226,7 @@ MINI = ModelConfig(
         num_heads=6,
         size_condition=True,
         geometry=True,
+        geometry_every=2,
         precondition=True,
         time_clip=0.97,
         time_skew=0.5,

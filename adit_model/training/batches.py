@@ -121,9 +121,7 @@ class LatentBatch:
 
     def to(self, device: torch.device | str) -> LatentBatch:
         """Return the batch on another device."""
-        return LatentBatch(
-            self.latents.to(device), self.periodic.to(device), self.sizes.to(device)
-        )
+        return LatentBatch(self.latents.to(device), self.periodic.to(device), self.sizes.to(device))
 
     @property
     def packing(self) -> Packing:

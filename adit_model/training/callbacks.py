@@ -1,4 +1,4 @@
-"""Saving the state of a run: on time, on a signal, at a wall-clock limit, at the end."""
+"""Averaging the weights, and saving the state of a run: on time, on a signal, at the end."""
 
 from __future__ import annotations
 
@@ -10,10 +10,33 @@ from pathlib import Path
 from typing import Any
 
 import lightning
+import torch
 from lightning.pytorch.callbacks import Callback
+
+from adit_model.training.modules import StageModule
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 STATE_NAME = "last.ckpt"
+
+
+class WeightAverager(Callback):
+    """Move the averaged weights after each step.
+
+    It stands before :class:`StateSaver`: Lightning calls a module's own hook after those of the
+    callbacks, and a state saved in between would lack one step of the average.
+    """
+
+    def on_train_batch_end(
+        self,
+        trainer: lightning.Trainer,
+        pl_module: lightning.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        """Move the average towards the weights."""
+        assert isinstance(pl_module, StageModule)
+        pl_module.update_average()
 
 
 class StateSaver(Callback):
@@ -74,7 +97,13 @@ class StateSaver(Callback):
         batch: Any,
         batch_idx: int,
     ) -> None:
-        """Save if it is time, stop if a signal or the limit says so."""
+        """Save if it is time, stop if a signal or the limit says so.
+
+        Raises
+        ------
+        FloatingPointError
+            If the loss is not finite; the last saved state stays as it is.
+        """
         now = time.monotonic()
         reason = self.received
         if reason is None and self.max_seconds is not None:
@@ -88,6 +117,8 @@ class StateSaver(Callback):
         if reason is not None:
             self.stopped_by = reason
             trainer.should_stop = True
+        if due or reason is not None or trainer.global_step >= trainer.max_steps:
+            check_finite(outputs["loss"], trainer.global_step - 1)
         if due or reason is not None:
             self.save(trainer, pl_module)
 
@@ -100,8 +131,23 @@ class StateSaver(Callback):
     def save(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Write the state atomically, then the weights."""
         partial = self.folder / (STATE_NAME + ".partial")
-        trainer.save_checkpoint(partial)
+        trainer.save_checkpoint(partial, weights_only=False)
         if trainer.is_global_zero:
             partial.replace(self.path)
             self.export(pl_module)
         self.saved = time.monotonic()
+
+
+def check_finite(loss: torch.Tensor, step: int) -> None:
+    """Stop a run whose loss is NaN or infinite.
+
+    Raises
+    ------
+    FloatingPointError
+        If it is.
+    """
+    if not torch.isfinite(loss):
+        raise FloatingPointError(
+            f"the loss of step {step} is {float(loss)}: resume from the last state with a lower "
+            "learning_rate, or look for broken structures in the data"
+        )

@@ -24,8 +24,10 @@ class TrainingConfig:
         Systems a step, over all devices.
     crystal_fraction : float
         Share of crystals in a batch, where the data hold both domains.
+    optimizer : str
+        ``"adamw"``, or ``"muon"`` for the matrices of the blocks and AdamW for the rest.
     learning_rate, weight_decay : float
-        Of AdamW.
+        Of the optimiser.
     warmup_steps : int
         Steps of linear warm-up.
     decay_start : float
@@ -37,6 +39,9 @@ class TrainingConfig:
     ema_horizon : float
         The average spans about this share of the steps so far, so early runs are not dominated
         by their start.
+    freeze_encoder : bool
+        Stage 1 from ``init_from``: train the decoder alone, so latents stay as they are and a
+        denoiser trained on them goes on to fit.
     seed : int
         Of weights, batches and noise.
     validate_every, log_every : int
@@ -58,6 +63,7 @@ class TrainingConfig:
     steps: int = 10_000
     batch_size: int = 96
     crystal_fraction: float = 0.4
+    optimizer: str = "adamw"
     learning_rate: float = 1e-4
     weight_decay: float = 0.0
     warmup_steps: int = 100
@@ -65,6 +71,7 @@ class TrainingConfig:
     gradient_clip: float = 1.0
     ema_decay: float = 0.9999
     ema_horizon: float = 0.1
+    freeze_encoder: bool = False
     seed: int = 0
     validate_every: int = 500
     log_every: int = 50
@@ -84,6 +91,8 @@ class TrainingConfig:
         for name in ("crystal_fraction", "decay_start", "ema_decay", "ema_horizon"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"training.{name} must lie in 0..1, got {getattr(self, name)}")
+        if self.optimizer not in ("adamw", "muon"):
+            raise ValueError(f"training.optimizer must be adamw or muon, got {self.optimizer!r}")
         if self.precision not in ("32", "bf16"):
             raise ValueError(f"training.precision must be '32' or 'bf16', got {self.precision!r}")
         if self.max_time is not None:
@@ -131,9 +140,7 @@ class RunConfig:
         return asdict(self)
 
 
-def load_run_config(
-    stage: str, path: str | Path, overrides: Sequence[str] = ()
-) -> RunConfig:
+def load_run_config(stage: str, path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
     """Read a YAML file and ``section.key=value`` overrides.
 
     The file has the sections ``data`` (``train``, ``validation``), ``model`` and one section for

@@ -12,14 +12,7 @@ from tqdm.auto import tqdm
 from adit_model.autoencoder import Autoencoder
 from adit_model.data.dataset import AtomicDataset
 from adit_model.training.batches import LatentSource, SystemSource
-
-
-def dataset_fingerprint(dataset: AtomicDataset) -> str:
-    """SHA-256 over all arrays of a data set."""
-    digest = hashlib.sha256()
-    for array in (dataset.numbers, dataset.positions, dataset.cells, dataset.sizes):
-        digest.update(np.ascontiguousarray(array).tobytes())
-    return digest.hexdigest()
+from adit_model.training.poses import dataset_fingerprint
 
 
 @torch.no_grad()

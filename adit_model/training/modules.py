@@ -18,6 +18,7 @@ from adit_model.layers import DomainGroups
 from adit_model.training.batches import LatentBatch, step_generator
 from adit_model.training.config import TrainingConfig
 from adit_model.training.flops import training_flops
+from adit_model.training.optimizers import build_optimizer
 
 
 class StageModule(lightning.LightningModule):
@@ -39,6 +40,7 @@ class StageModule(lightning.LightningModule):
         self.samples_seen = 0
         self.core_seconds = 0.0
         self._window: tuple[float, int, float] = (time.perf_counter(), 0, 0.0)
+        self._sums: dict[str, tuple[Tensor, int]] = {}
 
     @abstractmethod
     def compute_loss(
@@ -57,25 +59,29 @@ class StageModule(lightning.LightningModule):
         samples += len(data) * world
         flops += world * training_flops(self.network, data.num_atoms, len(data))
         self._window = (started, samples, flops)
+        for name, value in {"loss": loss, **{f"train/{k}": v for k, v in terms.items()}}.items():
+            total, number = self._sums.get(name, (torch.zeros_like(value), 0))
+            self._sums[name] = (total + value.detach(), number + 1)
         if (step + 1) % self.training_config.log_every == 0:
             now = time.perf_counter()
             elapsed = max(now - started, 1e-9)
             self.core_seconds += elapsed * torch.get_num_threads() * world
             self.log_dict(
                 {
-                    "loss": loss.detach(),
-                    **{f"train/{k}": v for k, v in terms.items()},
+                    **{name: total / number for name, (total, number) in self._sums.items()},
                     "samples_per_s": samples / elapsed,
                     "model_gflops": flops / elapsed / 1e9,
                 },
                 prog_bar=False,
             )
             self.log("sps", samples / elapsed, prog_bar=True, logger=False)
-            self._window = (now, 0, 0.0)
+            self._window, self._sums = (now, 0, 0.0), {}
         self.log("train_loss", loss.detach(), prog_bar=True, logger=False)
         return loss
 
-    def validation_step(self, batch: tuple[int, Any], batch_idx: int, dataloader_idx: int = 0) -> None:
+    def validation_step(
+        self, batch: tuple[int, Any], batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
         """Loss of a fixed batch with fixed noise under the averaged weights."""
         number, data = batch
         _, terms = self.compute_loss(data, step_generator(0, number))
@@ -90,7 +96,7 @@ class StageModule(lightning.LightningModule):
         self.average = {k: v.to(device) for k, v in self.average.items()}
 
     @torch.no_grad()
-    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+    def update_average(self) -> None:
         """Move the average towards the weights."""
         config = self.training_config
         horizon = 1.0 + config.ema_horizon * self.global_step
@@ -118,13 +124,10 @@ class StageModule(lightning.LightningModule):
         self._window = (started + time.perf_counter() - self._paused, samples, flops)
 
     def configure_optimizers(self) -> Any:
-        """AdamW with warm-up, plateau and linear decay."""
+        """Optimiser with warm-up, plateau and linear decay."""
         config = self.training_config
-        optimizer = torch.optim.AdamW(
-            self.network.parameters(),
-            lr=config.learning_rate,
-            weight_decay=config.weight_decay,
-            betas=(0.9, 0.99),
+        optimizer = build_optimizer(
+            config.optimizer, self.network, config.learning_rate, config.weight_decay
         )
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, config.learning_rate_factor)
         return [optimizer], [{"scheduler": schedule, "interval": "step"}]
@@ -149,6 +152,10 @@ class AutoencoderModule(StageModule):
 
     network: Autoencoder
 
+    def __init__(self, network: Autoencoder, config: TrainingConfig) -> None:
+        super().__init__(network, config)
+        network.encoder.requires_grad_(not config.freeze_encoder)
+
     def compute_loss(
         self, batch: AtomicBatch, generator: torch.Generator
     ) -> tuple[Tensor, dict[str, Tensor]]:
@@ -157,7 +164,7 @@ class AutoencoderModule(StageModule):
             from adit_model.training.poses import augment
 
             batch = augment(batch, generator)
-        return self.network.loss(batch, generator)
+        return self.network.loss(batch, generator, self.training_config.freeze_encoder)
 
 
 class DenoiserModule(StageModule):

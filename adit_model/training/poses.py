@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import replace
 
 import numpy as np
@@ -9,6 +10,7 @@ import torch
 from e3nn import o3
 
 from adit_model.batch import AtomicBatch
+from adit_model.data.cache import cached_dataset, data_cache_dir
 from adit_model.data.dataset import AtomicDataset
 from adit_model.geometry import canonical_crystal, canonical_molecule
 
@@ -43,6 +45,24 @@ def canonical_dataset(dataset: AtomicDataset, canonical: bool = True) -> AtomicD
         dataset.name,
         dataset.skipped,
     )
+
+
+POSE_VERSION = 1  # of the rules in adit_model.geometry
+
+
+def cached_canonical_dataset(dataset: AtomicDataset, canonical: bool = True) -> AtomicDataset:
+    """As :func:`canonical_dataset`, kept in the cache of parsed data."""
+    key = f"{dataset_fingerprint(dataset)}-{canonical}-{POSE_VERSION}".encode()
+    path = data_cache_dir() / f"poses-{hashlib.sha256(key).hexdigest()[:16]}.npz"
+    return cached_dataset(path, lambda: canonical_dataset(dataset, canonical))
+
+
+def dataset_fingerprint(dataset: AtomicDataset) -> str:
+    """SHA-256 over the arrays of a data set."""
+    digest = hashlib.sha256()
+    for array in (dataset.numbers, dataset.positions, dataset.cells, dataset.sizes):
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
 
 
 def augment(batch: AtomicBatch, generator: torch.Generator) -> AtomicBatch:

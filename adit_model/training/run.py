@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shlex
 import sys
-import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,8 +13,7 @@ from typing import Any
 import lightning
 import numpy as np
 import torch
-from lightning.pytorch.callbacks import LearningRateMonitor, TQDMProgressBar
-from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.callbacks import LearningRateMonitor
 from torch.utils.data import DataLoader
 
 from adit_model.checkpoint import resolve_checkpoint
@@ -30,11 +28,17 @@ from adit_model.training.batches import (
     StepSampler,
     SystemSource,
 )
-from adit_model.training.callbacks import STATE_NAME, StateSaver
+from adit_model.training.callbacks import STATE_NAME, StateSaver, WeightAverager
 from adit_model.training.config import RunConfig, load_run_config, parse_time
-from adit_model.training.latents import cached_latents, dataset_fingerprint, latent_statistics
+from adit_model.training.loggers import (
+    StepProgressBar,
+    build_loggers,
+    quiet_lightning,
+    saved_step,
+)
+from adit_model.training.latents import cached_latents, latent_statistics
 from adit_model.training.modules import AutoencoderModule, DenoiserModule, StageModule
-from adit_model.training.poses import canonical_dataset
+from adit_model.training.poses import cached_canonical_dataset, dataset_fingerprint
 
 
 @dataclass
@@ -152,7 +156,7 @@ def _load(specs: Sequence[str], canonical: bool, progress: bool) -> AtomicDatase
         ),
         name=" + ".join(part.name for part in parts),
     )
-    return canonical_dataset(joined, canonical)
+    return cached_canonical_dataset(joined, canonical)
 
 
 def _first_stage(config: RunConfig) -> tuple[ADiT, StageModule]:
@@ -252,10 +256,13 @@ def _fit(
 
     max_seconds = None if settings.max_time is None else parse_time(settings.max_time)
     saver = StateSaver(folder, settings.checkpoint_minutes, max_seconds, export)
-    callbacks: list[Any] = [saver, LearningRateMonitor("step")]
+    callbacks: list[Any] = [WeightAverager(), saver, LearningRateMonitor("step")]
     if progress:
-        callbacks.append(TQDMProgressBar(refresh_rate=max(1, settings.log_every // 5)))
+        callbacks.append(StepProgressBar(refresh_rate=max(1, settings.log_every // 5)))
     world = settings.devices * settings.num_nodes
+    state = folder / STATE_NAME
+    resume = resume and state.exists()
+    start = saved_step(state) if resume else 0
     trainer = lightning.Trainer(
         default_root_dir=folder,
         accelerator=settings.accelerator,
@@ -272,24 +279,17 @@ def _fit(
         log_every_n_steps=settings.log_every,
         enable_checkpointing=False,
         enable_progress_bar=progress,
-        enable_model_summary=progress,
-        logger=[CSVLogger(folder, "logs", "csv"), TensorBoardLogger(folder, "logs", "tensorboard")],
+        enable_model_summary=False,
+        logger=build_loggers(folder, start),
         callbacks=callbacks,
         use_distributed_sampler=False,
     )
     data = StageData(config, train_source, validation_sources)
-    state = folder / STATE_NAME
     saver.install()
     try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", ".*does not have many workers.*")
-            warnings.filterwarnings("ignore", ".*Checkpoint directory.*")
-            trainer.fit(
-                module,
-                datamodule=data,
-                ckpt_path=str(state) if resume and state.exists() else None,
-                weights_only=True,
-            )
+        trainer.fit(
+            module, datamodule=data, ckpt_path=str(state) if resume else None, weights_only=True
+        )
     finally:
         saver.restore()
     return TrainingResult(
@@ -325,9 +325,7 @@ class StageData(lightning.LightningDataModule):
             trainer.global_rank,
             trainer.world_size,
         )
-        return DataLoader(
-            StepBatches(self.source, sampler, trainer.global_step), batch_size=None
-        )
+        return DataLoader(StepBatches(self.source, sampler, trainer.global_step), batch_size=None)
 
     def val_dataloader(self) -> Any:
         """One loader of fixed batches for each validation set."""

@@ -1,0 +1,128 @@
+"""Logs that a resumed run goes on writing, and a quiet Lightning."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import logging
+import os
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import lightning
+import torch
+from lightning.pytorch.callbacks import TQDMProgressBar
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.loggers.csv_logs import ExperimentWriter
+from lightning.pytorch.loggers.logger import rank_zero_experiment
+
+LOG_FOLDER = "logs"
+KNOWN_WARNINGS = (  # of Lightning itself, about choices made on purpose or its own use of torch
+    ".*does not have many workers.*",
+    ".*isinstance.treespec, LeafSpec.*",
+)
+
+
+def build_loggers(folder: Path, start: int) -> list[CSVLogger | TensorBoardLogger]:
+    """CSV and TensorBoard logs in ``folder/logs``, which go on at a step.
+
+    Parameters
+    ----------
+    folder : Path
+        Of the run.
+    start : int
+        First step that will be logged; later lines of an earlier run are replaced.
+    """
+    return [
+        ResumedCSVLogger(folder, start),
+        TensorBoardLogger(folder, LOG_FOLDER, "tensorboard", purge_step=start or None),
+    ]
+
+
+def saved_step(state: Path) -> int:
+    """Optimiser steps that a saved state has behind it."""
+    return int(torch.load(state, map_location="cpu", weights_only=True, mmap=True)["global_step"])
+
+
+class ResumedCSVLogger(CSVLogger):
+    """Lightning's CSV log, which otherwise deletes the lines of the run it resumes.
+
+    Parameters
+    ----------
+    folder : Path
+        Of the run.
+    start : int
+        Lines of this step and later are dropped: they will be written again.
+    """
+
+    def __init__(self, folder: Path, start: int) -> None:
+        super().__init__(folder, LOG_FOLDER, "csv")
+        self.start = start
+
+    @property
+    @rank_zero_experiment
+    def experiment(self) -> ExperimentWriter:
+        """Writer of the file."""
+        if self._experiment is None:
+            self._experiment = _ResumedWriter(self.log_dir, self.start)
+        return self._experiment
+
+
+class _ResumedWriter(ExperimentWriter):
+    def __init__(self, log_dir: str, start: int) -> None:
+        path = Path(log_dir) / self.NAME_METRICS_FILE
+        rows, names = _rows_before(path, start)
+        super().__init__(log_dir)
+        path.unlink(missing_ok=True)
+        if rows:
+            self.metrics_keys = names
+            partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+            with open(partial, "w", newline="") as file:
+                writer = csv.DictWriter(file, fieldnames=names)
+                writer.writeheader()
+                writer.writerows(rows)
+            partial.replace(path)
+
+    def _check_log_dir_exists(self) -> None:
+        """Leave out Lightning's deletion of the former file and its warning of it."""
+
+
+def _rows_before(path: Path, start: int) -> tuple[list[dict[str, Any]], list[str]]:
+    if not path.is_file():
+        return [], []
+    with open(path, newline="") as file:
+        reader = csv.DictReader(file)
+        # A killed process can leave its last line incomplete.
+        rows = [row for row in reader if (row.get("step") or "").isdigit()]
+        names = list(reader.fieldnames or [])
+    return [row for row in rows if int(row["step"]) < start], names
+
+
+class StepProgressBar(TQDMProgressBar):
+    """Progress bar without Lightning's version number of the logs."""
+
+    def get_metrics(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
+    ) -> dict[str, int | str | float | dict[str, float]]:
+        """Return what stands behind the bar."""
+        return {k: v for k, v in super().get_metrics(trainer, pl_module).items() if k != "v_num"}
+
+
+@contextlib.contextmanager
+def quiet_lightning() -> Iterator[None]:
+    """Hide Lightning's notes, advertisements and known warnings; other warnings pass."""
+    names = ("lightning.pytorch", "lightning.fabric")
+    loggers = [logging.getLogger(name) for name in names]
+    levels = [logger.level for logger in loggers]
+    with warnings.catch_warnings():
+        for message in KNOWN_WARNINGS:
+            warnings.filterwarnings("ignore", message)
+        for logger in loggers:
+            logger.setLevel(logging.WARNING)
+        try:
+            yield
+        finally:
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)
