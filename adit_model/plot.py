@@ -92,7 +92,7 @@ def plot_grid(
         raise ValueError(f"columns must be a positive integer, got {columns}")
     if dpi < 1:
         raise ValueError(f"dpi must be positive, got {dpi}")
-    figure = _grid(systems, columns, titles or [_subscripts(s.formula) for s in systems])
+    figure = _grid(systems, columns, titles or [formula_title(s.formula) for s in systems])
     path = Path(path)
     figure.savefig(path, dpi=dpi, facecolor="white")
     return path
@@ -239,6 +239,7 @@ def _draw(view: Scene, ax: Axes, radius_scale: float) -> None:
     ax.set(xlim=(-reach, reach), ylim=(-reach, reach), aspect="equal")
 
 
-def _subscripts(formula: str) -> str:
+def formula_title(formula: str) -> str:
+    """Formula with its numbers as subscripts, for a title of matplotlib."""
     text = "".join(f"$_{{{c}}}$" if c.isdigit() else c for c in formula)
     return text.replace("}$$_{", "")

@@ -9,7 +9,7 @@ from functools import lru_cache
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import IterableDataset
+from torch.utils.data import Dataset, IterableDataset
 
 from adit_model.batch import AtomicBatch, Packing
 from adit_model.data.dataset import AtomicDataset
@@ -51,6 +51,11 @@ class StepSampler:
         counts = [crystals, self.batch_size - crystals]
         if not len(pools[0]) or not len(pools[1]):
             counts = [self.batch_size * bool(len(pool)) for pool in pools]
+        elif 0 < self.crystal_fraction < 1 and 0 in counts:
+            raise ValueError(
+                f"batch_size {self.batch_size} has no place for both domains at crystal_fraction "
+                f"{self.crystal_fraction}"
+            )
         if self.batch_size < self.world:
             raise ValueError(f"batch_size {self.batch_size} is less than {self.world} processes")
         self.parts = [(d, p, c) for d, (p, c) in enumerate(zip(pools, counts, strict=True)) if c]
@@ -59,6 +64,11 @@ class StepSampler:
     def _draw(self, domain: int, epoch: int) -> np.ndarray:
         size = {d: len(p) for d, p, _ in self.parts}[domain]
         return np.random.default_rng([self.seed, domain, epoch]).permutation(size)
+
+    @property
+    def mixed(self) -> bool:
+        """Whether every process sees every domain of the data, and both, at every step."""
+        return len(self.parts) == 2 and min(count for *_, count in self.parts) >= self.world
 
     def indices(self, step: int) -> np.ndarray:
         """Systems of this process at a step, crystals first."""
@@ -176,13 +186,12 @@ class StepBatches(IterableDataset):
             step += 1
 
 
-class FixedBatches(IterableDataset):
+class FixedBatches(Dataset):
     """The same few batches each time, numbered from -1 downwards: validation."""
 
     def __init__(
         self, source: SystemSource | LatentSource, size: int, batch_size: int, seed: int = 0
     ) -> None:
-        super().__init__()
         self.source = source
         order = np.random.default_rng(seed).permutation(len(source.periodic))[:size]
         self.chunks = [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
@@ -190,9 +199,8 @@ class FixedBatches(IterableDataset):
     def __len__(self) -> int:
         return len(self.chunks)
 
-    def __iter__(self) -> Iterator[tuple[int, AtomicBatch | LatentBatch]]:
-        for i, chunk in enumerate(self.chunks):
-            yield -1 - i, self.source.batch(chunk)
+    def __getitem__(self, i: int) -> tuple[int, AtomicBatch | LatentBatch]:
+        return -1 - i, self.source.batch(self.chunks[i])
 
 
 def step_generator(seed: int, step: int, rank: int = 0) -> torch.Generator:

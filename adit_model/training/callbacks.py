@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import signal
 import threading
 import time
@@ -106,9 +107,9 @@ class StateSaver(Callback):
         """
         now = time.monotonic()
         reason = self.received
-        if reason is None and self.max_seconds is not None:
-            if now - self.started >= self.max_seconds:
-                reason = "max_time"
+        limit = math.inf if self.max_seconds is None else self.max_seconds
+        if reason is None and now - self.started >= limit:
+            reason = "max_time"
         due = now - self.saved >= 60 * self.minutes
         if trainer.world_size > 1:  # all processes must agree
             any_stop = trainer.strategy.reduce_boolean_decision(reason is not None, all=False)

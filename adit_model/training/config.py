@@ -175,19 +175,26 @@ def load_run_config(stage: str, path: str | Path, overrides: Sequence[str] = ())
         raise ValueError(f"unknown section {sorted(unknown)[0]!r} in {path}")
     if stage not in raw:
         raise ValueError(f"{path} has no section {stage!r}")
-    data = dict(raw.get("data") or {})
-    section = dict(raw[stage])
+    data, model, section = (_section(raw, name, path) for name in ("data", "model", stage))
+    unknown = set(data) - {"train", "validation"}
+    if unknown:
+        raise ValueError(f"unknown option data.{sorted(unknown)[0]}, known: train, validation")
     settings = {key: section.pop(key, None) for key in ("output", "autoencoder", "init_from")}
+    for key, value in settings.items():
+        if value is not None and not isinstance(value, str):
+            raise ValueError(f"{stage}.{key} must be a path, got {value!r}")
     if settings["output"] is None:
         raise ValueError(f"{stage}.output, the folder of the run, is missing in {path}")
+    if isinstance(section.get("max_time"), int):  # YAML reads 10:30:00 as 37800
+        section["max_time"] = f"{section['max_time'] // 60}:{section['max_time'] % 60}"
     train = _sources(data, "train", path)
     if not train:
         raise ValueError(f"data.train in {path} names no source")
     return RunConfig(
         train=train,
         validation=_sources(data, "validation", path),
-        output=str(settings["output"]),
-        model=ModelConfig.from_dict(raw.get("model") or {}),
+        output=settings["output"],
+        model=ModelConfig.from_dict(model),
         training=from_mapping(TrainingConfig, section, stage),
         autoencoder=settings["autoencoder"],
         init_from=settings["init_from"],
@@ -214,11 +221,18 @@ def parse_time(text: str) -> float:
     return float(seconds)
 
 
+def _section(raw: dict[str, Any], name: str, path: Path) -> dict[str, Any]:
+    section = raw.get(name) or {}
+    if not isinstance(section, dict):
+        raise ValueError(f"section {name!r} in {path} must hold options, got {section!r}")
+    return dict(section)
+
+
 def _sources(data: dict[str, Any], key: str, path: Path) -> tuple[str, ...]:
     value = data.get(key) or []
     if isinstance(value, str):
         value = [value]
-    if not all(isinstance(v, str) for v in value):
+    if not isinstance(value, list) or not all(isinstance(v, str) for v in value):
         raise ValueError(f"data.{key} in {path} must be a list of sources, got {value!r}")
     return tuple(value)
 

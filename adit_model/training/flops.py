@@ -6,7 +6,7 @@ from torch import nn
 
 from adit_model.denoiser import Denoiser
 
-SYSTEM_LAYERS = ("modulation", "time", "domain", "size", "lattice_head")
+SYSTEM_LAYERS = ("modulation", "time", "domain", "size", "cell", "lattice_head")
 
 
 def training_flops(network: nn.Module, num_atoms: int, num_systems: int) -> float:

@@ -1,8 +1,9 @@
-"""Latents of canonical data, encoded once and cached."""
+"""Latents of data sets: of canonical poses encoded once and cached."""
 
 from __future__ import annotations
 
 import hashlib
+import os
 from pathlib import Path
 
 import numpy as np
@@ -12,12 +13,16 @@ from tqdm.auto import tqdm
 from adit_model.autoencoder import Autoencoder
 from adit_model.data.dataset import AtomicDataset
 from adit_model.training.batches import LatentSource, SystemSource
-from adit_model.training.poses import dataset_fingerprint
+from adit_model.training.poses import augment, dataset_fingerprint
 
 
 @torch.no_grad()
 def encode_dataset(
-    autoencoder: Autoencoder, dataset: AtomicDataset, batch_size: int = 256, progress: bool = True
+    autoencoder: Autoencoder,
+    dataset: AtomicDataset,
+    batch_size: int = 256,
+    progress: bool = True,
+    poses: torch.Generator | None = None,
 ) -> LatentSource:
     """Mean latents of every system, in order.
 
@@ -26,11 +31,13 @@ def encode_dataset(
     autoencoder : Autoencoder
         Trained stage 1.
     dataset : AtomicDataset
-        In canonical pose.
+        In canonical pose, or centred.
     batch_size : int
         Systems encoded at a time.
     progress : bool
         Show a progress bar.
+    poses : torch.Generator
+        Draw a random pose of each system; without, they are encoded as they are.
     """
     device = next(autoencoder.parameters()).device
     source = SystemSource(dataset)
@@ -38,7 +45,10 @@ def encode_dataset(
     starts = range(0, len(dataset), batch_size)
     for start in tqdm(starts, desc="encoding", disable=not progress, unit="batch"):
         indices = np.arange(start, min(start + batch_size, len(dataset)))
-        mean, _ = autoencoder.encode(source.batch(indices).to(device))
+        batch = source.batch(indices).to(device)
+        if poses is not None:
+            batch = augment(batch, poses)
+        mean, _ = autoencoder.encode(batch)
         parts.append(mean.float().cpu().numpy())
     return LatentSource(np.concatenate(parts), dataset.sizes, dataset.periodic)
 
@@ -57,11 +67,20 @@ def cached_latents(
         return LatentSource(np.load(path), dataset.sizes, dataset.periodic)
     source = encode_dataset(autoencoder, dataset, progress=progress)
     folder.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")  # processes may race
     with open(partial, "wb") as file:
         np.save(file, source.latents)
     partial.replace(path)
     return source
+
+
+def random_pose_latents(
+    autoencoder: Autoencoder, dataset: AtomicDataset, progress: bool = True, most: int = 20_000
+) -> LatentSource:
+    """Latents of up to ``most`` systems in random poses, the same at each call."""
+    order = np.random.default_rng(0).permutation(len(dataset))[:most]
+    poses = torch.Generator().manual_seed(0)
+    return encode_dataset(autoencoder, dataset.subset(np.sort(order)), 256, progress, poses)
 
 
 def latent_statistics(

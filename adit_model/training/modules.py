@@ -19,6 +19,7 @@ from adit_model.training.batches import LatentBatch, step_generator
 from adit_model.training.config import TrainingConfig
 from adit_model.training.flops import training_flops
 from adit_model.training.optimizers import build_optimizer
+from adit_model.training.poses import augment
 
 
 class StageModule(lightning.LightningModule):
@@ -94,6 +95,7 @@ class StageModule(lightning.LightningModule):
         self._window = (time.perf_counter(), 0, 0.0)
         device = self.device
         self.average = {k: v.to(device) for k, v in self.average.items()}
+        self._sums = {k: (v.to(device), n) for k, (v, n) in self._sums.items()}
 
     @torch.no_grad()
     def update_average(self) -> None:
@@ -133,16 +135,30 @@ class StageModule(lightning.LightningModule):
         return [optimizer], [{"scheduler": schedule, "interval": "step"}]
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add the averaged weights and the counters."""
+        """Add the averaged weights, the counters and the sums of the next log line."""
+        checkpoint["stage"] = type(self).__name__
         checkpoint["average"] = self.average
+        checkpoint["sums"] = self._sums
         checkpoint["counters"] = {
             "samples_seen": self.samples_seen,
             "core_seconds": self.core_seconds,
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Restore the averaged weights and the counters."""
+        """Restore what :meth:`on_save_checkpoint` added.
+
+        Raises
+        ------
+        ValueError
+            If the state is of the other stage.
+        """
+        if checkpoint.get("stage", type(self).__name__) != type(self).__name__:
+            raise ValueError(
+                f"the saved state is of {checkpoint['stage']}, this run is of "
+                f"{type(self).__name__}: choose another output folder"
+            )
         self.average = checkpoint["average"]
+        self._sums = checkpoint.get("sums", {})
         self.samples_seen = checkpoint["counters"]["samples_seen"]
         self.core_seconds = checkpoint["counters"]["core_seconds"]
 
@@ -161,22 +177,44 @@ class AutoencoderModule(StageModule):
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Loss of the autoencoder, on random poses if the model is not canonical."""
         if not self.network.config.canonical:
-            from adit_model.training.poses import augment
-
             batch = augment(batch, generator)
         return self.network.loss(batch, generator, self.training_config.freeze_encoder)
 
 
 class DenoiserModule(StageModule):
-    """Stage 2."""
+    """Stage 2.
+
+    Parameters
+    ----------
+    network : Denoiser
+        What is trained.
+    config : TrainingConfig
+        Schedule and optimiser.
+    autoencoder : Autoencoder
+        Trained stage 1, to encode random poses on the way; with cached latents it is not needed.
+    """
 
     network: Denoiser
 
+    def __init__(
+        self, network: Denoiser, config: TrainingConfig, autoencoder: Autoencoder | None = None
+    ) -> None:
+        super().__init__(network, config)
+        self.autoencoder = (
+            None if autoencoder is None else autoencoder.train().requires_grad_(False)
+        )
+
     def compute_loss(
-        self, batch: LatentBatch, generator: torch.Generator
+        self, batch: LatentBatch | AtomicBatch, generator: torch.Generator
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Flow-matching loss on normalised latents."""
+        """Flow-matching loss on normalised latents, cached or of random poses."""
+        if isinstance(batch, AtomicBatch):
+            assert self.autoencoder is not None
+            with torch.no_grad():
+                latents, _ = self.autoencoder.encode(augment(batch, generator))
+        else:
+            latents = batch.latents
         groups = DomainGroups(batch.packing, batch.periodic)
         atom_periodic = batch.periodic[groups.packing.index]
-        x_1 = self.network.normalise(batch.latents, atom_periodic)
+        x_1 = self.network.normalise(latents.float(), atom_periodic)
         return flow_matching_loss(self.network, x_1, groups, generator)

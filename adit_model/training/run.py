@@ -14,11 +14,15 @@ import lightning
 import numpy as np
 import torch
 from lightning.pytorch.callbacks import LearningRateMonitor
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
+from torch import nn
 from torch.utils.data import DataLoader
 
 from adit_model.checkpoint import resolve_checkpoint
+from adit_model.config import AutoencoderConfig, ModelConfig
 from adit_model.data import load_source
 from adit_model.data.dataset import AtomicDataset
+from adit_model.layers import PairEncoder
 from adit_model.model import ADiT
 from adit_model.systems import CRYSTAL, MOLECULE
 from adit_model.training.batches import (
@@ -30,13 +34,13 @@ from adit_model.training.batches import (
 )
 from adit_model.training.callbacks import STATE_NAME, StateSaver, WeightAverager
 from adit_model.training.config import RunConfig, load_run_config, parse_time
+from adit_model.training.latents import cached_latents, latent_statistics, random_pose_latents
 from adit_model.training.loggers import (
     StepProgressBar,
     build_loggers,
     quiet_lightning,
     saved_step,
 )
-from adit_model.training.latents import cached_latents, latent_statistics
 from adit_model.training.modules import AutoencoderModule, DenoiserModule, StageModule
 from adit_model.training.poses import cached_canonical_dataset, dataset_fingerprint
 
@@ -103,39 +107,51 @@ def run_stage(
     ------
     ValueError
         If the run could not start: no data, a used output folder without ``resume``, a missing
-        stage-1 checkpoint.
+        stage-1 checkpoint, weights or elements that do not fit the model.
     """
     folder = Path(config.output)
-    state = folder / STATE_NAME
-    if state.exists() and not resume:
-        raise ValueError(f"{folder} holds a run already: resume it, or choose another output")
-    if stage == "denoiser" and config.autoencoder is None:
-        raise ValueError("stage 2 needs denoiser.autoencoder, the checkpoint of stage 1")
-    for name in (config.autoencoder, config.init_from):
-        if name is not None:
-            resolve_checkpoint(name)
+    _check_run(stage, config, folder, resume)
     folder.mkdir(parents=True, exist_ok=True)
+    progress = progress and rank_zero_only.rank == 0
     torch.manual_seed(config.training.seed)
 
     first_stage = None
     if config.autoencoder is not None:
         first_stage = ADiT.load(config.autoencoder, device="cpu")
-    stage_1 = first_stage.config if first_stage is not None else config.model
-    canonical = stage_1.autoencoder.canonical
-    training_data = _load(config.train, canonical, progress)
-    validation_data = [_load((spec,), canonical, progress) for spec in config.validation]
-    if stage == "autoencoder":
-        model, module = _first_stage(config)
+    start = None if config.init_from is None else ADiT.load(config.init_from, device="cpu")
+    knows = (config.model if first_stage is None else first_stage.config).autoencoder
+    training_data = _load(config.train, knows, progress)
+    validation_data = [_load((spec,), knows, progress) for spec in config.validation]
+    if first_stage is None:
+        model, module = _first_stage(config, start)
         train_source: SystemSource | LatentSource = SystemSource(training_data)
         validation_sources: list[Any] = [SystemSource(data) for data in validation_data]
     else:
-        assert first_stage is not None
         model, module, train_source, validation_sources = _second_stage(
-            config, first_stage, training_data, validation_data, folder, progress
+            config, first_stage, start, training_data, validation_data, folder, progress
         )
     model.statistics = dataset_statistics(training_data)
-    _describe(model, stage, config, training_data)
-    return _fit(stage, config, model, module, train_source, validation_sources, resume, progress)
+    _describe(model, stage, config, training_data, start)
+    with quiet_lightning():
+        return _fit(
+            stage, config, model, module, train_source, validation_sources, resume, progress
+        )
+
+
+def _check_run(stage: str, config: RunConfig, folder: Path, resume: bool) -> None:
+    if (folder / STATE_NAME).exists() and not resume:
+        raise ValueError(f"{folder} holds a run already: resume it, or choose another output")
+    if stage == "denoiser" and config.autoencoder is None:
+        raise ValueError("stage 2 needs denoiser.autoencoder, the checkpoint of stage 1")
+    if stage == "autoencoder" and config.autoencoder is not None:
+        raise ValueError(
+            "autoencoder.autoencoder makes no sense: stage 1 starts from other weights by init_from"
+        )
+    if config.training.freeze_encoder and (stage != "autoencoder" or config.init_from is None):
+        raise ValueError("freeze_encoder is for stage 1 with init_from, a trained encoder")
+    for name in (config.autoencoder, config.init_from):
+        if name is not None:
+            resolve_checkpoint(name)
 
 
 def dataset_statistics(dataset: AtomicDataset) -> dict[str, Any]:
@@ -147,7 +163,7 @@ def dataset_statistics(dataset: AtomicDataset) -> dict[str, Any]:
     return {"sizes": sizes}
 
 
-def _load(specs: Sequence[str], canonical: bool, progress: bool) -> AtomicDataset:
+def _load(specs: Sequence[str], known: AutoencoderConfig, progress: bool) -> AtomicDataset:
     parts = [load_source(spec, progress=progress) for spec in specs]
     joined = AtomicDataset(
         *(
@@ -155,32 +171,47 @@ def _load(specs: Sequence[str], canonical: bool, progress: bool) -> AtomicDatase
             for name in ("numbers", "positions", "cells", "sizes", "ids")
         ),
         name=" + ".join(part.name for part in parts),
+        skipped=[entry for part in parts for entry in part.skipped],
     )
-    return cached_canonical_dataset(joined, canonical)
+    heaviest = int(joined.numbers.argmax())
+    if joined.numbers[heaviest] >= known.num_elements:
+        system = int(np.searchsorted(joined.offsets, heaviest, side="right")) - 1
+        raise ValueError(
+            f"system {joined.ids[system]} of {joined.name} holds element "
+            f"{joined.numbers[heaviest]}, the model knows atomic numbers 1 to "
+            f"{known.num_elements - 1}: leave it out or raise autoencoder.num_elements"
+        )
+    return cached_canonical_dataset(joined, known.canonical)
 
 
-def _first_stage(config: RunConfig) -> tuple[ADiT, StageModule]:
-    if config.init_from is not None:
-        model = ADiT.load(config.init_from, device="cpu")
-        model.denoiser = None
-    else:
-        model = ADiT(config.model, with_denoiser=False)
+def _load_weights(network: nn.Module, start: nn.Module | None, name: str | None) -> None:
+    if start is None:
+        raise ValueError(f"{name} has no denoiser to start from")
+    try:
+        network.load_state_dict(start.state_dict())
+    except RuntimeError as error:
+        raise ValueError(f"the weights of {name} do not fit this run's model: {error}") from error
+
+
+def _first_stage(config: RunConfig, start: ADiT | None) -> tuple[ADiT, StageModule]:
+    model = ADiT(config.model, with_denoiser=False)
+    if start is not None:
+        _load_weights(model.autoencoder, start.autoencoder, config.init_from)
     return model, AutoencoderModule(model.autoencoder, config.training)
 
 
 def _second_stage(
     config: RunConfig,
     first_stage: ADiT,
+    start: ADiT | None,
     training_data: AtomicDataset,
     validation_data: list[AtomicDataset],
     folder: Path,
     progress: bool,
-) -> tuple[ADiT, StageModule, LatentSource, list[LatentSource]]:
-    model_config = type(config.model)(
-        first_stage.config.autoencoder, config.model.denoiser, config.model.sampling
-    )
-    model = ADiT(model_config)
-    model.autoencoder = first_stage.autoencoder
+) -> tuple[ADiT, StageModule, SystemSource | LatentSource, list[Any]]:
+    autoencoder, stage_1 = first_stage.autoencoder, first_stage.config.autoencoder
+    model = ADiT(ModelConfig(stage_1, config.model.denoiser, config.model.sampling))
+    model.autoencoder = autoencoder
     model.metadata["stage_1"] = {
         **first_stage.metadata.get("training", {}),
         "hash": first_stage.checkpoint_hash,
@@ -188,36 +219,42 @@ def _second_stage(
     assert model.denoiser is not None
 
     def encode(data: AtomicDataset) -> LatentSource:
-        return cached_latents(
-            first_stage.autoencoder, first_stage.checkpoint_hash, data, folder, progress
-        )
+        return cached_latents(autoencoder, first_stage.checkpoint_hash, data, folder, progress)
 
-    train_source = encode(training_data)
-    if config.init_from is not None:
-        start = ADiT.load(config.init_from, device="cpu")
-        if start.denoiser is None:
-            raise ValueError(f"{config.init_from} has no denoiser to start from")
-        model.denoiser.load_state_dict(start.denoiser.state_dict())
+    if stage_1.canonical:
+        train_source = sample_of_latents = encode(training_data)
+        module = DenoiserModule(model.denoiser, config.training)
+        validation_sources: list[Any] = [encode(data) for data in validation_data]
+    else:  # each step draws new poses and encodes them
+        train_source = SystemSource(training_data)
+        module = DenoiserModule(model.denoiser, config.training, autoencoder)
+        validation_sources = [SystemSource(data) for data in validation_data]
+        sample_of_latents = random_pose_latents(autoencoder, training_data, progress)
+    if start is not None:
+        _load_weights(model.denoiser, start.denoiser, config.init_from)
     else:
-        mean, std = latent_statistics(train_source, model_config.autoencoder.identity_start)
+        mean, std = latent_statistics(sample_of_latents, stage_1.identity_start)
         model.denoiser.latent_mean.copy_(torch.from_numpy(mean))
         model.denoiser.latent_std.copy_(torch.from_numpy(std))
-    module = DenoiserModule(model.denoiser, config.training)
-    return model, module, train_source, [encode(data) for data in validation_data]
+    return model, module, train_source, validation_sources
 
 
-def _describe(model: ADiT, stage: str, config: RunConfig, data: AtomicDataset) -> None:
+def _describe(
+    model: ADiT, stage: str, config: RunConfig, data: AtomicDataset, start: ADiT | None
+) -> None:
     model.metadata["training"] = {
         "stage": stage,
-        "command": shlex.join(["adit", *sys.argv[1:]]),
+        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
         "run": json.loads(json.dumps(asdict(config))),
         "data": {
             "name": data.name,
             "fingerprint": dataset_fingerprint(data),
             "crystals": int(data.periodic.sum()),
             "molecules": int((~data.periodic).sum()),
+            "skipped": len(data.skipped),
         },
-        "init_from_hash": model.metadata.get("hash"),
+        "init_from_hash": None if start is None else start.checkpoint_hash,
+        "init_from": None if start is None else start.metadata.get("training"),
     }
 
 
@@ -259,7 +296,7 @@ def _fit(
     callbacks: list[Any] = [WeightAverager(), saver, LearningRateMonitor("step")]
     if progress:
         callbacks.append(StepProgressBar(refresh_rate=max(1, settings.log_every // 5)))
-    world = settings.devices * settings.num_nodes
+    data = StageData(config, train_source, validation_sources)
     state = folder / STATE_NAME
     resume = resume and state.exists()
     start = saved_step(state) if resume else 0
@@ -268,12 +305,13 @@ def _fit(
         accelerator=settings.accelerator,
         devices=settings.devices,
         num_nodes=settings.num_nodes,
-        strategy="ddp" if world > 1 else "auto",
+        strategy=_strategy(module, data),
         precision="bf16-mixed" if settings.precision == "bf16" else "32-true",
         max_steps=settings.steps,
         max_epochs=-1,
         gradient_clip_val=settings.gradient_clip,
-        val_check_interval=settings.validate_every if validation_sources else None,
+        val_check_interval=settings.validate_every,
+        limit_val_batches=1.0 if validation_sources else 0,
         check_val_every_n_epoch=None,
         num_sanity_val_steps=0,
         log_every_n_steps=settings.log_every,
@@ -284,7 +322,6 @@ def _fit(
         callbacks=callbacks,
         use_distributed_sampler=False,
     )
-    data = StageData(config, train_source, validation_sources)
     saver.install()
     try:
         trainer.fit(
@@ -302,6 +339,18 @@ def _fit(
     )
 
 
+def _strategy(module: StageModule, data: StageData) -> str:
+    settings = data.config.training
+    world = settings.devices * settings.num_nodes
+    if world == 1:
+        return "auto"
+    # Weights of pairs of atoms belong to one domain: without it in a batch they have no gradient.
+    geometry = any(isinstance(part, PairEncoder) for part in module.network.modules())
+    if geometry and not data.sampler(0, world).mixed:
+        return "ddp_find_unused_parameters_true"
+    return "ddp"
+
+
 class StageData(lightning.LightningDataModule):
     """Batches from the step the trainer stands at."""
 
@@ -314,17 +363,22 @@ class StageData(lightning.LightningDataModule):
         super().__init__()
         self.config, self.source, self.validation = config, source, validation
 
-    def train_dataloader(self) -> Any:
-        """Endless batches of this process."""
-        settings, trainer = self.config.training, self.trainer
-        sampler = StepSampler(
+    def sampler(self, rank: int, world: int) -> StepSampler:
+        """Which systems a process sees."""
+        settings = self.config.training
+        return StepSampler(
             self.source.periodic,
             settings.batch_size,
             settings.crystal_fraction,
             settings.seed,
-            trainer.global_rank,
-            trainer.world_size,
+            rank,
+            world,
         )
+
+    def train_dataloader(self) -> Any:
+        """Endless batches of this process."""
+        trainer = self.trainer
+        sampler = self.sampler(trainer.global_rank, trainer.world_size)
         return DataLoader(StepBatches(self.source, sampler, trainer.global_step), batch_size=None)
 
     def val_dataloader(self) -> Any:
