@@ -76,11 +76,11 @@ def write_checkpoint(
     from safetensors.torch import save
 
     plain = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
-    metadata = json.loads(json.dumps(dict(metadata)))  # as a reader finds it, keys as text
-    metadata["format_version"] = FORMAT_VERSION
-    metadata["hash"] = content_hash(plain, metadata["config"])
-    metadata["metadata_hash"] = metadata_hash(metadata)
-    text = json.dumps(metadata, sort_keys=True)
+    content = json.loads(json.dumps(dict(metadata)))  # as a reader finds it, keys as text
+    content["format_version"] = FORMAT_VERSION
+    content["hash"] = content_hash(plain, content["config"])
+    content["metadata_hash"] = metadata_hash(content)
+    text = json.dumps(content, sort_keys=True)
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
@@ -89,7 +89,7 @@ def write_checkpoint(
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
-    return str(metadata["hash"])
+    return str(content["hash"])
 
 
 def read_metadata(path: str | Path) -> dict[str, Any]:

@@ -53,7 +53,8 @@ class AutoencoderConfig:
     kl_weight, coordinate_weight, length_weight, angle_weight : float
         Weights of the loss terms beside the cross-entropy of the elements.
     mask_fraction, noise_fraction, noise_angstrom : float
-        Share of the atoms whose element is masked, whose position gets Gaussian noise, and how much.
+        Share of the atoms whose element is masked, whose position gets Gaussian noise, and its
+        standard deviation.
     latent_noise : float
         Largest standard deviation of extra noise on the latents of half the systems, which
         teaches the decoder to mend what the denoiser leaves imprecise.

@@ -68,8 +68,8 @@ class Denoiser(nn.Module):
         nn.init.normal_(self.domain.weight, std=0.02)
         zero = [self.final_modulation, self.output, *self.coordinate_updates]
         for layer in zero:
-            nn.init.zeros_(layer.weight)  # type: ignore[arg-type]
-            nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
+            nn.init.zeros_(layer.weight)
+            nn.init.zeros_(layer.bias)
 
     def normalise(self, latents: Tensor, atom_periodic: Tensor) -> Tensor:
         """Latents (A, L) of the autoencoder to zero mean and unit variance."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -142,8 +143,7 @@ def integrate(
         return x_1
 
     x = x_0
-    times = time_grid(num_steps)
-    for step, (now, then) in enumerate(zip(times[:-1], times[1:], strict=True)):
+    for step, (now, then) in enumerate(pairwise(time_grid(num_steps))):
         width = then - now
         slope = (predict(x, now) - x) / (1 - now)
         if solver == "euler" or step == num_steps - 1:

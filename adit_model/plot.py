@@ -240,6 +240,6 @@ def _draw(view: Scene, ax: Axes, radius_scale: float) -> None:
 
 
 def formula_title(formula: str) -> str:
-    """Formula with its numbers as subscripts, for a title of matplotlib."""
+    """Write a formula with its numbers as subscripts, for a title of matplotlib."""
     text = "".join(f"$_{{{c}}}$" if c.isdigit() else c for c in formula)
     return text.replace("}$$_{", "")

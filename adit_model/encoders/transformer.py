@@ -48,7 +48,8 @@ class TransformerEncoder(nn.Module):
         x = self.element(batch.numbers) + self.position(POSITION_SCALE * batch.positions)
         x = x + self.fractional(waves) * periodic
         if self.cell is not None:
-            x = x + (self.cell(cell_features(batch)) * batch.periodic[:, None])[groups.packing.index]
+            lattice = self.cell(cell_features(batch)) * batch.periodic[:, None]  # (S, D)
+            x = x + lattice[groups.packing.index]
         x = x + sinusoidal_embedding(groups.packing.rank, x.shape[-1]).to(x.dtype)
         for block in self.blocks:
             x = block(x, groups)
