@@ -9,7 +9,7 @@ import os
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import lightning
 import torch
@@ -67,7 +67,7 @@ class ResumedCSVLogger(CSVLogger):
         """Writer of the file."""
         if self._experiment is None:
             self._experiment = _ResumedWriter(self.log_dir, self.start)
-        return self._experiment
+        return cast(ExperimentWriter, self._experiment)
 
 
 class _ResumedWriter(ExperimentWriter):

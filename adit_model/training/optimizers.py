@@ -68,7 +68,8 @@ class MuonAdamW(Optimizer):
         momentum: float = 0.95,
         betas: tuple[float, float] = (0.9, 0.99),
     ) -> None:
-        matrices, others = [], []
+        matrices: list[Tensor] = []
+        others: list[Tensor] = []
         for name, parameter in network.named_parameters():
             (matrices if is_block_matrix(name, parameter) else others).append(parameter)
         groups: list[dict[str, Any]] = [

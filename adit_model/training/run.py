@@ -112,7 +112,7 @@ def run_stage(
     folder = Path(config.output)
     _check_run(stage, config, folder, resume)
     folder.mkdir(parents=True, exist_ok=True)
-    progress = progress and rank_zero_only.rank == 0
+    progress = progress and getattr(rank_zero_only, "rank", 0) == 0
     torch.manual_seed(config.training.seed)
 
     first_stage = None
@@ -166,10 +166,11 @@ def dataset_statistics(dataset: AtomicDataset) -> dict[str, Any]:
 def _load(specs: Sequence[str], known: AutoencoderConfig, progress: bool) -> AtomicDataset:
     parts = [load_source(spec, progress=progress) for spec in specs]
     joined = AtomicDataset(
-        *(
-            np.concatenate([getattr(part, name) for part in parts])
-            for name in ("numbers", "positions", "cells", "sizes", "ids")
-        ),
+        numbers=np.concatenate([part.numbers for part in parts]),
+        positions=np.concatenate([part.positions for part in parts]),
+        cells=np.concatenate([part.cells for part in parts]),
+        sizes=np.concatenate([part.sizes for part in parts]),
+        ids=np.concatenate([part.ids for part in parts]),
         name=" + ".join(part.name for part in parts),
         skipped=[entry for part in parts for entry in part.skipped],
     )
@@ -221,6 +222,7 @@ def _second_stage(
     def encode(data: AtomicDataset) -> LatentSource:
         return cached_latents(autoencoder, first_stage.checkpoint_hash, data, folder, progress)
 
+    train_source: SystemSource | LatentSource
     if stage_1.canonical:
         train_source = sample_of_latents = encode(training_data)
         module = DenoiserModule(model.denoiser, config.training)
@@ -378,6 +380,7 @@ class StageData(lightning.LightningDataModule):
     def train_dataloader(self) -> Any:
         """Endless batches of this process."""
         trainer = self.trainer
+        assert trainer is not None
         sampler = self.sampler(trainer.global_rank, trainer.world_size)
         return DataLoader(StepBatches(self.source, sampler, trainer.global_step), batch_size=None)
 
