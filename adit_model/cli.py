@@ -6,12 +6,15 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NoReturn
 
 from adit_model import __version__
+from adit_model.folders import output_folder
 
 USER_ERROR = 2
 INTERRUPTED = 130
+BROKEN_PIPE = 141  # as a program that dies of SIGPIPE
 
 
 class _Parser(argparse.ArgumentParser):
@@ -32,7 +35,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns
     -------
     int
-        Exit status: 0, 2 after a mistake of the user, 130 when interrupted.
+        Exit status: 0, 2 after a mistake of the user, 130 when interrupted, 141 when the reader of
+        a pipe went away.
     """
     args = _parse(list(sys.argv[1:] if argv is None else argv))
     try:
@@ -42,9 +46,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print(f"adit {args.command}: interrupted", file=sys.stderr)
         return INTERRUPTED
-    except BrokenPipeError:  # the reader of a pipe, such as head, has seen enough
+    except BrokenPipeError:  # the reader, such as head, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        return BROKEN_PIPE
     except Exception as error:
         if args.traceback or os.environ.get("ADIT_TRACEBACK") or not _of_the_user(error):
             raise
@@ -59,6 +63,7 @@ def _parse(argv: list[str]) -> argparse.Namespace:
         args.overrides = [text for text in rest if "=" in text and not text.startswith("-")]
         rest = [text for text in rest if text not in args.overrides]
     if rest:
+        parser.prog = f"{parser.prog} {args.command}"
         parser.error(f"unknown arguments {' '.join(rest)}")
     return args
 
@@ -99,14 +104,17 @@ def _add_train_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _train_command(args: argparse.Namespace) -> int:
     try:
-        from adit_model.training.run import train
+        from adit_model.training.config import load_run_config
+        from adit_model.training.run import run_stage
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] in ("lightning", "tensorboard", "torchmetrics"):
             raise ImportError(
                 f"training needs {error.name}: pip install 'adit-atomate[train]'"
             ) from error
         raise
-    result = train(args.stage, args.config, args.overrides, args.resume, not args.quiet)
+    config = load_run_config(args.stage, args.config, args.overrides)
+    with output_folder(Path(config.output)):
+        result = run_stage(args.stage, config, args.resume, not args.quiet)
     state = "finished" if result.finished else f"stopped by {result.stopped_by}"
     print(f"{state} after {result.step} steps")
     print(f"weights: {result.checkpoint}")
@@ -124,7 +132,8 @@ def _of_the_user(error: Exception) -> bool:
 def _text(error: Exception) -> str:
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.filename}: {error.strerror}"
-    return str(error) or type(error).__name__
+    lines = [line.strip() for line in str(error).splitlines()]
+    return " ".join(line for line in lines if line) or type(error).__name__
 
 
 if __name__ == "__main__":

@@ -14,10 +14,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from adit_model import __version__
-from adit_model.atom_counts import format_atom_counts, parse_atom_counts
+from adit_model.atom_counts import AtomCounts, format_atom_counts, parse_atom_counts
+from adit_model.folders import output_folder
 from adit_model.systems import CRYSTAL, DOMAINS
 
 if TYPE_CHECKING:
+    from adit_model.config import SamplingConfig
     from adit_model.records import SampleRecord
     from adit_model.sampling import Sample
 
@@ -88,8 +90,12 @@ def generate_command(args: argparse.Namespace) -> int:
         args.solver,
         args.guidance_scale,
     )
-    prepare_folder(args.out, args.overwrite)
+    check_folder(args.out, args.overwrite)
+    with output_folder(args.out):
+        return _generate(args, num_atoms, settings)
 
+
+def _generate(args: argparse.Namespace, num_atoms: AtomCounts, settings: SamplingConfig) -> int:
     from adit_model.model import ADiT
     from adit_model.records import count_records, record_samples
 
@@ -106,7 +112,6 @@ def generate_command(args: argparse.Namespace) -> int:
         **asdict(settings),
     )
     seconds = time.perf_counter() - started
-    records = record_samples(samples, check=not args.no_check, progress=not args.quiet)
     run = {
         "adit_atomate": __version__,
         "checkpoint": args.checkpoint,
@@ -120,39 +125,73 @@ def generate_command(args: argparse.Namespace) -> int:
         **asdict(settings),
         "sampling_seconds": round(seconds, 3),
     }
+    try:
+        records = record_samples(samples, check=not args.no_check, progress=not args.quiet)
+    except BaseException:  # what is generated is not lost with the checks
+        write_results(args.out, samples, record_samples(samples, check=False), run)
+        raise
     write_results(args.out, samples, records, run)
-    written = sum(record.decoded for record in records)
     print(
         f"{args.n} samples in {seconds:.1f} s on {model.device}, "
         f"checkpoint {args.checkpoint} ({model.checkpoint_hash[:12]}), seed {args.seed}"
     )
     for domain, counts in count_records(records).items():
         print(f"{domain}s: {counts}")
+    written = sum(record.decoded for record in records)
+    print(f"{written} structures written to {args.out}, see {args.out / TABLE}")
     if args.plot and written:
         plot_samples(args.out / PICTURE, samples, records)
-    print(f"{written} structures written to {args.out}, see {args.out / TABLE}")
     return 0
 
 
-def prepare_folder(folder: Path, overwrite: bool = False) -> None:
-    """Make a folder that can be written and holds no earlier results.
+def check_folder(folder: Path, overwrite: bool = False) -> None:
+    """Refuse a file, and a folder that is not empty unless ``overwrite``.
 
     Raises
     ------
     ValueError
-        If it is a file, or not empty and ``overwrite`` is false.
-    OSError
-        If it cannot be made or written.
+        If it is one of these.
     """
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{folder} is a file, not a folder")
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryFile(dir=folder):
-        pass
-    if not any(folder.iterdir()):
-        return
-    if not overwrite:
+    if folder.is_dir() and any(folder.iterdir()) and not overwrite:
         raise ValueError(f"{folder} is not empty: choose another folder, or give --overwrite")
+
+
+def write_results(
+    folder: Path, samples: Sequence[Sample], records: Sequence[SampleRecord], run: dict[str, Any]
+) -> None:
+    """Write structures, the table and the settings of a run; what an earlier run left goes.
+
+    If the folder cannot be written, all goes into a new folder for temporary files.
+
+    Parameters
+    ----------
+    folder : Path
+        An existing folder.
+    samples : sequence of Sample
+        What was generated.
+    records : sequence of SampleRecord
+        What became of each.
+    run : dict
+        Settings, as JSON.
+
+    Raises
+    ------
+    OSError
+        If ``folder`` cannot be written; the text says where the results are.
+    """
+    try:
+        _remove_results(folder)
+        _write_results(folder, samples, records, run)
+    except OSError as error:
+        rescue = Path(tempfile.mkdtemp(prefix="adit-generate-"))
+        _write_results(rescue, samples, records, run)
+        text = f"{folder} cannot be written ({error}); the results are in {rescue}"
+        raise OSError(text) from error
+
+
+def _remove_results(folder: Path) -> None:
     for name, suffix in FOLDERS.items():
         for path in (folder / name).glob(f"*{suffix}"):
             path.unlink()
@@ -160,28 +199,25 @@ def prepare_folder(folder: Path, overwrite: bool = False) -> None:
         (folder / name).unlink(missing_ok=True)
 
 
-def write_results(
+def _write_results(
     folder: Path, samples: Sequence[Sample], records: Sequence[SampleRecord], run: dict[str, Any]
 ) -> None:
-    """Write structures, the table and the settings of a run.
-
-    Parameters
-    ----------
-    folder : Path
-        From :func:`prepare_folder`.
-    samples : sequence of Sample
-        What was generated.
-    records : sequence of SampleRecord
-        What became of each.
-    run : dict
-        Settings, as JSON.
-    """
     import ase.io
 
     from adit_model.records import SampleRecord
 
-    digits = max(4, len(str(len(samples) - 1)))
     together = []
+    for sample, record in zip(samples, records, strict=True):
+        if sample.system is not None:
+            atoms = sample.system.to_atoms()
+            if record.valid is not None:
+                atoms.info["valid"] = record.valid
+            together.append(atoms)
+    if together:
+        ase.io.write(folder / TOGETHER, together, format="extxyz")
+    (folder / RUN).write_text(json.dumps(run, indent=2) + "\n")
+
+    digits = max(4, len(str(len(samples) - 1)))
     with open(folder / TABLE, "w", newline="") as file:
         columns = [field.name for field in fields(SampleRecord)]
         table = csv.DictWriter(file, [*columns, "file"])
@@ -199,14 +235,7 @@ def write_results(
                 path = folder / name
                 path.parent.mkdir(exist_ok=True)
                 path.write_text(text)
-                atoms = sample.system.to_atoms()
-                if record.valid is not None:
-                    atoms.info["valid"] = record.valid
-                together.append(atoms)
             table.writerow({**asdict(record), "file": name})
-    if together:
-        ase.io.write(folder / TOGETHER, together, format="extxyz")
-    (folder / RUN).write_text(json.dumps(run, indent=2) + "\n")
 
 
 def plot_samples(path: Path, samples: Sequence[Sample], records: Sequence[SampleRecord]) -> None:

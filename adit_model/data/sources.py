@@ -114,4 +114,7 @@ def load_source(
     if (spec and path.is_dir()) or name.endswith(".db") or is_structure_file(path):
         return load_objects(path)
     missing = "" if spec and path.exists() else ", and there is no file or folder of that name"
-    raise ValueError(f"unknown data source {spec!r}{missing}. Known are:\n{HELP}")
+    raise ValueError(
+        f"unknown data source {spec!r}{missing}. Known are names such as qm9:train and mp20:train, "
+        "files and folders: `adit data --help` lists all"
+    )

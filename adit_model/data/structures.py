@@ -68,7 +68,7 @@ def load_structures(
 
     if isinstance(source, (str, Path)):
         path = Path(source).expanduser()
-        items, default = _from_path(path), path.name
+        items, default = _from_path(path), path.absolute().name
     else:
         items, default = _from_objects(source), "structures"
     name = default if name is None else name

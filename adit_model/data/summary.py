@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import re
 from collections import Counter
 from pathlib import Path
@@ -89,10 +90,15 @@ def data_command(args: argparse.Namespace) -> int:
     Raises
     ------
     FileNotFoundError, ValueError, DownloadError
-        As :func:`~adit_model.data.sources.load_source`; or if ``--out`` does not end in ``.npz``.
+        As :func:`~adit_model.data.sources.load_source`; or if ``--out`` does not end in ``.npz``
+        or cannot be written.
     """
     if args.out is not None and args.out.suffix != ".npz":
         raise ValueError(f"--out must end in .npz, got {args.out}")
+    if args.out is not None:
+        folder = next(path for path in args.out.absolute().parents if path.exists())
+        if not folder.is_dir() or not os.access(folder, os.W_OK):
+            raise ValueError(f"--out {args.out} cannot be written: {folder} is no writable folder")
     dataset = load_source(
         args.spec,
         max_atoms=args.max_atoms,
