@@ -81,6 +81,13 @@ class StateSaver(Callback):
         for number in SIGNALS:
             self._previous[number] = signal.signal(number, self._on_signal)
 
+    def on_train_start(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
+    ) -> None:
+        """Catch SIGTERM again: Lightning has put a handler before ours, which saves nothing."""
+        for number in self._previous:
+            signal.signal(number, self._on_signal)
+
     def restore(self) -> None:
         """Put the former signal handlers back."""
         for number, handler in self._previous.items():
@@ -98,13 +105,18 @@ class StateSaver(Callback):
         batch: Any,
         batch_idx: int,
     ) -> None:
-        """Save if it is time, stop if a signal or the limit says so.
+        """Save if it is time or the last step, stop if a signal or the limit says so.
+
+        Nothing is saved elsewhere: Lightning miscounts the steps of its logs when it resumes from
+        a state that was saved after a validation.
 
         Raises
         ------
         FloatingPointError
-            If the loss is not finite; the last saved state stays as it is.
+            If the loss or the weights are not finite; the last saved state stays as it is.
         """
+        assert isinstance(pl_module, StageModule)
+        config = pl_module.training_config
         now = time.monotonic()
         reason = self.received
         limit = math.inf if self.max_seconds is None else self.max_seconds
@@ -118,19 +130,19 @@ class StateSaver(Callback):
         if reason is not None:
             self.stopped_by = reason
             trainer.should_stop = True
-        if due or reason is not None or trainer.global_step >= trainer.max_steps:
-            check_finite(outputs["loss"], trainer.global_step - 1)
-        if due or reason is not None:
+            if trainer.global_step % config.validate_every:
+                trainer.limit_val_batches = 0  # else Lightning validates at any early stop
+        step = trainer.global_step
+        saving = due or reason is not None or step >= trainer.max_steps
+        if saving or step % config.log_every == 0:
+            self._check_finite(trainer, pl_module, outputs["loss"])
+        if saving:
             self.save(trainer, pl_module)
-
-    def on_train_end(
-        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
-    ) -> None:
-        """Save the final state."""
-        self.save(trainer, pl_module)
 
     def save(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Write the state atomically, then the weights."""
+        for logger in trainer.loggers:
+            logger.save()  # a resumed run keeps the lines before its state
         partial = self.folder / (STATE_NAME + ".partial")
         trainer.save_checkpoint(partial, weights_only=False)
         if trainer.is_global_zero:
@@ -138,17 +150,19 @@ class StateSaver(Callback):
             self.export(pl_module)
         self.saved = time.monotonic()
 
-
-def check_finite(loss: torch.Tensor, step: int) -> None:
-    """Stop a run whose loss is NaN or infinite.
-
-    Raises
-    ------
-    FloatingPointError
-        If it is.
-    """
-    if not torch.isfinite(loss):
+    def _check_finite(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, loss: torch.Tensor
+    ) -> None:
+        finite = all(bool(torch.isfinite(x).all()) for x in (loss, *pl_module.parameters()))
+        if trainer.world_size > 1:  # all processes must agree
+            finite = trainer.strategy.reduce_boolean_decision(finite, all=True)
+        if finite:
+            return
+        step = trainer.global_step - 1
+        what = f"the weights after step {step} are not finite"
+        if not torch.isfinite(loss):
+            what = f"the loss of step {step} is {float(loss)}"
+        go_on = f"resume from {self.path}" if self.path.exists() else "start again"
         raise FloatingPointError(
-            f"the loss of step {step} is {float(loss)}: resume from the last state with a lower "
-            "learning_rate, or look for broken structures in the data"
+            f"{what}: {go_on} with a lower learning_rate, or look for broken structures in the data"
         )

@@ -33,7 +33,7 @@ class TrainingConfig:
     decay_start : float
         Share of ``steps`` after which the learning rate falls linearly to zero.
     gradient_clip : float
-        Largest norm of the gradient.
+        Largest norm of the gradient; 0 sets no limit.
     ema_decay : float
         Largest decay of the moving average of the weights.
     ema_horizon : float
@@ -88,6 +88,9 @@ class TrainingConfig:
         for name in (*positive, "validation_size", "checkpoint_minutes", "devices", "num_nodes"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"training.{name} must be positive, got {getattr(self, name)}")
+        for name in ("weight_decay", "warmup_steps", "gradient_clip"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"training.{name} must not be negative, got {getattr(self, name)}")
         for name in ("crystal_fraction", "decay_start", "ema_decay", "ema_horizon"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"training.{name} must lie in 0..1, got {getattr(self, name)}")
@@ -246,7 +249,12 @@ def _apply(raw: dict[str, Any], override: str) -> None:
     *parents, last = name.split(".")
     target = raw
     for parent in parents:
-        target = target.setdefault(parent, {})
+        if target.get(parent) is None:  # an empty section of the file
+            target[parent] = {}
+        target = target[parent]
         if not isinstance(target, dict):
             raise ValueError(f"{parent!r} in {override!r} is a value, not a section")
-    target[last] = yaml.safe_load(value)
+    try:
+        target[last] = yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise ValueError(f"the value of override {override!r} is no valid YAML") from error

@@ -13,8 +13,9 @@ def training_flops(network: nn.Module, num_atoms: int, num_systems: int) -> floa
     """Floating-point operations of one forward and backward pass.
 
     Counts 6 operations for each weight of a linear layer and each row it acts on (Kaplan et al.
-    2020, section 2.1); attention scores, norms and pair terms are left out. Self-conditioned
-    steps of the denoiser add a forward pass (2 operations a weight).
+    2020, section 2.1), 2 for a frozen one, which has no backward pass; attention scores, norms
+    and pair terms are left out. Self-conditioned steps of the denoiser add a forward pass (2
+    operations a weight).
 
     Parameters
     ----------
@@ -23,15 +24,14 @@ def training_flops(network: nn.Module, num_atoms: int, num_systems: int) -> floa
     num_atoms, num_systems : int
         Rows of layers that act on atoms, and of those that act on whole systems.
     """
-    atoms = systems = 0
+    atoms = systems = 0.0
+    extra = 2.0 * network.config.self_condition if isinstance(network, Denoiser) else 0.0
     for name, module in network.named_modules():
         if not isinstance(module, nn.Linear) or "pair" in name:
             continue
+        operations = (extra + (6.0 if module.weight.requires_grad else 2.0)) * module.weight.numel()
         if any(part in SYSTEM_LAYERS for part in name.split(".")) or name.endswith("modulation"):
-            systems += module.weight.numel()
+            systems += operations
         else:
-            atoms += module.weight.numel()
-    per_weight = 6.0
-    if isinstance(network, Denoiser):
-        per_weight += 2.0 * network.config.self_condition
-    return per_weight * (atoms * num_atoms + systems * num_systems)
+            atoms += operations
+    return atoms * num_atoms + systems * num_systems

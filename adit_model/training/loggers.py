@@ -6,6 +6,7 @@ import contextlib
 import csv
 import logging
 import os
+import pickle
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -42,8 +43,18 @@ def build_loggers(folder: Path, start: int) -> list[CSVLogger | TensorBoardLogge
 
 
 def saved_step(state: Path) -> int:
-    """Optimiser steps that a saved state has behind it."""
-    return int(torch.load(state, map_location="cpu", weights_only=True, mmap=True)["global_step"])
+    """Optimiser steps that a saved state has behind it.
+
+    Raises
+    ------
+    ValueError
+        If the file is damaged.
+    """
+    try:
+        saved = torch.load(state, map_location="cpu", weights_only=True, mmap=True)
+        return int(saved["global_step"])
+    except (RuntimeError, KeyError, TypeError, EOFError, pickle.UnpicklingError) as error:
+        raise ValueError(f"{state} is no saved state of a run: {error}") from error
 
 
 class ResumedCSVLogger(CSVLogger):

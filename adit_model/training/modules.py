@@ -54,10 +54,10 @@ class StageModule(lightning.LightningModule):
         step, data = batch
         seed = self.training_config.seed
         loss, terms = self.compute_loss(data, step_generator(seed, step, self.global_rank))
-        world = self.trainer.world_size
-        self.samples_seen += len(data) * world
+        world, size = self.trainer.world_size, self.training_config.batch_size
+        self.samples_seen += size
         started, samples, flops = self._window
-        samples += len(data) * world
+        samples += size
         flops += world * training_flops(self.network, data.num_atoms, len(data))
         self._window = (started, samples, flops)
         for name, value in {"loss": loss, **{f"train/{k}": v for k, v in terms.items()}}.items():
@@ -67,9 +67,12 @@ class StageModule(lightning.LightningModule):
             now = time.perf_counter()
             elapsed = max(now - started, 1e-9)
             self.core_seconds += elapsed * torch.get_num_threads() * world
+            means = {name: total / number for name, (total, number) in self._sums.items()}
+            self.log("loss", means.pop("loss"), sync_dist=True)
+            # Not averaged over processes: not all of them need to hold a domain.
             self.log_dict(
                 {
-                    **{name: total / number for name, (total, number) in self._sums.items()},
+                    **means,
                     "samples_per_s": samples / elapsed,
                     "model_gflops": flops / elapsed / 1e9,
                 },
@@ -145,22 +148,43 @@ class StageModule(lightning.LightningModule):
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Restore what :meth:`on_save_checkpoint` added.
+        """Restore what :meth:`on_save_checkpoint` added; learning rates follow the config.
 
         Raises
         ------
         ValueError
-            If the state is of the other stage.
+            If the state is of the other stage or of a network of other shape.
         """
         if checkpoint.get("stage", type(self).__name__) != type(self).__name__:
             raise ValueError(
                 f"the saved state is of {checkpoint['stage']}, this run is of "
                 f"{type(self).__name__}: choose another output folder"
             )
+        saved = {name: value.shape for name, value in checkpoint["average"].items()}
+        wanted = {name: value.shape for name, value in self.average.items()}
+        if saved != wanted:
+            name = min(n for n in saved | wanted if saved.get(n) != wanted.get(n))
+            raise ValueError(
+                f"the saved state does not fit this run's model: {name} has shape "
+                f"{_shape(saved.get(name))} there, {_shape(wanted.get(name))} here"
+            )
+        config = self.training_config
+        for optimizer, schedule in zip(
+            checkpoint["optimizer_states"], checkpoint["lr_schedulers"], strict=True
+        ):
+            rate = config.learning_rate * config.learning_rate_factor(schedule["last_epoch"])
+            schedule["base_lrs"] = [config.learning_rate] * len(schedule["base_lrs"])
+            for group in optimizer["param_groups"]:
+                group |= {"initial_lr": config.learning_rate, "lr": rate}
+                group["weight_decay"] = config.weight_decay
         self.average = checkpoint["average"]
         self._sums = checkpoint.get("sums", {})
         self.samples_seen = checkpoint["counters"]["samples_seen"]
         self.core_seconds = checkpoint["counters"]["core_seconds"]
+
+
+def _shape(size: torch.Size | None) -> str:
+    return "no" if size is None else str(tuple(size))
 
 
 class AutoencoderModule(StageModule):

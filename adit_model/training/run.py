@@ -139,8 +139,13 @@ def run_stage(
 
 
 def _check_run(stage: str, config: RunConfig, folder: Path, resume: bool) -> None:
-    if (folder / STATE_NAME).exists() and not resume:
+    state, weights = folder / STATE_NAME, folder / f"{stage}.safetensors"
+    if state.exists() and not resume:
         raise ValueError(f"{folder} holds a run already: resume it, or choose another output")
+    if weights.exists() and not state.exists():
+        raise ValueError(
+            f"{weights} is there, but no {STATE_NAME} to resume: choose another output"
+        )
     if stage == "denoiser" and config.autoencoder is None:
         raise ValueError("stage 2 needs denoiser.autoencoder, the checkpoint of stage 1")
     if stage == "autoencoder" and config.autoencoder is not None:
@@ -331,6 +336,8 @@ def _fit(
         )
     finally:
         saver.restore()
+    if trainer.is_global_zero and not checkpoint.is_file():  # a finished run was resumed
+        export(module)
     return TrainingResult(
         checkpoint=checkpoint,
         state=state,

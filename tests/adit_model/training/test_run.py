@@ -1,0 +1,176 @@
+"""Runs of both stages: from a config to a checkpoint, stopped and resumed."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import asdict, replace
+
+import numpy as np
+import pytest
+import torch
+
+from adit_model.model import ADiT
+from adit_model.training.callbacks import STATE_NAME
+from adit_model.training.run import dataset_statistics
+
+STAGES = ("autoencoder", "denoiser")
+AT_ONCE = "00:00"  # max_time: stop after one step
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+@pytest.mark.parametrize("stage", STAGES)
+def test_resumed_run_equals_an_uninterrupted_one(
+    stage, optimizer, run, saved, log, assert_same_state, tmp_path
+):
+    options = {"steps": 5, "optimizer": optimizer, "decay_start": 0.5, "validate_every": 2}
+    whole = run(stage, tmp_path / "whole", **options)
+    for step in range(1, 4):  # stopped after each step, also after one that validates
+        part = run(stage, tmp_path / "parts", resume=step > 1, max_time=AT_ONCE, **options)
+        assert (part.step, part.finished, part.stopped_by) == (step, False, "max_time")
+    part = run(stage, tmp_path / "parts", resume=True, **options)
+    assert (whole.finished, part.finished, part.stopped_by) == (True, True, None)
+    assert part.metrics.keys() == whole.metrics.keys()
+    assert_same_state(saved(tmp_path / "parts"), saved(tmp_path / "whole"))
+    for column in ("loss", "val/elements" if stage == "autoencoder" else "val/crystal"):
+        assert log(tmp_path / "parts", column) == log(tmp_path / "whole", column)
+    assert [row["step"] for row in log(tmp_path / "whole", "loss")] == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("stage", "number"),
+    [
+        ("autoencoder", signal.SIGTERM),
+        ("denoiser", signal.SIGUSR1),
+        ("autoencoder", signal.SIGKILL),
+    ],
+)
+def test_signal_stops_a_run_that_then_goes_on_exactly(
+    stage, number, run, write_config, saved, log, assert_same_state, tmp_path
+):
+    killed = number == signal.SIGKILL
+    options = {
+        "steps": 100_000,
+        "validate_every": 7,
+        "checkpoint_minutes": 0.01 if killed else 0.002,
+        "gradient_clip": 0.5,
+    }
+    state = tmp_path / "parts" / STATE_NAME
+    config = write_config(stage, tmp_path / "parts", **options)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "adit_model.cli", "train", stage, "--config", config, "--quiet"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        wait_until(state.exists, process)
+        time.sleep(0.3)
+        process.send_signal(number)
+        output, errors = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    done = saved(tmp_path / "parts")["global_step"]
+    if killed:
+        assert process.returncode == -signal.SIGKILL
+    else:
+        assert (process.returncode, errors) == (0, "")
+        assert f"stopped by {number.name} after {done} steps" in output
+        assert (tmp_path / "parts" / f"{stage}.safetensors").is_file()
+    options["steps"] = done + 5
+    part = run(stage, tmp_path / "parts", resume=True, **options)
+    whole = run(stage, tmp_path / "whole", **options)
+    assert part.finished
+    assert part.step == whole.step == done + 5
+    assert_same_state(saved(tmp_path / "parts"), saved(tmp_path / "whole"))
+    assert log(tmp_path / "parts", "loss") == log(tmp_path / "whole", "loss")
+
+
+def wait_until(condition, process: subprocess.Popen, seconds: float = 120) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def test_resuming_a_finished_run_changes_nothing_but_lost_weights(run, tmp_path):
+    first = run("autoencoder", tmp_path, steps=2)
+    state, weights = first.state.read_bytes(), first.checkpoint.read_bytes()
+    again = run("autoencoder", tmp_path, resume=True, steps=2)
+    assert (again.step, again.finished, again.stopped_by) == (2, True, None)
+    assert (first.state.read_bytes(), first.checkpoint.read_bytes()) == (state, weights)
+    saved = ADiT.load(first.checkpoint).state_dict()
+    first.checkpoint.unlink()
+    run("autoencoder", tmp_path, resume=True, steps=2)
+    for name, value in ADiT.load(first.checkpoint).state_dict().items():
+        torch.testing.assert_close(value, saved[name], rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_used_output_is_not_overwritten(stage, run, tmp_path):
+    first = run(stage, tmp_path, steps=1)
+    before = first.checkpoint.read_bytes(), first.state.read_bytes()
+    with pytest.raises(ValueError, match="holds a run already: resume it, or choose another"):
+        run(stage, tmp_path, steps=2)
+    assert (first.checkpoint.read_bytes(), first.state.read_bytes()) == before
+    first.state.unlink()
+    for resume in (False, True):
+        with pytest.raises(ValueError, match=f"no {STATE_NAME} to resume: choose another output"):
+            run(stage, tmp_path, resume=resume, steps=2)
+    assert first.checkpoint.read_bytes() == before[0]
+
+
+def test_the_state_of_another_run_is_refused(run, make_config, tmp_path):
+    run("autoencoder", tmp_path, steps=1)
+    (tmp_path / "autoencoder.safetensors").unlink()
+    with pytest.raises(ValueError, match="the saved state is of AutoencoderModule, this run is of"):
+        run("denoiser", tmp_path, resume=True)
+    model = make_config(tmp_path).model
+    wider = replace(model, autoencoder=replace(model.autoencoder, dim=32))
+    with pytest.raises(ValueError, match=r"does not fit .*: decoder\.\S+ has shape .*16.* there"):
+        run("autoencoder", tmp_path, resume=True, model=wider)
+    (tmp_path / STATE_NAME).write_bytes((tmp_path / STATE_NAME).read_bytes()[:1000])
+    with pytest.raises(ValueError, match=f"{STATE_NAME} is no saved state of a run"):
+        run("autoencoder", tmp_path, resume=True)
+
+
+def test_learning_rate_and_steps_of_a_resumed_run_follow_the_config(run, saved, log, tmp_path):
+    options = {"warmup_steps": 0, "decay_start": 0.5}
+    run("autoencoder", tmp_path, steps=4, max_time=AT_ONCE, **options)
+    run("autoencoder", tmp_path, True, steps=8, learning_rate=1e-4, weight_decay=0.1, **options)
+    rates = [row["lr-AdamW"] for row in log(tmp_path, "lr-AdamW")]
+    expected = [2e-3, *[1e-4] * 4, 0.75e-4, 0.5e-4, 0.25e-4]
+    np.testing.assert_allclose(rates, expected, rtol=1e-6)
+    assert saved(tmp_path)["optimizer_states"][0]["param_groups"][0]["weight_decay"] == 0.1
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_checkpoint_holds_the_average_and_tells_its_origin(
+    stage, run, saved, make_config, dataset, first_stage, tmp_path
+):
+    result = run(stage, tmp_path, steps=6, optimizer="muon")
+    model, state = ADiT.load(result.checkpoint), saved(tmp_path)
+    network = getattr(model, stage)
+    differs = False
+    for name, value in network.state_dict().items():
+        torch.testing.assert_close(value, state["average"][name], rtol=0, atol=0)
+        differs |= not torch.equal(value, state["state_dict"][f"network.{name}"])
+    assert differs
+    assert model.statistics == dataset_statistics(dataset)
+    training = model.metadata["training"]
+    assert (training["stage"], training["steps"], training["samples"]) == (stage, 6, 36)
+    assert training["data"]["crystals"] + training["data"]["molecules"] == len(dataset)
+    assert training["run"]["training"] == asdict(make_config(tmp_path).training) | {
+        "steps": 6,
+        "optimizer": "muon",
+    }
+    if stage == "denoiser":
+        start = ADiT.load(first_stage)
+        assert model.metadata["stage_1"]["hash"] == start.checkpoint_hash
+        for name, value in model.autoencoder.state_dict().items():
+            torch.testing.assert_close(value, start.autoencoder.state_dict()[name])
+        assert len(model.sample(2, seed=0, num_steps=2, progress=False)) == 2
