@@ -205,6 +205,8 @@ class ModelConfig:
         for name, values in data.items():
             if name not in parts:
                 raise ValueError(f"unknown model section {name!r}, known: {', '.join(parts)}")
+            if not isinstance(values, dict):
+                raise ValueError(f"model section {name!r} must hold options, got {values!r}")
             parts[name] = from_mapping(type(parts[name]), {**asdict(parts[name]), **values}, name)
         return cls(**parts)
 

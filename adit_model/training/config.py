@@ -86,10 +86,10 @@ class TrainingConfig:
     def __post_init__(self) -> None:
         positive = ("steps", "batch_size", "learning_rate", "validate_every", "log_every")
         for name in (*positive, "validation_size", "checkpoint_minutes", "devices", "num_nodes"):
-            if getattr(self, name) <= 0:
+            if not getattr(self, name) > 0:
                 raise ValueError(f"training.{name} must be positive, got {getattr(self, name)}")
         for name in ("weight_decay", "warmup_steps", "gradient_clip"):
-            if getattr(self, name) < 0:
+            if not getattr(self, name) >= 0:
                 raise ValueError(f"training.{name} must not be negative, got {getattr(self, name)}")
         for name in ("crystal_fraction", "decay_start", "ema_decay", "ema_horizon"):
             if not 0 <= getattr(self, name) <= 1:
@@ -98,6 +98,10 @@ class TrainingConfig:
             raise ValueError(f"training.optimizer must be adamw or muon, got {self.optimizer!r}")
         if self.precision not in ("32", "bf16"):
             raise ValueError(f"training.precision must be '32' or 'bf16', got {self.precision!r}")
+        if self.accelerator not in ("auto", "cpu", "gpu"):
+            raise ValueError(
+                f"training.accelerator must be auto, cpu or gpu, got {self.accelerator!r}"
+            )
         if self.max_time is not None:
             parse_time(self.max_time)
 

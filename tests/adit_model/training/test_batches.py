@@ -1,0 +1,153 @@
+"""Which systems a step sees."""
+
+from __future__ import annotations
+
+from itertools import islice
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from adit_model.batch import AtomicBatch
+from adit_model.training.batches import (
+    FixedBatches,
+    LatentSource,
+    StepBatches,
+    StepSampler,
+    SystemSource,
+    step_generator,
+)
+
+
+@st.composite
+def samplers(draw):
+    """Arguments of a sampler of joint data, with room for both domains."""
+    periodic = np.array(draw(st.permutations([True, False, *draw(st.lists(st.booleans()))])))
+    size = draw(st.integers(2, 12))
+    crystals = draw(st.integers(1, size - 1))
+    return periodic, size, crystals / size, draw(st.integers(0, 1000))
+
+
+@given(samplers(), st.integers(1, 12), st.integers(0, 100))
+@settings(deadline=None)
+def test_all_ranks_together_see_what_one_process_sees(arguments, world, step):
+    world = min(world, arguments[1])
+    whole = StepSampler(*arguments).indices(step)
+    parts = [StepSampler(*arguments, rank, world).indices(step) for rank in range(world)]
+    assert max(map(len, parts)) - min(map(len, parts)) <= 1
+    assert sorted(np.concatenate(parts)) == sorted(whole)
+
+
+@given(samplers(), st.integers(0, 100))
+@settings(deadline=None)
+def test_each_step_holds_the_share_of_crystals(arguments, step):
+    periodic, size, fraction, _ = arguments
+    chosen = StepSampler(*arguments).indices(step)
+    assert len(chosen) == size
+    assert periodic[chosen].sum() == round(size * fraction)
+
+
+@given(samplers(), st.integers(0, 3))
+@settings(deadline=None)
+def test_each_epoch_sees_each_system_once(arguments, epoch):
+    periodic = arguments[0]
+    sampler = StepSampler(*arguments)
+    steps = (epoch + 1) * len(periodic) + 1
+    seen = np.concatenate([sampler.indices(step) for step in range(steps)])
+    for kind in (True, False):
+        pool = np.flatnonzero(periodic == kind)
+        stream = seen[periodic[seen] == kind]
+        part = stream[epoch * len(pool) : (epoch + 1) * len(pool)]
+        assert sorted(part) == pool.tolist()
+
+
+def test_order_changes_with_the_epoch_and_the_seed():
+    periodic = np.zeros(50, bool)
+    epochs = [
+        tuple(StepSampler(periodic, 50, 0.5, seed).indices(i)) for seed in (0, 1) for i in (0, 1)
+    ]
+    assert len(set(epochs)) == 4
+
+
+def test_batches_depend_on_the_step_alone():
+    periodic = np.arange(23) % 3 == 0
+    forwards = [StepSampler(periodic, 5, 0.4, 7).indices(step) for step in range(40)]
+    sampler = StepSampler(periodic, 5, 0.4, 7)
+    for step in np.random.default_rng(0).permutation(40):
+        np.testing.assert_array_equal(sampler.indices(int(step)), forwards[step])
+
+
+@pytest.mark.parametrize("kind", [True, False])
+def test_data_of_one_domain_fill_the_batch(kind):
+    sampler = StepSampler(np.full(5, kind), 4, 0.25, 0)
+    assert len(sampler.indices(3)) == 4
+    assert not sampler.mixed
+
+
+def test_mixed_means_that_every_process_has_both_domains():
+    periodic = np.arange(20) < 10
+    for size, fraction, world in ((8, 0.5, 4), (8, 0.25, 2), (8, 0.25, 3), (7, 0.5, 3), (6, 0, 2)):
+        parts = [StepSampler(periodic, size, fraction, 0, rank, world) for rank in range(world)]
+        both = all(len(set(periodic[p.indices(s)])) == 2 for p in parts for s in range(5))
+        assert parts[0].mixed == both, (size, fraction, world)
+
+
+def test_batches_too_small_are_refused():
+    periodic = np.array([True, False])
+    with pytest.raises(ValueError, match=r"batch_size 2 has no place for both .* 0\.1"):
+        StepSampler(periodic, 2, 0.1, 0)
+    with pytest.raises(ValueError, match="batch_size 2 is less than 3 processes"):
+        StepSampler(periodic, 2, 0.5, 0, 0, 3)
+
+
+def test_packed_systems_are_those_of_the_data(dataset):
+    indices = np.array([4, 12, 0, 14, 4])
+    batch = SystemSource(dataset).batch(indices)
+    expected = AtomicBatch.collate([dataset[int(i)] for i in indices])
+    for name in ("numbers", "positions", "cells", "periodic", "sizes"):
+        torch.testing.assert_close(getattr(batch, name), getattr(expected, name), rtol=0, atol=0)
+
+
+def test_packed_latents_are_those_of_the_systems():
+    sizes = np.array([2, 1, 3])
+    latents = np.arange(12, dtype=np.float32).reshape(6, 2)
+    source = LatentSource(latents, sizes, np.array([True, False, True]))
+    batch = source.batch(np.array([2, 0]))
+    assert batch.latents[:, 0].tolist() == [6, 8, 10, 0, 2]
+    assert (batch.sizes.tolist(), batch.periodic.tolist()) == ([3, 2], [True, True])
+    assert (len(batch), batch.num_atoms) == (2, 5)
+    assert batch.packing.index.tolist() == [0, 0, 0, 1, 1]
+
+
+def test_batches_from_a_later_step_are_the_tail(dataset):
+    source = SystemSource(dataset)
+    sampler = StepSampler(dataset.periodic, 4, 0.5, 0)
+    whole = list(islice(StepBatches(source, sampler), 6))
+    tail = list(islice(StepBatches(source, sampler, 4), 2))
+    assert [step for step, _ in whole] == [0, 1, 2, 3, 4, 5]
+    for (step, batch), (other, same) in zip(whole[4:], tail, strict=True):
+        assert step == other
+        torch.testing.assert_close(batch.positions, same.positions, rtol=0, atol=0)
+
+
+def test_validation_batches_stay_the_same_and_hold_nothing_twice(dataset):
+    source = SystemSource(dataset)
+    for size in (7, 100):
+        batches = FixedBatches(source, size, 3)
+        numbers, parts = zip(*(batches[i] for i in range(len(batches))), strict=True)
+        assert list(numbers) == [-1 - i for i in range(len(batches))]
+        assert sum(map(len, parts)) == min(size, len(dataset))
+        assert len(np.unique(np.concatenate(batches.chunks))) == min(size, len(dataset))
+        for chunk, again in zip(batches.chunks, FixedBatches(source, size, 3).chunks, strict=True):
+            np.testing.assert_array_equal(chunk, again)
+
+
+def test_noise_is_a_function_of_seed_step_and_rank():
+    def draw(*key):
+        return tuple(torch.rand(2, generator=step_generator(*key)).tolist())
+
+    keys = [(s, t, r) for s in range(3) for t in (-2, -1, *range(40)) for r in range(3)]
+    assert len({draw(*key) for key in keys}) == len(keys)
+    assert draw(1, 5, 2) == draw(1, 5, 2)
