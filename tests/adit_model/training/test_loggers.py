@@ -1,0 +1,81 @@
+"""Logs that go on where a run was stopped."""
+
+from __future__ import annotations
+
+import csv
+import logging
+import warnings
+
+import pytest
+import torch
+
+from adit_model.training.loggers import build_loggers, quiet_lightning, saved_step
+
+
+def read(folder):
+    with open(folder / "logs" / "csv" / "metrics.csv", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def write(folder, start, steps, name="loss"):
+    logger, tensorboard = build_loggers(folder, start)
+    for step in steps:
+        logger.log_metrics({name: step / 2}, step=step)
+    logger.save()
+    tensorboard.finalize("success")
+
+
+def test_lines_before_the_resumed_step_stay(tmp_path):
+    write(tmp_path, 0, range(6))
+    write(tmp_path, 4, range(4, 8))
+    assert [(int(r["step"]), float(r["loss"])) for r in read(tmp_path)] == [
+        (step, step / 2) for step in range(8)
+    ]
+
+
+def test_a_new_run_starts_a_new_log(tmp_path):
+    write(tmp_path, 0, range(6))
+    write(tmp_path, 0, range(2))
+    assert [int(r["step"]) for r in read(tmp_path)] == [0, 1]
+
+
+def test_new_columns_join_old_ones(tmp_path):
+    write(tmp_path, 0, [0])
+    write(tmp_path, 1, [1], name="val/loss")
+    rows = read(tmp_path)
+    assert [(r["loss"], r["val/loss"]) for r in rows] == [("0.0", ""), ("", "0.5")]
+
+
+def test_a_line_cut_off_by_a_kill_is_dropped(tmp_path):
+    write(tmp_path, 0, range(3))
+    path = tmp_path / "logs" / "csv" / "metrics.csv"
+    path.write_text(path.read_text().rstrip() + "\n1.5")
+    write(tmp_path, 5, [5])
+    assert [int(r["step"]) for r in read(tmp_path)] == [0, 1, 2, 5]
+
+
+def test_step_of_a_saved_state(tmp_path):
+    torch.save({"global_step": 17}, tmp_path / "good")
+    assert saved_step(tmp_path / "good") == 17
+    torch.save({"weights": 1}, tmp_path / "other")
+    (tmp_path / "text").write_text("not a state")
+    (tmp_path / "empty").write_bytes(b"")
+    for name in ("other", "text", "empty"):
+        with pytest.raises(ValueError, match=f"{name} is no saved state of a run"):
+            saved_step(tmp_path / name)
+
+
+def test_lightning_is_quiet_only_meanwhile():
+    logger = logging.getLogger("lightning.pytorch")
+    before = logger.level, len(warnings.filters)
+    with pytest.raises(RuntimeError), quiet_lightning():
+        assert not logger.isEnabledFor(logging.INFO)
+        assert logger.isEnabledFor(logging.WARNING)
+        raise RuntimeError
+    assert (logger.level, len(warnings.filters)) == before
+
+
+def test_only_known_warnings_are_hidden():
+    with pytest.warns(UserWarning, match="something else"), quiet_lightning():
+        warnings.warn("The 'train_dataloader' does not have many workers, or so", stacklevel=1)
+        warnings.warn("something else", stacklevel=1)
