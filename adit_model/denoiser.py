@@ -144,7 +144,10 @@ class Denoiser(nn.Module):
                 encoder = self.pair_encoders[i // config.geometry_every]
                 pairs = encoder(self._real_coordinates(coordinates, groups), groups)
             h = block(h, condition, groups, pairs)
-        shift, gain = self.final_modulation(condition)[index].chunk(2, dim=-1)
+        shift, gain = (
+            part.index_select(0, index)
+            for part in self.final_modulation(condition).chunk(2, dim=-1)
+        )
         out = self.output(torch.addcmul(shift, self.final_norm(h), 1 + gain))  # (A, L)
         if config.geometry:
             base = torch.cat([coordinates, base[:, 3:]], dim=-1)
