@@ -33,7 +33,7 @@ from adit_model.training.batches import (
     SystemSource,
 )
 from adit_model.training.callbacks import STATE_NAME, StateSaver, WeightAverager
-from adit_model.training.config import RunConfig, load_run_config, parse_time
+from adit_model.training.config import RunConfig, TrainingConfig, load_run_config, parse_time
 from adit_model.training.latents import cached_latents, latent_statistics, random_pose_latents
 from adit_model.training.loggers import (
     StepProgressBar,
@@ -122,6 +122,8 @@ def run_stage(
     knows = (config.model if first_stage is None else first_stage.config).autoencoder
     training_data = _load(config.train, knows, progress)
     validation_data = [_load((spec,), knows, progress) for spec in config.validation]
+    world = config.training.devices * config.training.num_nodes
+    step_sampler(config.training, training_data.periodic, 0, world)  # says what does not fit
     if first_stage is None:
         model, module = _first_stage(config, start)
         train_source: SystemSource | LatentSource = SystemSource(training_data)
@@ -157,6 +159,14 @@ def _check_run(stage: str, config: RunConfig, folder: Path, resume: bool) -> Non
     for name in (config.autoencoder, config.init_from):
         if name is not None:
             resolve_checkpoint(name)
+
+
+def step_sampler(
+    settings: TrainingConfig, periodic: np.ndarray, rank: int, world: int
+) -> StepSampler:
+    """Which systems a process sees."""
+    share = settings.crystal_fraction
+    return StepSampler(periodic, settings.batch_size, share, settings.seed, rank, world)
 
 
 def dataset_statistics(dataset: AtomicDataset) -> dict[str, Any]:
@@ -224,25 +234,26 @@ def _second_stage(
     }
     assert model.denoiser is not None
 
+    if start is not None:
+        _load_weights(model.denoiser, start.denoiser, config.init_from)
+
     def encode(data: AtomicDataset) -> LatentSource:
         return cached_latents(autoencoder, first_stage.checkpoint_hash, data, folder, progress)
 
     train_source: SystemSource | LatentSource
     if stage_1.canonical:
         train_source = sample_of_latents = encode(training_data)
-        module = DenoiserModule(model.denoiser, config.training)
         validation_sources: list[Any] = [encode(data) for data in validation_data]
     else:  # each step draws new poses and encodes them
         train_source = SystemSource(training_data)
-        module = DenoiserModule(model.denoiser, config.training, autoencoder)
         validation_sources = [SystemSource(data) for data in validation_data]
         sample_of_latents = random_pose_latents(autoencoder, training_data, progress)
-    if start is not None:
-        _load_weights(model.denoiser, start.denoiser, config.init_from)
-    else:
+    if start is None:
         mean, std = latent_statistics(sample_of_latents, stage_1.identity_start)
         model.denoiser.latent_mean.copy_(torch.from_numpy(mean))
         model.denoiser.latent_std.copy_(torch.from_numpy(std))
+    encoder = None if stage_1.canonical else autoencoder
+    module = DenoiserModule(model.denoiser, config.training, encoder)  # its average starts here
     return model, module, train_source, validation_sources
 
 
@@ -374,15 +385,7 @@ class StageData(lightning.LightningDataModule):
 
     def sampler(self, rank: int, world: int) -> StepSampler:
         """Which systems a process sees."""
-        settings = self.config.training
-        return StepSampler(
-            self.source.periodic,
-            settings.batch_size,
-            settings.crystal_fraction,
-            settings.seed,
-            rank,
-            world,
-        )
+        return step_sampler(self.config.training, self.source.periodic, rank, world)
 
     def train_dataloader(self) -> Any:
         """Endless batches of this process."""

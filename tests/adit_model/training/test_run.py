@@ -11,10 +11,15 @@ from dataclasses import asdict, replace
 import numpy as np
 import pytest
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from adit_model.data.dataset import AtomicDataset
 from adit_model.model import ADiT
+from adit_model.systems import AtomicSystem
+from adit_model.training.batches import StepSampler
 from adit_model.training.callbacks import STATE_NAME
-from adit_model.training.run import dataset_statistics
+from adit_model.training.flops import training_flops
+from adit_model.training.run import dataset_statistics, run_stage, train
 
 STAGES = ("autoencoder", "denoiser")
 AT_ONCE = "00:00"  # max_time: stop after one step
@@ -174,3 +179,124 @@ def test_checkpoint_holds_the_average_and_tells_its_origin(
         for name, value in model.autoencoder.state_dict().items():
             torch.testing.assert_close(value, start.autoencoder.state_dict()[name])
         assert len(model.sample(2, seed=0, num_steps=2, progress=False)) == 2
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_logs_tell_losses_and_speed(stage, run, log, dataset, tmp_path):
+    run(stage, tmp_path, steps=8, log_every=2)
+    rows = log(tmp_path, "samples_per_s", speed=True)
+    assert [row["step"] for row in rows] == [1, 3, 5, 7]
+    terms = {
+        "autoencoder": {"elements", "fractional", "cartesian", "lengths", "angles", "kl"},
+        "denoiser": {"crystal", "molecule", "crystal_coordinates", "molecule_coordinates"},
+    }[stage]
+    for row in rows:
+        assert {f"train/{term}" for term in terms} | {"loss"} <= set(row)
+        assert row["samples_per_s"] > 0
+        assert row["model_gflops"] > 0
+    events = EventAccumulator(str(tmp_path / "logs" / "tensorboard")).Reload()
+    tags = set(events.Tags()["scalars"])
+    assert {f"val/{term}" for term in terms} <= tags
+    for name in ("loss", "samples_per_s", "model_gflops"):
+        scalars = events.Scalars(name)
+        assert [event.step for event in scalars] == [1, 3, 5, 7]
+        np.testing.assert_allclose([e.value for e in scalars], [r[name] for r in rows], rtol=1e-6)
+
+
+def test_model_flops_are_those_of_the_batches(run, log, tmp_path, make_config, dataset):
+    """FLOP rate over sample rate is the mean cost of a sample."""
+    run("autoencoder", tmp_path, steps=4, log_every=4)
+    (row,) = log(tmp_path, "samples_per_s", speed=True)
+    settings = make_config(tmp_path).training
+    sampler = StepSampler(dataset.periodic, settings.batch_size, settings.crystal_fraction, 0)
+    atoms = sum(int(dataset.sizes[sampler.indices(step)].sum()) for step in range(4))
+    network = ADiT(make_config(tmp_path).model, with_denoiser=False).autoencoder
+    expected = training_flops(network, atoms, 4 * settings.batch_size) / 1e9
+    measured = row["model_gflops"] / row["samples_per_s"] * 4 * settings.batch_size
+    assert measured == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_init_from_starts_from_given_weights(stage, run, saved, tmp_path):
+    trained = run(stage, tmp_path / "first", steps=5)
+    options = {"init_from": str(trained.checkpoint), "steps": 1, "learning_rate": 1e-30}
+    result = run(stage, tmp_path / "second", **options)
+    start, end = ADiT.load(trained.checkpoint), ADiT.load(result.checkpoint)
+    for name, value in getattr(end, stage).state_dict().items():
+        torch.testing.assert_close(value, getattr(start, stage).state_dict()[name])
+    training = end.metadata["training"]
+    assert training["init_from_hash"] == start.checkpoint_hash
+    assert training["init_from"]["steps"] == 5
+
+
+def test_bfloat16_trains(run, log, tmp_path):
+    exact = run("denoiser", tmp_path / "32", steps=3)
+    rough = run("denoiser", tmp_path / "bf16", steps=3, precision="bf16")
+    one, other = (log(folder, "loss") for folder in (tmp_path / "32", tmp_path / "bf16"))
+    assert [r["loss"] for r in other] == pytest.approx([r["loss"] for r in one], rel=0.05)
+    assert one != other
+    weights = ADiT.load(rough.checkpoint).denoiser.state_dict()
+    assert all(w.dtype == torch.float32 for w in weights.values())
+    assert exact.finished
+    assert rough.finished
+
+
+def test_second_stage_reads_its_latents_again(run, saved, tmp_path):
+    run("denoiser", tmp_path, steps=2)
+    (file,) = tmp_path.glob("latents-*.npy")
+    before = file.stat().st_mtime_ns
+    mean = saved(tmp_path)["average"]["latent_mean"]
+    assert mean.abs().max() > 0
+    run("denoiser", tmp_path, resume=True, steps=4)
+    assert file.stat().st_mtime_ns == before
+    assert list(tmp_path.glob("latents-*.npy")) == [file]
+    torch.testing.assert_close(saved(tmp_path)["average"]["latent_mean"], mean)
+
+
+def test_mistakes_are_found_before_any_work(
+    run, make_config, dataset, first_stage, paper_first_stage, tmp_path
+):
+    folder = tmp_path / "out"
+    gold = AtomicSystem(np.array([118]), np.zeros((1, 3)), None, {"id": "heavy"})
+    AtomicDataset.from_systems([dataset[0], gold, dataset[1]], "odd").save(tmp_path / "odd.npz")
+    (tmp_path / "empty.csv").write_text("material_id,cif\n")
+    (tmp_path / "none").mkdir()
+    model = make_config(folder).model
+    wider = replace(model, autoencoder=replace(model.autoencoder, dim=32))
+    cases = [
+        ("denoiser", {"autoencoder": None}, "stage 2 needs denoiser.autoencoder"),
+        ("denoiser", {"autoencoder": "absent.safetensors"}, "no checkpoint 'absent.safetensors'"),
+        ("autoencoder", {"autoencoder": str(first_stage)}, "stage 1 starts from other weights by"),
+        ("autoencoder", {"init_from": "nothing"}, "no checkpoint 'nothing'"),
+        ("autoencoder", {"freeze_encoder": True}, "freeze_encoder is for stage 1 with init_from"),
+        ("denoiser", {"freeze_encoder": True}, "freeze_encoder is for stage 1 with init_from"),
+        ("autoencoder", {"train": (str(tmp_path / "absent.npz"),)}, "no data file .*absent.npz"),
+        ("autoencoder", {"train": (str(tmp_path / "empty.csv"),)}, "empty"),
+        ("autoencoder", {"train": (str(tmp_path / "none"),)}, "none"),
+        ("autoencoder", {"train": ("nonsense",)}, "unknown data source 'nonsense'"),
+        ("autoencoder", {"train": (str(tmp_path / "odd.npz"),)}, "system heavy of odd .* 118"),
+        ("denoiser", {"validation": (str(tmp_path / "odd.npz"),)}, "system heavy of odd .* 118"),
+        ("autoencoder", {"batch_size": 2, "crystal_fraction": 0.1}, "no place for both domains"),
+        ("autoencoder", {"batch_size": 2, "devices": 3}, "batch_size 2 is less than 3 processes"),
+        ("autoencoder", {"init_from": str(first_stage), "model": wider}, "do not fit this run"),
+        ("denoiser", {"init_from": str(first_stage)}, "has no denoiser to start from"),
+        ("denoiser", {"autoencoder": str(paper_first_stage)}, "geometry needs .*identity_start"),
+    ]
+    for stage, options, message in cases:
+        with pytest.raises((ValueError, FileNotFoundError), match=message):
+            run(stage, folder, **options)
+        assert not folder.exists() or not list(folder.iterdir()), message
+
+
+def test_progress_bar_shows_the_loss(make_config, capfd, tmp_path):
+    run_stage("autoencoder", make_config(tmp_path, steps=10), progress=True)
+    shown = capfd.readouterr()
+    assert "train_loss=" in shown.out + shown.err
+    assert "sps=" in shown.out + shown.err
+    assert "v_num" not in shown.out + shown.err
+
+
+def test_config_file_is_trained(write_config, first_stage, tmp_path):
+    path = write_config("denoiser", tmp_path / "run", steps=50)
+    result = train("denoiser", path, ["denoiser.steps=3"], progress=False)
+    assert (result.step, result.finished) == (3, True)
