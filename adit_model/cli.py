@@ -104,6 +104,8 @@ def _add_train_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _train_command(args: argparse.Namespace) -> int:
     try:
+        from lightning.pytorch.utilities.rank_zero import rank_zero_only
+
         from adit_model.training.config import load_run_config
         from adit_model.training.run import run_stage
     except ModuleNotFoundError as error:
@@ -115,6 +117,8 @@ def _train_command(args: argparse.Namespace) -> int:
     config = load_run_config(args.stage, args.config, args.overrides)
     with output_folder(Path(config.output)):
         result = run_stage(args.stage, config, args.resume, not args.quiet)
+    if getattr(rank_zero_only, "rank", 0):
+        return 0  # one process of many reports
     state = "finished" if result.finished else f"stopped by {result.stopped_by}"
     print(f"{state} after {result.step} steps")
     print(f"weights: {result.checkpoint}")
@@ -126,7 +130,8 @@ def _train_command(args: argparse.Namespace) -> int:
 def _of_the_user(error: Exception) -> bool:
     from adit_model.data.http import DownloadError
 
-    return isinstance(error, ValueError | OSError | ImportError | DownloadError)
+    kinds = ValueError | OSError | ImportError | FloatingPointError | DownloadError
+    return isinstance(error, kinds)
 
 
 def _text(error: Exception) -> str:
