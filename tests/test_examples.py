@@ -1,0 +1,79 @@
+"""The examples run as a user runs them, with a small checkpoint."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import ase.io
+import pytest
+
+from adit_model import ADiT, AtomicDataset
+
+EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
+
+
+def run(name: str, folder: Path, checkpoint: Path, *arguments: str) -> str:
+    environment = {**os.environ, "ADIT_CHECKPOINT": str(checkpoint), "OMP_NUM_THREADS": "1"}
+    result = subprocess.run(
+        [sys.executable, str(EXAMPLES / name), *arguments],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+def test_every_example_is_tested():
+    tested = set(re.findall(r'run\(\s*"(\w+\.py)"', Path(__file__).read_text()))
+    assert {path.name for path in EXAMPLES.glob("*.py")} == tested
+
+
+@pytest.mark.slow
+def test_generate(tiny_checkpoint, tmp_path):
+    run("01_generate.py", tmp_path, tiny_checkpoint)
+    samples = ADiT.load(tiny_checkpoint).sample(8, seed=1, progress=False)
+    expected = [s.system for s in samples if s.system is not None]
+    found = ase.io.read(tmp_path / "samples.extxyz", index=":")
+    assert [list(a.numbers) for a in found] == [list(s.numbers) for s in expected]
+    assert list(tmp_path.glob("*.cif"))
+    assert (tmp_path / "last.png").stat().st_size > 1000
+
+
+@pytest.mark.slow
+@pytest.mark.integration
+def test_jobflow(tiny_checkpoint, tmp_path):
+    out = run("02_jobflow.py", tmp_path, tiny_checkpoint, str(tmp_path / "store"))
+    samples = ADiT.load(tiny_checkpoint).sample(8, seed=1, progress=False)
+    assert f"{sum(s.system is not None for s in samples)} structures" in out.splitlines()
+    assert "'seed': 1" in out
+    assert list((tmp_path / "store").iterdir())  # the SQLite files stay
+
+
+@pytest.mark.slow
+@pytest.mark.integration
+def test_relax(tiny_checkpoint, tmp_path):
+    out = run("03_relax.py", tmp_path, tiny_checkpoint)
+    samples = ADiT.load(tiny_checkpoint).sample(4, domain="crystal", seed=1, progress=False)
+    lines = [line for line in out.splitlines() if " eV/atom after " in line]
+    formulas = [line.partition(":")[0] for line in lines]
+    structures = [s.system.to_structure() for s in samples if s.system is not None]
+    assert formulas == [s.composition.reduced_formula for s in structures]
+    assert formulas
+
+
+@pytest.mark.slow
+def test_train(tiny_checkpoint, tmp_path):
+    out = run("04_train.py", tmp_path, tiny_checkpoint, "model")
+    assert "trained 30 + 30 steps" in out
+    dataset = AtomicDataset.load(tmp_path / "model" / "mine.npz")
+    assert (len(dataset), int(dataset.periodic.sum())) == (9, 3)
+    model = ADiT.load(tmp_path / "model" / "denoiser" / "denoiser.safetensors")
+    assert model.domains == ("crystal", "molecule")
+    assert model.metadata["training"]["data"]["crystals"] == 3
