@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -28,6 +29,35 @@ def run(name: str, folder: Path, checkpoint: Path, *arguments: str) -> str:
     )
     assert result.returncode == 0, result.stderr
     return result.stdout
+
+
+def readme_blocks(language: str) -> list[str]:
+    text = (EXAMPLES.parent / "README.md").read_text()
+    return re.findall(rf"```{language}\n(.*?)```", text, re.S)
+
+
+def test_commands_of_the_readme_are_understood():
+    from adit_model.cli import _parse
+
+    lines = "\n".join(readme_blocks("bash")).replace("&&", "\n").splitlines()
+    commands = [shlex.split(line)[1:] for line in lines if line.strip().startswith("adit ")]
+    assert {command[0] for command in commands} == {"generate", "info", "data", "train"}
+    for command in commands:
+        assert _parse(command).command == command[0]
+
+
+def test_training_file_of_the_readme(tmp_path):
+    from adit_model.training.config import load_run_config
+
+    (text,) = readme_blocks("yaml")
+    (tmp_path / "mine.yaml").write_text(text)
+    first, second = (
+        load_run_config(stage, tmp_path / "mine.yaml") for stage in ("autoencoder", "denoiser")
+    )
+    assert second.autoencoder == f"{first.output}/autoencoder.safetensors"
+    commands = "\n".join(readme_blocks("bash"))
+    assert f"--checkpoint {second.output}/denoiser.safetensors" in commands
+    assert f"--out {first.train[0]}" in commands
 
 
 def test_every_example_is_tested():
