@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -63,6 +64,14 @@ def test_signal_stops_a_run_that_then_goes_on_exactly(
         "checkpoint_minutes": 0.01 if killed else 0.002,
         "gradient_clip": 0.5,
     }
+    # Under SLURM Lightning would requeue the job on SIGUSR1 by itself.
+    job = dict.fromkeys(("PROCID", "LOCALID", "NODEID"), "0") | {
+        "NTASKS": "1",
+        "JOB_ID": "7",
+        "JOB_NAME": "train",
+        "NODELIST": "localhost",
+    }
+    slurm = {f"SLURM_{name}": value for name, value in job.items()}
     state = tmp_path / "parts" / STATE_NAME
     config = write_config(stage, tmp_path / "parts", **options)
     process = subprocess.Popen(
@@ -70,6 +79,7 @@ def test_signal_stops_a_run_that_then_goes_on_exactly(
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        env=os.environ | (slurm if number == signal.SIGUSR1 else {}),
     )
     try:
         wait_until(state.exists, process)
