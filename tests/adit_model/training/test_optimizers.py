@@ -14,6 +14,7 @@ from adit_model.config import AutoencoderConfig, DenoiserConfig
 from adit_model.denoiser import Denoiser
 from adit_model.training.optimizers import (
     MuonAdamW,
+    _fast_dtype,
     build_optimizer,
     is_block_matrix,
     orthogonalise,
@@ -62,7 +63,8 @@ def test_singular_values_come_near_one_and_vectors_stay(shape, scale):
     assert large.float().mean() > 0.9
     assert ((spectrum > 0.65) & (spectrum < 1.25))[large].all()
     rest = found - torch.diag_embed(spectrum)
-    assert rest.abs().max() < 1e-4
+    exact = _fast_dtype(matrices.device) == torch.float32
+    assert rest.abs().max() < (1e-4 if exact else 4 * torch.finfo(torch.bfloat16).eps)
 
 
 def test_muon_step_is_momentum_orthogonalised_and_scaled(network):
