@@ -145,8 +145,15 @@ def structural_fault(system: AtomicSystem) -> str | None:
     return None
 
 
-def min_distance(system: AtomicSystem) -> float:
+def min_distance(system: AtomicSystem, radii: np.ndarray | None = None) -> float:
     """Shortest distance in a crystal between atoms, or an atom and its own image, in angstrom.
+
+    Parameters
+    ----------
+    system : AtomicSystem
+        A crystal.
+    radii : numpy.ndarray, optional
+        Radius of each atom, shape (N,); distances are then taken in units of the two radii's sum.
 
     Raises
     ------
@@ -159,12 +166,13 @@ def min_distance(system: AtomicSystem) -> float:
 
     if system.cell is None:
         raise ValueError(f"{system.formula} is a molecule, not a crystal")
+    halves = np.full(len(system), 0.5) if radii is None else radii
     cell = minkowski_reduce(system.cell)[0]
-    shortest = np.linalg.norm(cell, axis=1).min()  # to its own image
+    shortest = np.linalg.norm(cell, axis=1).min() / (2 * halves.max())  # to its own image
     first, second = np.triu_indices(len(system), k=1)
     if len(first):
         distances = find_mic(system.positions[first] - system.positions[second], cell)[1]
-        shortest = min(shortest, distances.min())
+        shortest = min(shortest, (distances / (halves[first] + halves[second])).min())
     return float(shortest)
 
 
@@ -180,7 +188,9 @@ def _reduced(numbers: np.ndarray) -> tuple[tuple[int, int], ...]:
 
 
 @functools.lru_cache(maxsize=65_536)
-def composition_fault(composition: tuple[tuple[int, int], ...]) -> str | None:
+def composition_fault(
+    composition: tuple[tuple[int, int], ...], oxidation_states: str = OXIDATION_STATES
+) -> str | None:
     """Say why SMACT refuses a composition, None if it does not.
 
     Valid are elements, alloys (only metals), and compositions that some oxidation states make
@@ -193,6 +203,8 @@ def composition_fault(composition: tuple[tuple[int, int], ...]) -> str | None:
     ----------
     composition : tuple
         Atomic numbers with counts, from :func:`reduced_composition`.
+    oxidation_states : str
+        SMACT's name of the list of oxidation states.
     """
     from ase.data import chemical_symbols
     from pymatgen.core import Composition
@@ -209,7 +221,7 @@ def composition_fault(composition: tuple[tuple[int, int], ...]) -> str | None:
                 Composition(counts),
                 use_pauling_test=True,
                 include_alloys=True,
-                oxidation_states_set=OXIDATION_STATES,
+                oxidation_states_set=oxidation_states,
             )
     except KeyError as error:  # elements beyond lawrencium
         return f"SMACT has no data for {formula}: {error}"
@@ -260,10 +272,28 @@ def unique_crystals(
     numpy.ndarray
         Shape (N,), bool.
     """
+    verdicts = judge_unique(structures, workers=workers, time_limit=time_limit, progress=progress)
+    return np.array([verdict is True for verdict in verdicts], dtype=bool)
+
+
+def judge_unique(
+    structures: Sequence[AtomicSystem],
+    *,
+    workers: int = 1,
+    time_limit: float = 2.0,
+    progress: bool = False,
+) -> list[bool | str]:
+    """Tell as :func:`unique_crystals` which crystals are unique, or why that is not known.
+
+    Returns
+    -------
+    list of bool or str
+        A text says why a crystal could not be compared.
+    """
     groups: dict[Hashable, list[int]] = defaultdict(list)
     for i, system in enumerate(structures):
         groups[reduced_composition(system)].append(i)
-    unique = np.zeros(len(structures), dtype=bool)
+    unique: list[bool | str] = [False] * len(structures)
     shared = []
     for members in groups.values():
         unique[members[0]] = True
@@ -280,6 +310,9 @@ def unique_crystals(
         progress="uniqueness" if progress else None,
     )
     for members, outcome in zip(shared, outcomes, strict=True):
+        if outcome.reason is not None:
+            for i in members[1:]:
+                unique[i] = outcome.reason
         for k in outcome.value or []:
             unique[members[k]] = True
     return unique
@@ -331,10 +364,31 @@ def novel_crystals(
     numpy.ndarray
         Shape (N,), bool.
     """
+    verdicts = judge_novel(
+        structures, reference, workers=workers, time_limit=time_limit, progress=progress
+    )
+    return np.array([verdict is True for verdict in verdicts], dtype=bool)
+
+
+def judge_novel(
+    structures: Sequence[AtomicSystem],
+    reference: AtomicDataset | Iterable[AtomicSystem],
+    *,
+    workers: int = 1,
+    time_limit: float = 2.0,
+    progress: bool = False,
+) -> list[bool | str]:
+    """Tell as :func:`novel_crystals` which crystals are novel, or why that is not known.
+
+    Returns
+    -------
+    list of bool or str
+        A text says why a crystal could not be compared.
+    """
     keys = [reduced_composition(system) for system in structures]
     known = _references(reference, set(keys))
-    novel = np.array([key not in known for key in keys], dtype=bool)
-    suspects = np.flatnonzero(~novel).tolist()
+    novel: list[bool | str] = [key not in known for key in keys]
+    suspects = [i for i, verdict in enumerate(novel) if not verdict]
     outcomes = run_isolated(
         _matches_none,
         [(structures[i], known[keys[i]]) for i in suspects],
@@ -343,7 +397,8 @@ def novel_crystals(
         prepare=structure_matcher,
         progress="novelty" if progress else None,
     )
-    novel[suspects] = [bool(outcome.value) for outcome in outcomes]
+    for i, outcome in zip(suspects, outcomes, strict=True):
+        novel[i] = bool(outcome.value) if outcome.reason is None else outcome.reason
     return novel
 
 
