@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 BOTH = "both"
 CPU_BATCH_ATOMS = 1024
 GPU_BYTES_PER_ATOM_CHANNEL = 600  # of activations, one forward pass; halved on out-of-memory
+SIZE_STEP = 16  # attention is padded to a multiple of this
+MIN_SYSTEMS = 16  # CPU libraries compute smaller batches by other kernels, which round differently
 
 
 @dataclass(frozen=True)
@@ -194,7 +196,7 @@ def sample(
     """Generate n structures.
 
     Sample i depends on the weights, the settings, ``seed`` and i, not on n or on what it is
-    batched with.
+    batched with: bit for bit on a CPU, up to rounding on a GPU.
 
     Parameters
     ----------
@@ -312,14 +314,14 @@ def _run_batches(
     limit: int,
     on_step: Callable[[int, torch.Tensor], None],
 ) -> Iterator[tuple[list[Request], list[dict[str, Any]]]]:
-    """Integrate requests in batches of one domain and similar size, halving on out-of-memory."""
+    """Integrate requests in batches of one domain and padded size, halving on out-of-memory."""
     waiting = sorted(requests, key=lambda r: (r.domain, r.num_atoms, r.index))
     while waiting:
         part: list[Request] = []
         atoms = 0
         for request in waiting:
             over = atoms + request.num_atoms > limit
-            if part and (over or request.domain != part[0].domain):
+            if part and (over or _kind(request) != _kind(part[0])):
                 break
             part.append(request)
             atoms += request.num_atoms
@@ -347,10 +349,13 @@ def _integrate_batch(
 ) -> list[dict[str, Any]]:
     assert model.denoiser is not None
     device = model.device
-    sizes = torch.tensor([r.num_atoms for r in part], device=device)
-    periodic = torch.tensor([r.domain == CRYSTAL for r in part], device=device)
+    counts = [r.num_atoms for r in part]
+    filler = _filler(counts) if device.type == "cpu" else []
+    blank = np.zeros((sum(filler), model.denoiser.latent_dim), dtype=np.float32)
+    sizes = torch.tensor(counts + filler, device=device)
+    periodic = torch.full(sizes.shape, part[0].domain == CRYSTAL, device=device)
     groups = DomainGroups(Packing(sizes), periodic)
-    noise = torch.from_numpy(np.concatenate([r.noise for r in part])).to(device)
+    noise = torch.from_numpy(np.concatenate([*(r.noise for r in part), blank])).to(device)
     x_1 = integrate(
         model.denoiser,
         noise,
@@ -361,7 +366,26 @@ def _integrate_batch(
         on_step,
     )
     latents = model.denoiser.denormalise(x_1, periodic[groups.packing.index])
-    return model.decode(latents, sizes, periodic)
+    return model.decode(latents, sizes, periodic)[: len(part)]
+
+
+def _padded(num_atoms: int) -> int:
+    return -(-num_atoms // SIZE_STEP) * SIZE_STEP
+
+
+def _kind(request: Request) -> tuple[str, int]:
+    """Which requests may share a batch: its padded size then follows from each of them alone."""
+    return request.domain, _padded(request.num_atoms)
+
+
+def _filler(counts: list[int]) -> list[int]:
+    """Sizes of systems added so that all batches of a kind round alike; counts ascend.
+
+    Kernels for matrices of another shape sum in another order, and an ODE amplifies that.
+    """
+    padded = _padded(counts[-1])
+    largest = [padded] if max(counts) < padded else []
+    return largest + [1] * (MIN_SYSTEMS - len(counts) - len(largest))
 
 
 def _is_out_of_memory(error: BaseException) -> bool:
