@@ -23,7 +23,7 @@ from adit_atomate.settings import ADiTSettings
 from adit_atomate.stores import check_job_store
 from adit_model.atom_counts import AtomCounts, format_atom_counts, parse_atom_counts
 from adit_model.checkpoint import BUNDLED, read_metadata, resolve_checkpoint
-from adit_model.config import ModelConfig
+from adit_model.config import ModelConfig, SamplingConfig
 
 if TYPE_CHECKING:
     from adit_model.sampling import Sample
@@ -56,7 +56,7 @@ class ADiTGenerateMaker(Maker):
     seed : int
         Seed of all random numbers. Sample i depends on it, on i, the weights and the settings
         below: two jobs with one seed give the same structures.
-    num_steps, solver, guidance_scale : int, str, float or None
+    num_steps, solver, guidance_scale, noise_scale : int, str, float, float or None
         See :class:`adit_model.config.SamplingConfig`; None takes the checkpoint's default.
     num_atoms : int, str, tuple, list or None
         Atoms in each structure: one number, a range ``(4, 12)`` or ``"4-12"``, a list with one
@@ -88,6 +88,7 @@ class ADiTGenerateMaker(Maker):
     num_steps: int | None = None
     solver: str | None = None
     guidance_scale: float | None = None
+    noise_scale: float | None = None
     num_atoms: int | str | tuple[int, int] | list[int] | None = None
     device: str = "auto"
     batch_atoms: int | None = None
@@ -148,6 +149,7 @@ class ADiTGenerateMaker(Maker):
             num_steps=self.num_steps,
             solver=self.solver,
             guidance_scale=self.guidance_scale,
+            noise_scale=self.noise_scale,
             num_atoms=self._atom_counts(),
             batch_atoms=self.batch_atoms or settings.BATCH_ATOMS,
             random_rotation=self.random_rotation,
@@ -188,7 +190,7 @@ class ADiTGenerateMaker(Maker):
 
     def _check(self, n: int | OutputReference) -> dict[str, Any]:
         """Check n and all fields, and return the checkpoint's metadata."""
-        from adit_model.sampling import check_request, sampling_settings
+        from adit_model.sampling import check_request
 
         count = 1 if isinstance(n, OutputReference) else n
         counts = self._atom_counts()
@@ -201,7 +203,7 @@ class ADiTGenerateMaker(Maker):
         sizes = metadata["statistics"].get("sizes", {})
         check_request(count, self.domain, self.seed, counts, self.batch_atoms, sizes)
         config = ModelConfig.from_dict(metadata["config"])
-        sampling_settings(config.sampling, self.num_steps, self.solver, self.guidance_scale)
+        self._sampling(config.sampling)
         return metadata
 
     def _atom_counts(self) -> AtomCounts:
@@ -214,10 +216,15 @@ class ADiTGenerateMaker(Maker):
             )
         return self.num_atoms
 
-    def _settings(self, n: int, config: ModelConfig) -> ADiTSamplingSettings:
+    def _sampling(self, base: SamplingConfig) -> SamplingConfig:
         from adit_model.sampling import sampling_settings
 
-        used = sampling_settings(config.sampling, self.num_steps, self.solver, self.guidance_scale)
+        return sampling_settings(
+            base, self.num_steps, self.solver, self.guidance_scale, self.noise_scale
+        )
+
+    def _settings(self, n: int, config: ModelConfig) -> ADiTSamplingSettings:
+        used = self._sampling(config.sampling)
         return ADiTSamplingSettings(
             n=n,
             domain=self.domain,

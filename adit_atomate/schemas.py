@@ -64,6 +64,9 @@ class ADiTSamplingSettings(BaseModel):
     num_steps: int = Field(description="Intervals of the time grid of the flow.")
     solver: str = Field(description="ODE solver: 'euler', 'midpoint' or 'heun'.")
     guidance_scale: float = Field(description="Classifier-free guidance; 1 is none.")
+    noise_scale: float = Field(
+        description="Standard deviation of the noise that the ancestral solver renews."
+    )
     num_atoms: str | None = Field(
         None,
         description="Atom counts: '12' for all, '4-12' for a range, '4,5,6' for each; None draws "

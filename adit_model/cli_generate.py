@@ -42,8 +42,9 @@ def add_generate_arguments(parser: argparse.ArgumentParser) -> None:
     add("--checkpoint", default="default", metavar="NAME|FILE", help="weights (default: bundled)")
     add("--num-atoms", metavar="12|4-12|4,5,6", help="one number, a range, or one for each sample")
     add("--num-steps", type=int, metavar="STEPS", help="steps of the solver")
-    add("--solver", metavar="NAME", help="euler, midpoint or heun")
+    add("--solver", metavar="NAME", help="euler, midpoint, heun or ancestral")
     add("--guidance-scale", type=float, metavar="SCALE", help="classifier-free guidance; 1 is none")
+    add("--noise-scale", type=float, metavar="SCALE", help="of the ancestral solver's noise")
     add("--random-rotation", action="store_true", help="turn each structure at random")
     add("--device", default="auto", help="auto, cpu, cuda or cuda:1 (default %(default)s)")
     add("--batch-atoms", type=int, metavar="ATOMS", help="atoms integrated at a time")
@@ -89,6 +90,7 @@ def generate_command(args: argparse.Namespace) -> int:
         args.num_steps,
         args.solver,
         args.guidance_scale,
+        args.noise_scale,
     )
     check_folder(args.out, args.overwrite)
     with output_folder(args.out):

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal, TypeVar
 
 ENCODERS = ("transformer", "equivariant")
-SOLVERS = ("euler", "midpoint", "heun")
+SOLVERS = ("euler", "midpoint", "heun", "ancestral")
 
 T = TypeVar("T")
 Domain = Literal["crystal", "molecule", "both"]
@@ -19,8 +20,27 @@ def _one_of(name: str, value: str, choices: tuple[str, ...]) -> None:
 
 def _positive(config: Any, *names: str) -> None:
     for name in names:
-        if getattr(config, name) <= 0:
+        if not 0 < getattr(config, name) < math.inf:
             raise ValueError(f"{name} must be positive, got {getattr(config, name)}")
+
+
+def _not_negative(config: Any, *names: str) -> None:
+    for name in names:
+        if not 0 <= getattr(config, name) < math.inf:
+            raise ValueError(f"{name} must be zero or positive, got {getattr(config, name)}")
+
+
+def _share(config: Any, *names: str) -> None:
+    for name in names:
+        if not 0 <= getattr(config, name) <= 1:
+            raise ValueError(f"{name} must lie in 0..1, got {getattr(config, name)}")
+
+
+def _width(dim: int, num_heads: int) -> None:
+    if dim % 2:
+        raise ValueError(f"dim must be even, got {dim}")
+    if dim % num_heads:
+        raise ValueError(f"dim {dim} must be a multiple of num_heads {num_heads}")
 
 
 @dataclass(frozen=True)
@@ -85,8 +105,16 @@ class AutoencoderConfig:
     def __post_init__(self) -> None:
         _one_of("encoder", self.encoder, ENCODERS)
         _positive(self, "dim", "num_heads", "num_decoder_layers", "latent_dim", "coordinate_scale")
-        if self.dim % self.num_heads:
-            raise ValueError(f"dim {self.dim} must be a multiple of num_heads {self.num_heads}")
+        _not_negative(self, "num_encoder_layers", "noise_angstrom", "latent_noise")
+        _not_negative(self, "kl_weight", "coordinate_weight", "length_weight", "angle_weight")
+        _share(self, "mask_fraction", "noise_fraction")
+        _width(self.dim, self.num_heads)
+        if self.num_elements < 2:
+            raise ValueError(f"num_elements must be at least 2, got {self.num_elements}")
+        if not -20 <= self.log_variance_start <= 10:
+            raise ValueError(
+                f"log_variance_start must lie in -20..10, got {self.log_variance_start}"
+            )
         if self.identity_start and not self.canonical:
             raise ValueError("identity_start needs canonical poses: set canonical to true")
         if self.identity_start and self.encoder != "transformer":
@@ -139,11 +167,10 @@ class DenoiserConfig:
 
     def __post_init__(self) -> None:
         _positive(self, "dim", "num_layers", "num_heads", "geometry_every")
-        if self.dim % self.num_heads:
-            raise ValueError(f"dim {self.dim} must be a multiple of num_heads {self.num_heads}")
-        for name in ("class_dropout", "self_condition"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} must lie in 0..1, got {getattr(self, name)}")
+        _width(self.dim, self.num_heads)
+        _share(self, "class_dropout", "self_condition")
+        if not -1 < self.time_skew < math.inf:
+            raise ValueError(f"time_skew must be greater than -1, got {self.time_skew}")
         if not 0 <= self.time_clip < 1:
             raise ValueError(f"time_clip must lie in [0, 1), got {self.time_clip}")
 
@@ -157,14 +184,19 @@ class SamplingConfig:
     num_steps : int
         Intervals of the time grid.
     solver : str
-        ``"euler"``, ``"midpoint"`` or ``"heun"``; the last two evaluate the model twice a step.
+        ``"euler"``; ``"midpoint"`` or ``"heun"``, which evaluate the model twice a step; or
+        ``"ancestral"``, an Euler step that renews part of the noise.
     guidance_scale : float
         Classifier-free guidance; 1 is none and costs no second forward pass.
+    noise_scale : float
+        Standard deviation of the noise that the ancestral solver renews; below 1 it trades
+        variety for validity.
     """
 
     num_steps: int = 100
     solver: str = "euler"
     guidance_scale: float = 2.0
+    noise_scale: float = 1.0
 
     def __post_init__(self) -> None:
         if not isinstance(self.num_steps, int) or self.num_steps < 1:
@@ -172,6 +204,8 @@ class SamplingConfig:
         _one_of("solver", self.solver, SOLVERS)
         if not 0 <= self.guidance_scale <= 100:
             raise ValueError(f"guidance_scale must lie in 0..100, got {self.guidance_scale}")
+        if not 0 <= self.noise_scale <= 2:
+            raise ValueError(f"noise_scale must lie in 0..2, got {self.noise_scale}")
 
 
 @dataclass(frozen=True)

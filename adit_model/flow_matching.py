@@ -87,6 +87,29 @@ def time_grid(num_steps: int) -> list[float]:
     return [i / num_steps for i in range(num_steps + 1)]
 
 
+def renew_noise(x: Tensor, x_1: Tensor, now: float, then: float, noise: Tensor) -> Tensor:
+    """Replace part of the noise left in x after a step, as ancestral sampling does.
+
+    With sigma = (1 - t) / t, the noise relative to the signal, a step from sigma to sigma' keeps
+    the share (sigma' / sigma)^2 of the variance of its noise and draws the rest anew (Song et al.
+    2021, arXiv 2010.02502, equation 16 with eta = 1, for the linear interpolant).
+
+    Parameters
+    ----------
+    x : torch.Tensor
+        Where the deterministic step arrived at time ``then``, shape (A, L).
+    x_1 : torch.Tensor
+        Prediction of the step, shape (A, L).
+    now, then : float
+        Start and end of the step, 0 <= now < then < 1.
+    noise : torch.Tensor
+        Gaussian, shape (A, L).
+    """
+    ratio = (1 - then) * now / (then * (1 - now))  # sigma' / sigma, 0 at the start
+    rest = x - then * x_1  # what the step left of the noise
+    return then * x_1 + ratio * rest + (1 - ratio**2) ** 0.5 * (1 - then) * noise
+
+
 @torch.no_grad()
 def integrate(
     denoiser: Denoiser,
@@ -96,6 +119,7 @@ def integrate(
     solver: str,
     guidance_scale: float,
     on_step: Callable[[int, Tensor], None] | None = None,
+    fresh_noise: Tensor | None = None,
 ) -> Tensor:
     """Solve dx/dt = (x_1(x_t, t) - x_t) / (1 - t) from noise at 0 to latents at 1.
 
@@ -114,17 +138,24 @@ def integrate(
     num_steps : int
         Intervals.
     solver : str
-        ``"euler"``, ``"midpoint"`` or ``"heun"``.
+        ``"euler"``, ``"midpoint"``, ``"heun"`` or ``"ancestral"``.
     guidance_scale : float
         Weight of the class-conditional over the unconditional prediction; 1 evaluates only the
         first.
     on_step : callable
         Called with the number of finished steps and x_t.
+    fresh_noise : torch.Tensor
+        Gaussian noise of the ancestral solver, shape (num_steps - 1, A, L).
 
     Returns
     -------
     torch.Tensor
         Normalised latents, shape (A, L).
+
+    Raises
+    ------
+    ValueError
+        If the ancestral solver has no fresh noise.
     """
     domain = domain_classes(groups.periodic)
     hidden = torch.full_like(domain, NULL_CLASS)
@@ -142,12 +173,20 @@ def integrate(
             memory = x_1
         return x_1
 
+    if solver == "ancestral" and fresh_noise is None and num_steps > 1:
+        raise ValueError("the ancestral solver needs fresh_noise")
+    if solver == "ancestral" and fresh_noise is None and num_steps > 1:
+        raise ValueError("the ancestral solver needs fresh_noise")
     x = x_0
     for step, (now, then) in enumerate(pairwise(time_grid(num_steps))):
         width = then - now
         slope = (predict(x, now) - x) / (1 - now)
         if solver == "euler" or step == num_steps - 1:
             x = x + width * slope
+        elif solver == "ancestral":
+            assert fresh_noise is not None
+            x_1 = x + (1 - now) * slope
+            x = renew_noise(x + width * slope, x_1, now, then, fresh_noise[step])
         elif solver == "midpoint":
             middle = now + width / 2
             halfway = x + width / 2 * slope

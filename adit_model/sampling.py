@@ -73,6 +73,13 @@ class Request:
     num_atoms: int
     noise: np.ndarray
     rotation: np.ndarray
+    seed: int
+
+    def fresh_noise(self, settings: SamplingConfig) -> np.ndarray:
+        """Noise that the ancestral solver renews, shape (num_steps - 1, num_atoms, L)."""
+        generator = np.random.default_rng([self.seed, self.index, 1])
+        shape = (settings.num_steps - 1, *self.noise.shape)
+        return np.float32(settings.noise_scale) * generator.standard_normal(shape, np.float32)
 
 
 def check_request(
@@ -188,6 +195,7 @@ def sample(
     num_steps: int | None = None,
     solver: str | None = None,
     guidance_scale: float | None = None,
+    noise_scale: float | None = None,
     num_atoms: int | tuple[int, int] | Sequence[int] | None = None,
     batch_atoms: int | None = None,
     random_rotation: bool = False,
@@ -208,7 +216,7 @@ def sample(
         ``"crystal"``, ``"molecule"``, or ``"both"``: crystals at even, molecules at odd indices.
     seed : int
         Of all random numbers.
-    num_steps, solver, guidance_scale
+    num_steps, solver, guidance_scale, noise_scale
         See :class:`adit_model.config.SamplingConfig`; None takes the checkpoint's.
     num_atoms : int, tuple or list
         One atom count for all, a range ``(low, high)`` to draw from, a list with one count for
@@ -237,7 +245,9 @@ def sample(
     sizes = model.statistics.get("sizes", {})
     check_request(n, domain, seed, num_atoms, batch_atoms, sizes)
     seed = int(seed)
-    settings = sampling_settings(model.config.sampling, num_steps, solver, guidance_scale)
+    settings = sampling_settings(
+        model.config.sampling, num_steps, solver, guidance_scale, noise_scale
+    )
     latent_dim = model.config.autoencoder.latent_dim
     requests = [_request(i, domain, seed, num_atoms, sizes, latent_dim) for i in range(n)]
     limit = batch_atoms or default_batch_atoms(model)
@@ -268,9 +278,15 @@ def sampling_settings(
     num_steps: int | None = None,
     solver: str | None = None,
     guidance_scale: float | None = None,
+    noise_scale: float | None = None,
 ) -> SamplingConfig:
     """Checkpoint defaults with what the user sets, checked."""
-    given = {"num_steps": num_steps, "solver": solver, "guidance_scale": guidance_scale}
+    given = {
+        "num_steps": num_steps,
+        "solver": solver,
+        "guidance_scale": guidance_scale,
+        "noise_scale": noise_scale,
+    }
     return replace(base, **{k: v for k, v in given.items() if v is not None})  # type: ignore[arg-type]
 
 
@@ -304,7 +320,7 @@ def _request(
         weights = np.array([histogram.get(k, 1) for k in allowed], dtype=np.float64)
         count = int(generator.choice(allowed, p=weights / weights.sum()))
     noise = generator.standard_normal((count, latent_dim), dtype=np.float32)
-    return Request(index, domain, count, noise, draw_rotation(generator))
+    return Request(index, domain, count, noise, draw_rotation(generator), seed)
 
 
 def _run_batches(
@@ -356,6 +372,11 @@ def _integrate_batch(
     periodic = torch.full(sizes.shape, part[0].domain == CRYSTAL, device=device)
     groups = DomainGroups(Packing(sizes), periodic)
     noise = torch.from_numpy(np.concatenate([*(r.noise for r in part), blank])).to(device)
+    fresh = None
+    if settings.solver == "ancestral":
+        drawn = [r.fresh_noise(settings) for r in part]
+        drawn.append(np.zeros((settings.num_steps - 1, *blank.shape), dtype=np.float32))
+        fresh = torch.from_numpy(np.concatenate(drawn, axis=1)).to(device)
     x_1 = integrate(
         model.denoiser,
         noise,
@@ -364,6 +385,7 @@ def _integrate_batch(
         settings.solver,
         settings.guidance_scale,
         on_step,
+        fresh,
     )
     latents = model.denoiser.denormalise(x_1, periodic[groups.packing.index])
     return model.decode(latents, sizes, periodic)[: len(part)]

@@ -124,6 +124,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--num-steps", type=int, help="default: the checkpoint's")
     parser.add_argument("--solver", help="default: the checkpoint's")
     parser.add_argument("--guidance-scale", type=float, help="default: the checkpoint's")
+    parser.add_argument("--noise-scale", type=float, help="default: the checkpoint's")
     parser.add_argument(
         "--data",
         type=Path,
@@ -176,6 +177,7 @@ def draw_samples(model: ADiT, options: argparse.Namespace) -> tuple[list[Any], s
         "num_steps": options.num_steps,
         "solver": options.solver,
         "guidance_scale": options.guidance_scale,
+        "noise_scale": options.noise_scale,
     }
     settings = sampling_settings(model.config.sampling, **given)
     samples: list[Any] = []
@@ -188,8 +190,8 @@ def draw_samples(model: ADiT, options: argparse.Namespace) -> tuple[list[Any], s
     seconds = time.perf_counter() - started
     return samples, (
         f"{settings.num_steps} {settings.solver} steps, guidance scale "
-        f"{settings.guidance_scale:g}; {len(samples)} samples in {seconds:.0f} s on "
-        f"{model.device.type}."
+        f"{settings.guidance_scale:g}, noise scale {settings.noise_scale:g}; "
+        f"{len(samples)} samples in {seconds:.0f} s on {model.device.type}."
     )
 
 

@@ -93,6 +93,7 @@ def test_provenance(finished, tiny_checkpoint):
         "num_steps": 3,
         "solver": "euler",
         "guidance_scale": 1.0,
+        "noise_scale": 1.0,
         "num_atoms": None,
         "random_rotation": False,
     }
@@ -108,6 +109,7 @@ def test_settings_reach_the_model(maker, tiny_checkpoint, job_store):
         "num_steps": 2,
         "solver": "heun",
         "guidance_scale": 2.0,
+        "noise_scale": 0.5,
         "num_atoms": (3, 4),
         "random_rotation": True,
     }
