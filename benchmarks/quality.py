@@ -10,6 +10,7 @@ where DIR holds ``crystals_train.csv.gz`` and ``crystals_test.csv.gz``; QM9 come
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import shlex
 import sys
@@ -64,6 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         references["reference_smiles"] = canonical_smiles_set(load_qm9_smiles("train"))
 
     reports: dict[str, Any] = {}
+    reconstruction: dict[str, Any] | None = None
     notes = [f"Seed {options.seed}."]
     tables = []
     model = None
@@ -85,13 +87,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         originals = draw(load_qm9("test"), count, options.seed)
         if crystals:
             originals += draw(crystals["test"], count, options.seed)
-        result = evaluate_reconstruction(
+        reconstruction = evaluate_reconstruction(
             originals,
             model.reconstruct(originals),
             workers=options.workers,
             progress=sys.stderr.isatty(),
         )
-        tables.append(format_reconstruction(result))
+        tables.append(format_reconstruction(reconstruction))
     notes.append(f"The whole run took {time.perf_counter() - started:.0f} s.")
     notes.append(", ".join(f"{name} {version(name)}" for name in PACKAGES) + ".")
     text = "\n".join(
@@ -100,6 +102,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         + [DEFINITIONS]
     )
     print(text)
+    if options.json:
+        results = {"command": command(options), **reports, "reconstruction": reconstruction}
+        options.json.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
     if options.out:
         options.out.parent.mkdir(parents=True, exist_ok=True)
         options.out.write_text(text, encoding="utf-8")
@@ -135,6 +140,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--ceiling", action="store_true", help="score real held-out data too")
     parser.add_argument("--workers", type=count, default=1, help="processes that check")
     parser.add_argument("--out", type=Path, metavar="FILE", help="Markdown file to write")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="the same counts as JSON")
     options = parser.parse_args(arguments)
     if options.checkpoint == "none":
         options.reconstruct = 0
