@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from abc import abstractmethod
 from typing import Any
@@ -20,6 +21,8 @@ from adit_model.training.config import TrainingConfig
 from adit_model.training.flops import training_flops
 from adit_model.training.optimizers import build_optimizer
 from adit_model.training.poses import augment
+
+logger = logging.getLogger(__name__)
 
 
 class StageModule(lightning.LightningModule):
@@ -127,6 +130,16 @@ class StageModule(lightning.LightningModule):
         del self._live
         started, samples, flops = self._window
         self._window = (started + time.perf_counter() - self._paused, samples, flops)
+
+    def on_after_backward(self) -> None:
+        """Drop gradients that are not finite: one overflow must not end a run.
+
+        A loss that stays NaN still does, see :func:`adit_model.training.callbacks.check_finite`.
+        """
+        gradients = [p.grad for p in self.network.parameters() if p.grad is not None]
+        if not torch.isfinite(torch.stack(torch._foreach_norm(gradients)).sum()):
+            logger.warning("gradients of step %d are not finite: dropped", self.global_step)
+            torch._foreach_zero_(gradients)
 
     def configure_optimizers(self) -> Any:
         """Optimiser with warm-up, plateau and linear decay."""

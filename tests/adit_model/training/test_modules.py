@@ -70,6 +70,18 @@ def test_no_horizon_is_no_average():
     assert Counter(ema_horizon=0.0).follow([3.0, 1.0, 2.0]) == [1.0, 2.0]
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_gradients_that_are_not_finite_are_dropped(value):
+    module = Counter(ema_horizon=0.1)
+    weight = module.network.weight
+    weight.grad = torch.full_like(weight, 2.0)
+    module.on_after_backward()
+    assert (weight.grad == 2.0).all()
+    weight.grad.view(-1)[0] = value
+    module.on_after_backward()
+    assert (weight.grad == 0.0).all()
+
+
 def test_first_moment_shows_the_clipped_gradient(run, saved, tmp_path):
     """After one step Adam's first moment is (1 - beta_1) times the gradient it was given."""
     for clip, name in ((1e-3, "small"), (0.0, "none"), (0.5, "middle")):
