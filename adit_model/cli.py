@@ -1,4 +1,4 @@
-"""The command line: ``adit generate``, ``adit info``, ``adit data``, ``adit train``."""
+"""The command line: ``adit generate``, ``evaluate``, ``info``, ``data``, ``train``."""
 
 from __future__ import annotations
 
@@ -69,6 +69,7 @@ def _parse(argv: list[str]) -> argparse.Namespace:
 
 
 def _parser() -> argparse.ArgumentParser:
+    from adit_model.cli_evaluate import add_evaluate_arguments, evaluate_command
     from adit_model.cli_generate import add_generate_arguments, generate_command
     from adit_model.cli_info import add_info_arguments, info_command
     from adit_model.data.summary import add_data_arguments, data_command
@@ -80,6 +81,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     for name, summary, add_arguments, run in (
         ("generate", "generate structures into a folder", add_generate_arguments, generate_command),
+        ("evaluate", "measure structures one by one", add_evaluate_arguments, evaluate_command),
         ("info", "print what a checkpoint says of itself", add_info_arguments, info_command),
         ("data", "describe and convert structures", add_data_arguments, data_command),
         ("train", "train one stage of the model", _add_train_arguments, _train_command),

@@ -48,7 +48,7 @@ def test_help_and_info_are_quick(arguments, tiny_checkpoint):
 def test_help_names_every_command():
     result = adit("--help")
     assert result.returncode == 0
-    for command in ("generate", "info", "data", "train"):
+    for command in ("generate", "evaluate", "info", "data", "train"):
         assert f"    {command} " in result.stdout
         assert adit(command, "--help").returncode == 0
 

@@ -1,0 +1,1 @@
+"""Evaluation of a set of samples: a row for each structure, a summary, a report."""
