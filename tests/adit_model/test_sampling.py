@@ -163,6 +163,7 @@ def test_unphysical_cells_are_kept_with_their_reason():
             parameter.add_(0.3)
     found = model.sample(20, domain="crystal", progress=False)
     assert [s.index for s in found] == list(range(20))
+    assert any(s.system is None for s in found)
     for s in found:
         assert (s.system is None) == (s.reason is not None) == (not s.valid)
         assert s.decoded["lengths"].shape == (3,)
