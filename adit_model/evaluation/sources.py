@@ -119,10 +119,8 @@ class Reference:
     ----------
     names : list of str
         The sources, as given.
-    crystals : list of AtomicDataset
-        Sets that hold crystals.
-    molecules : list of AtomicDataset
-        Sets that hold molecules.
+    crystals, molecules : AtomicDataset or None
+        All crystals and all molecules of the sources; None where there are none.
     smiles : list of str or None
         SMILES published with the molecules; None where they have to be perceived.
     """

@@ -245,7 +245,7 @@ def test_a_killed_run_goes_on_from_the_finished_chunks(clean_dir):
                "--no-plot", "--quiet"]  # fmt: skip
     process = subprocess.Popen(command)
     kept = clean_dir / "out" / "cells"
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 300
     while len(list(kept.glob("*.json"))) < 5 and time.monotonic() < deadline:
         time.sleep(0.02)
     process.send_signal(signal.SIGKILL)
