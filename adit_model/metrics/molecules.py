@@ -186,6 +186,6 @@ def novel_molecules(checks: Sequence[MoleculeCheck], reference: Set[str]) -> np.
         From :func:`check_molecules`.
     reference : set of str
         SMILES from :func:`canonical_smiles_set`. Of real QM9 training molecules that are valid,
-        99.97 % are found in the set made from the SMILES published with them.
+        99.89 % of 20,000 are found in the set made from the SMILES published with them.
     """
     return np.array([check.valid and check.smiles not in reference for check in checks], dtype=bool)

@@ -175,5 +175,7 @@ def test_real_molecules_are_valid_and_found_in_the_published_smiles():
     checks = check_molecules(systems)
     assert np.mean([check.valid for check in checks]) == pytest.approx(0.95, abs=0.02)
     known = canonical_smiles_set(published[i] for i in chosen)
-    valid = sum(check.valid for check in checks)
-    assert novel_molecules(checks, known).sum() <= 0.002 * valid
+    missed = [published[i] for i in chosen[novel_molecules(checks, known)]]
+    # Charge-separated molecules can be drawn in several ways, and RDKit may find another one.
+    assert all("+" in smiles for smiles in missed), missed
+    assert len(missed) <= 0.005 * len(checks)
