@@ -89,6 +89,16 @@ def test_samples_do_not_depend_on_their_batch(model, samples, batch_atoms):
     assert_same(model.sample(24, seed=3, batch_atoms=batch_atoms, progress=False), samples)
 
 
+@pytest.mark.parametrize("batch_atoms", [1, 60])
+def test_renewed_noise_belongs_to_the_sample(model, batch_atoms):
+    settings = {"solver": "ancestral", "guidance_scale": 1.0, "seed": 3, "progress": False}
+    samples = model.sample(10, **settings)
+    assert_same(model.sample(7, batch_atoms=batch_atoms, **settings), samples[:7])
+    for scale in (0.5, 0.0):
+        other = model.sample(2, noise_scale=scale, **settings)
+        assert not np.allclose(other[1].decoded["positions"], samples[1].decoded["positions"])
+
+
 def test_samples_do_not_depend_on_the_atom_counts_of_others(model):
     counts = [5, 9, 20, 29]
     alone = model.sample(4, domain="molecule", num_atoms=[5, 5, 5, 5], progress=False)
