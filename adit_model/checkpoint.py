@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 FORMAT_VERSION = 1
 METADATA_KEY = "adit"
-REQUIRED = ("format_version", "config", "statistics", "hash", "licence")
+REQUIRED = ("format_version", "config", "statistics", "hash", "licence", "metadata_hash")
 BUNDLED = {"default": "mini.safetensors", "mini": "mini.safetensors"}
 
 
@@ -141,7 +141,7 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
     missing = [key for key in REQUIRED if key not in metadata]
     if missing:
         raise CheckpointError(f"{path} lacks the metadata {', '.join(missing)}")
-    if metadata.get("metadata_hash", found := metadata_hash(metadata)) != found:
+    if metadata["metadata_hash"] != metadata_hash(metadata):
         raise CheckpointError(
             f"{path} is damaged: its metadata do not match their hash; copy or download it again"
         )

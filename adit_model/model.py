@@ -15,6 +15,7 @@ from adit_model.batch import AtomicBatch
 from adit_model.checkpoint import (
     CheckpointError,
     read_checkpoint,
+    read_metadata,
     resolve_checkpoint,
     write_checkpoint,
 )
@@ -131,6 +132,8 @@ class ADiT(nn.Module):
                     f"{path}: {name} has shape {tuple(tensors[name].shape)}, "
                     f"the configuration says {tuple(tensor.shape)}"
                 )
+            if not tensors[name].isfinite().all():
+                raise CheckpointError(f"{path}: {name} holds values that are not finite")
         model.load_state_dict(tensors)
         return model.to(resolve_device(device)).eval()
 
@@ -152,6 +155,11 @@ class ADiT(nn.Module):
         -------
         str
             The content hash.
+
+        Raises
+        ------
+        ValueError
+            If float16 is asked for and cannot hold a weight.
         """
         merged: dict[str, Any] = {**self.metadata, **(metadata or {})}
         merged.update(config=self.config.as_dict(), statistics=self.statistics)
@@ -159,9 +167,12 @@ class ADiT(nn.Module):
         tensors = self.state_dict()
         if half:
             tensors = {k: v.half() if v.is_floating_point() else v for k, v in tensors.items()}
-        self.metadata = merged
-        merged["hash"] = write_checkpoint(path, tensors, merged)
-        return str(merged["hash"])
+            for name, tensor in tensors.items():
+                if not tensor.isfinite().all():
+                    raise ValueError(f"float16 cannot hold all values of {name}: use half=False")
+        write_checkpoint(path, tensors, merged)
+        self.metadata = read_metadata(path)
+        return self.checkpoint_hash
 
     # stage 1
 
