@@ -175,8 +175,6 @@ def integrate(
 
     if solver == "ancestral" and fresh_noise is None and num_steps > 1:
         raise ValueError("the ancestral solver needs fresh_noise")
-    if solver == "ancestral" and fresh_noise is None and num_steps > 1:
-        raise ValueError("the ancestral solver needs fresh_noise")
     x = x_0
     for step, (now, then) in enumerate(pairwise(time_grid(num_steps))):
         width = then - now

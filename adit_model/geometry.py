@@ -112,9 +112,6 @@ def unphysical_cell(
     return None
 
 
-FRAC_MARGIN = 0.015  # canonical fractional coordinates lie in [-0.015, 0.985)
-
-
 def wrap_frac(frac_coords: np.ndarray) -> np.ndarray:
     """Wrap fractional coordinates into [0, 1), 1 - 1e-9 and above counting as 0."""
     wrapped = frac_coords - np.floor(frac_coords)
@@ -180,9 +177,6 @@ def _first_far(distances: np.ndarray) -> int:
 
 def canonical_crystal(positions: np.ndarray, cell: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Turn a crystal so that a lies along x and b in the xy plane, and wrap its atoms.
-
-    Fractional coordinates are wrapped to [-0.015, 0.985), not to [0, 1): special positions at 0
-    are common, and rounding must not send them to 1.
 
     A left-handed cell first has its three vectors negated, which describes the same crystal.
     Fractional coordinates end in [-0.015, 0.985) rather than [0, 1): about half of the sites of
