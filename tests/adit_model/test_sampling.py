@@ -8,11 +8,13 @@ from contextlib import contextmanager
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import nn
 
 from adit_model.config import AutoencoderConfig, DenoiserConfig, ModelConfig, SamplingConfig
 from adit_model.model import ADiT
-from adit_model.sampling import Sample
+from adit_model.sampling import Sample, requested_counts
 
 SIZES = {
     "crystal": {str(k): k for k in range(1, 21)},
@@ -214,3 +216,20 @@ def test_a_checkpoint_that_cannot_sample_says_so():
     for domain in ("molecule", "both"):
         with pytest.raises(ValueError, match="not trained on domain 'molecule'"):
             crystals.sample(1, domain=domain)
+
+
+@given(st.data(), st.integers(1, 20))
+def test_counts_are_one_a_range_or_one_for_each(data, n):
+    counts = data.draw(st.lists(st.integers(1, 300), min_size=n, max_size=n))
+    low, high = sorted(data.draw(st.tuples(st.integers(1, 300), st.integers(1, 300))))
+    assert requested_counts(None, n) is None
+    assert requested_counts(low, n) == requested_counts(np.int64(low), n) == [low]
+    assert requested_counts((low, high), n) == [low, high]
+    assert requested_counts(counts, n) == requested_counts(np.array(counts), n) == counts
+    with pytest.raises(ValueError, match=f"lists {n} atom counts for {n + 1} samples"):
+        requested_counts(counts, n + 1)
+    with pytest.raises(ValueError, match=r"must be \(low, high\)"):
+        requested_counts((high + 1, low), n)
+    for wrong in (True, float(low), [*counts[1:], False], str(low), {}, object()):
+        with pytest.raises((TypeError, ValueError), match="num_atoms"):
+            requested_counts(wrong, n)
