@@ -268,7 +268,7 @@ MINI = ModelConfig(
         time_clip=0.97,
         time_skew=0.5,
     ),
-    sampling=SamplingConfig(num_steps=50, solver="ancestral", guidance_scale=1.0, noise_scale=0.9),
+    sampling=SamplingConfig(num_steps=50, solver="ancestral", guidance_scale=1.0, noise_scale=0.8),
 )
 
 

@@ -143,7 +143,10 @@ def test_many_molecules_give_the_answers_of_single_ones():
 
 
 def test_without_an_answer_in_time_a_molecule_is_invalid():
-    (check,) = check_molecules([named("H2O")], time_limit=1e-6)
+    water = named("H2O")  # 2,000 of them take RDKit about a second
+    places = 5.0 * np.arange(2000)[:, None, None] * np.array([1.0, 0.0, 0.0])
+    many = AtomicSystem(np.tile(water.numbers, 2000), (water.positions + places).reshape(-1, 3))
+    (check,) = check_molecules([many], time_limit=0.01)
     assert not check.valid and check.timed_out
     assert "no result within" in check.reason
 

@@ -126,7 +126,10 @@ def test_novelty_without_reference_is_unknown():
 
 
 def test_answers_out_of_time_appear_in_the_table():
-    report = evaluate_samples([molecule("H2O")], time_limit=1e-6)
+    water = molecule("H2O")  # 2,000 of them take RDKit about a second
+    places = 5.0 * np.arange(2000)[:, None, None] * np.array([1.0, 0.0, 0.0])
+    many = AtomicSystem(np.tile(water.numbers, 2000), (water.positions + places).reshape(-1, 3))
+    report = evaluate_samples([many], time_limit=0.01)
     assert report["molecules"]["timed_out"] == 1
     assert "| no answer in time (counted invalid) | 1 |" in format_table({"model": report})
 
