@@ -14,12 +14,20 @@ if TYPE_CHECKING:
     from adit_atomate.jobs import ADiTGenerateMaker
     from adit_atomate.schemas import ADiTGenerateDoc
     from adit_atomate.settings import ADiTSettings
+    from adit_atomate.shards import ADiTGenerateShardsMaker
 
-__all__ = ["ADiTGenerateDoc", "ADiTGenerateMaker", "ADiTSettings", "__version__"]
+__all__ = [
+    "ADiTGenerateDoc",
+    "ADiTGenerateMaker",
+    "ADiTGenerateShardsMaker",
+    "ADiTSettings",
+    "__version__",
+]
 
 _MODULES = {
     "ADiTGenerateDoc": "adit_atomate.schemas",
     "ADiTGenerateMaker": "adit_atomate.jobs",
+    "ADiTGenerateShardsMaker": "adit_atomate.shards",
     "ADiTSettings": "adit_atomate.settings",
 }
 

@@ -99,13 +99,16 @@ class ADiTGenerateMaker(Maker):
         if isinstance(self.num_atoms, tuple):
             self.num_atoms = format_atom_counts(self.num_atoms)
 
-    def make(self, n: int | OutputReference) -> Job:
+    def make(self, n: int | OutputReference, first_index: int = 0) -> Job:
         """Make a job that generates n structures.
 
         Parameters
         ----------
         n : int
             How many samples. Those that cannot be decoded are recorded, not replaced.
+        first_index : int
+            Number of the first sample: jobs for 500 samples each that start at 0 and at 500 give
+            what one job for 1,000 gives. See :class:`~adit_atomate.shards.ADiTGenerateShardsMaker`.
 
         Returns
         -------
@@ -115,22 +118,23 @@ class ADiTGenerateMaker(Maker):
         Raises
         ------
         ValueError, TypeError
-            If n or a field of the Maker is out of range, or there is no such checkpoint.
+            If n, first_index or a field of the Maker is out of range, or there is no such
+            checkpoint.
         """
-        self._check(n)
+        self._check(n, first_index)
         checkpoint = str(self.checkpoint)
         if checkpoint not in BUNDLED:
             checkpoint = str(resolve_checkpoint(checkpoint).resolve())
         # Jobs may run in other folders, so paths must be absolute.
-        return replace(self, checkpoint=checkpoint)._generate(n)
+        return replace(self, checkpoint=checkpoint)._generate(n, first_index)
 
     @job(
         output_schema=ADiTGenerateDoc,
         config=JobConfig(expose_store=True),
         data=GENERATE_DATA,
     )
-    def _generate(self, n: int) -> ADiTGenerateDoc:
-        metadata = self._check(n)
+    def _generate(self, n: int, first_index: int = 0) -> ADiTGenerateDoc:
+        metadata = self._check(n, first_index)
         if CURRENT_JOB.store is not None:
             check_job_store(CURRENT_JOB.store, DATA_STORE, self._estimate_bytes(n, metadata))
         settings = ADiTSettings()
@@ -154,6 +158,7 @@ class ADiTGenerateMaker(Maker):
             batch_atoms=self.batch_atoms or settings.BATCH_ATOMS,
             random_rotation=self.random_rotation,
             progress=False,
+            first_index=first_index,
         )
         sampled = time.perf_counter()
         records = record_samples(
@@ -177,7 +182,7 @@ class ADiTGenerateMaker(Maker):
                 for record, place in zip(records, _places(samples), strict=True)
             ],
             counts={domain: ADiTCounts(**asdict(count)) for domain, count in counts.items()},
-            settings=self._settings(n, model.config),
+            settings=self._settings(n, first_index, model.config),
             checkpoint=ADiTCheckpoint(
                 name=self.checkpoint, hash=model.checkpoint_hash, metadata=model.metadata
             ),
@@ -188,20 +193,21 @@ class ADiTGenerateMaker(Maker):
             versions=_versions(),
         )
 
-    def _check(self, n: int | OutputReference) -> dict[str, Any]:
-        """Check n and all fields, and return the checkpoint's metadata."""
+    def _check(self, n: int | OutputReference, first_index: int) -> dict[str, Any]:
+        """Check the request and all fields, and return the checkpoint's metadata."""
         from adit_model.sampling import check_request
 
         count = 1 if isinstance(n, OutputReference) else n
         counts = self._atom_counts()
         if isinstance(n, OutputReference) and isinstance(counts, list):
             count = len(counts)
-        check_request(count, self.domain, self.seed, counts, self.batch_atoms)
+        request = (count, self.domain, self.seed, counts, self.batch_atoms)
+        check_request(*request, first_index=first_index)
         if not _DEVICE.fullmatch(self.device):
             raise ValueError(f"device must be auto, cpu, cuda or cuda:1, got {self.device!r}")
         metadata = read_metadata(resolve_checkpoint(self.checkpoint))
         sizes = metadata["statistics"].get("sizes", {})
-        check_request(count, self.domain, self.seed, counts, self.batch_atoms, sizes)
+        check_request(*request, sizes, first_index)
         config = ModelConfig.from_dict(metadata["config"])
         self._sampling(config.sampling)
         return metadata
@@ -223,10 +229,11 @@ class ADiTGenerateMaker(Maker):
             base, self.num_steps, self.solver, self.guidance_scale, self.noise_scale
         )
 
-    def _settings(self, n: int, config: ModelConfig) -> ADiTSamplingSettings:
+    def _settings(self, n: int, first_index: int, config: ModelConfig) -> ADiTSamplingSettings:
         used = self._sampling(config.sampling)
         return ADiTSamplingSettings(
             n=n,
+            first_index=first_index,
             domain=self.domain,
             seed=self.seed,
             num_atoms=format_atom_counts(self._atom_counts()),

@@ -11,7 +11,10 @@ from pymatgen.core import Molecule, Structure
 class ADiTSampleRecord(BaseModel):
     """What became of one sample."""
 
-    index: int = Field(description="Number of the sample in its job, from 0.")
+    index: int = Field(
+        description="Number of the sample: `first_index` of the job for its first one, 0 by "
+        "default. With the seed it names the sample."
+    )
     structure_index: int | None = Field(
         None,
         description="Place of the sample in `structures` of the document; None if it could not be "
@@ -59,6 +62,7 @@ class ADiTSamplingSettings(BaseModel):
     """Settings the samples depend on, with the checkpoint's defaults filled in."""
 
     n: int = Field(description="Number of samples.")
+    first_index: int = Field(0, description="Number of the first sample.")
     domain: str = Field(description="'crystal', 'molecule' or 'both'.")
     seed: int = Field(description="Seed of all random numbers; sample i depends on it and on i.")
     num_steps: int = Field(description="Intervals of the time grid of the flow.")

@@ -268,6 +268,7 @@ class ADiT(nn.Module):
         batch_atoms: int | None = None,
         random_rotation: bool = False,
         progress: bool = True,
+        first_index: int = 0,
     ) -> list[Sample]:
         """Generate structures; see :func:`adit_model.sampling.sample`."""
         from adit_model.sampling import sample
@@ -285,6 +286,7 @@ class ADiT(nn.Module):
             batch_atoms=batch_atoms,
             random_rotation=random_rotation,
             progress=progress,
+            first_index=first_index,
         )
 
 

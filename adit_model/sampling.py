@@ -34,7 +34,8 @@ class Sample:
     Parameters
     ----------
     index : int
-        Place in the request, 0 to n - 1.
+        Number of the sample; a request for n samples has numbers 0 to n - 1 unless it says where
+        to start.
     seed : int
         Seed of the request; ``(seed, index)`` names the sample.
     domain : str
@@ -89,6 +90,7 @@ def check_request(
     num_atoms: int | tuple[int, int] | Sequence[int] | None,
     batch_atoms: int | None = None,
     sizes: Mapping[str, Mapping[str, int]] | None = None,
+    first_index: int = 0,
 ) -> None:
     """Check what is asked for before any work starts; needs no model.
 
@@ -98,6 +100,8 @@ def check_request(
         As for :func:`sample`.
     sizes : mapping
         The checkpoint's ``statistics["sizes"]``, to check domain and atom counts against.
+    first_index : int
+        As for :func:`sample`.
 
     Raises
     ------
@@ -106,7 +110,8 @@ def check_request(
     TypeError
         If a value has the wrong type.
     """
-    for name, value in (("n", n), ("seed", seed), ("batch_atoms", batch_atoms)):
+    integers = {"n": n, "seed": seed, "batch_atoms": batch_atoms, "first_index": first_index}
+    for name, value in integers.items():
         if name == "batch_atoms" and value is None:
             continue
         if isinstance(value, bool) or not isinstance(value, int | np.integer):
@@ -115,6 +120,8 @@ def check_request(
         raise ValueError(f"n must be a positive integer, got {n}")
     if seed < 0:
         raise ValueError(f"seed must not be negative, got {seed}")
+    if first_index < 0:
+        raise ValueError(f"first_index must not be negative, got {first_index}")
     if batch_atoms is not None and batch_atoms <= 0:
         raise ValueError(f"batch_atoms must be positive, got {batch_atoms}")
     if domain not in (*DOMAINS, BOTH):
@@ -140,7 +147,9 @@ def check_request(
         known = [int(k) for k in sizes[name]]
         mine = counts
         if listed:  # each count belongs to one sample, of one domain
-            mine = [c for i, c in enumerate(counts) if sample_domain(i, domain) == name]
+            mine = [
+                c for i, c in enumerate(counts, first_index) if sample_domain(i, domain) == name
+            ]
         outside = [c for c in mine if not min(known) <= c <= max(known)]
         if outside:
             raise ValueError(
@@ -200,6 +209,7 @@ def sample(
     batch_atoms: int | None = None,
     random_rotation: bool = False,
     progress: bool = True,
+    first_index: int = 0,
 ) -> list[Sample]:
     """Generate n structures.
 
@@ -228,6 +238,9 @@ def sample(
         Turn each structure at random; otherwise it comes in its canonical pose.
     progress : bool
         Show a progress bar.
+    first_index : int
+        Index of the first sample. Samples 0 to 99 are those of two requests for 50, one of which
+        starts at 50; a list of atom counts is that of the request.
 
     Returns
     -------
@@ -243,13 +256,16 @@ def sample(
     if model.denoiser is None:
         raise ValueError("this checkpoint holds stage 1 only: it can encode, not sample")
     sizes = model.statistics.get("sizes", {})
-    check_request(n, domain, seed, num_atoms, batch_atoms, sizes)
-    seed = int(seed)
+    check_request(n, domain, seed, num_atoms, batch_atoms, sizes, first_index)
+    seed, first_index = int(seed), int(first_index)
     settings = sampling_settings(
         model.config.sampling, num_steps, solver, guidance_scale, noise_scale
     )
     latent_dim = model.config.autoencoder.latent_dim
-    requests = [_request(i, domain, seed, num_atoms, sizes, latent_dim) for i in range(n)]
+    requests = [
+        _request(first_index + i, domain, seed, _count_of(num_atoms, i), sizes, latent_dim)
+        for i in range(n)
+    ]
     limit = batch_atoms or default_batch_atoms(model)
     samples: list[Sample | None] = [None] * n
     bar = tqdm(
@@ -268,7 +284,7 @@ def sample(
     with bar:
         for part, decoded in _run_batches(model, requests, settings, limit, show_step):
             for request, raw in zip(part, decoded, strict=True):
-                samples[request.index] = _finish(request, raw, seed, random_rotation)
+                samples[request.index - first_index] = _finish(request, raw, seed, random_rotation)
             bar.update(len(part))
     return [s for s in samples if s is not None]
 
@@ -299,11 +315,20 @@ def default_batch_atoms(model: ADiT) -> int:
     return max(CPU_BATCH_ATOMS, int(0.5 * free / (GPU_BYTES_PER_ATOM_CHANNEL * width)))
 
 
+def _count_of(
+    num_atoms: int | tuple[int, int] | Sequence[int] | None, place: int
+) -> int | tuple[int, int] | None:
+    """Find what a request says of the atom count of its sample number ``place``."""
+    if num_atoms is None or isinstance(num_atoms, int | np.integer | tuple):
+        return num_atoms
+    return int(num_atoms[place])
+
+
 def _request(
     index: int,
     domain: str,
     seed: int,
-    num_atoms: int | tuple[int, int] | Sequence[int] | None,
+    num_atoms: int | tuple[int, int] | None,
     sizes: Mapping[str, Mapping[str, int]],
     latent_dim: int,
 ) -> Request:
@@ -312,8 +337,6 @@ def _request(
     histogram = {int(k): v for k, v in sizes[domain].items()}
     if isinstance(num_atoms, int | np.integer):
         count = int(num_atoms)
-    elif num_atoms is not None and not isinstance(num_atoms, tuple):
-        count = int(num_atoms[index])
     else:
         low, high = num_atoms if num_atoms is not None else (min(histogram), max(histogram))
         allowed = [k for k in sorted(histogram) if low <= k <= high] or [low]

@@ -88,6 +88,7 @@ def test_provenance(finished, tiny_checkpoint):
     assert document.checkpoint.name == str(tiny_checkpoint)
     assert document.settings.model_dump() == {
         "n": 20,
+        "first_index": 0,
         "domain": "both",
         "seed": 0,
         "num_steps": 3,
@@ -122,7 +123,8 @@ def test_settings_reach_the_model(maker, tiny_checkpoint, job_store):
     assert document.crystals == []
     assert {record.valid for record in document.samples} == {None}
     assert document.counts["molecule"].valid is None
-    assert document.settings.model_dump() == {**options, "n": 4, "num_atoms": "3-4"}
+    expected = {**options, "n": 4, "first_index": 0, "num_atoms": "3-4"}
+    assert document.settings.model_dump() == expected
 
 
 # what the store keeps

@@ -86,6 +86,22 @@ def test_fewer_samples_are_a_prefix(model, samples, n):
     assert_same(model.sample(n, seed=3, progress=False), samples[:n])
 
 
+@pytest.mark.parametrize(("n", "first_index"), [(1, 0), (6, 5), (13, 11), (1, 23)])
+def test_a_part_of_the_samples_is_the_same(model, samples, n, first_index):
+    part = model.sample(n, seed=3, first_index=first_index, progress=False)
+    assert_same(part, samples[first_index : first_index + n])
+    systems = [s.system for s in part if s.system is not None]
+    assert [s.info["index"] for s in systems] == [s.index for s in part if s.system is not None]
+
+
+def test_listed_counts_are_those_of_the_part(model):
+    counts = [3, 4, 20, 29, 5]
+    whole = model.sample(5, num_atoms=counts, progress=False)
+    assert_same(model.sample(2, num_atoms=counts[3:], first_index=3, progress=False), whole[3:])
+    with pytest.raises(ValueError, match=r"29 leaves the range .* crystals"):
+        model.sample(2, num_atoms=counts[3:], first_index=2, progress=False)
+
+
 @pytest.mark.parametrize("batch_atoms", [1, 40, 100])
 def test_samples_do_not_depend_on_their_batch(model, samples, batch_atoms):
     assert_same(model.sample(24, seed=3, batch_atoms=batch_atoms, progress=False), samples)
@@ -189,6 +205,8 @@ def test_unphysical_cells_are_kept_with_their_reason():
         ({"n": True}, TypeError, "n must be an integer, got True"),
         ({"n": 2.0}, TypeError, "n must be an integer"),
         ({"seed": -1}, ValueError, "seed"),
+        ({"first_index": -1}, ValueError, "first_index must not be negative, got -1"),
+        ({"first_index": 0.5}, TypeError, "first_index must be an integer, got 0.5"),
         ({"domain": "polymer"}, ValueError, "'polymer'"),
         ({"solver": "magic"}, ValueError, "magic"),
         ({"num_steps": 0}, ValueError, "num_steps"),
