@@ -7,7 +7,7 @@ import json
 import logging
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -106,6 +106,59 @@ def download_materials_project(
     return path
 
 
+def query_materials_project(
+    route: str,
+    query: dict[str, Any],
+    fields: Sequence[str],
+    *,
+    api_key: str | None = None,
+    base_url: str = MATERIALS_PROJECT,
+    page_size: int = PAGE_SIZE,
+    **options: Any,
+) -> list[dict[str, Any]]:
+    """Fetch fields of all documents of a route that fit, page by page.
+
+    Parameters
+    ----------
+    route : str
+        Such as ``"materials/thermo"``.
+    query : dict
+        Its query parameters.
+    fields : sequence of str
+        What to send of each document, ``material_id`` among them.
+    api_key, base_url, page_size, **options
+        As of :func:`download_materials_project`.
+
+    Raises
+    ------
+    DownloadError
+        If no key is set, or the server cannot be reached, refuses, or sends no documents.
+    """
+    headers = {"X-API-KEY": _key(api_key), "Accept": "application/json"}
+    url = f"{base_url.rstrip('/')}/{route}/"
+    found: list[dict[str, Any]] = []
+    while True:
+        page = query | {
+            "_fields": ",".join(fields),
+            "_sort_fields": "material_id",
+            "_skip": len(found),
+            "_limit": page_size,
+        }
+        documents = _fetch_page(url, page, headers, options)["data"]
+        found += documents
+        if len(documents) < page_size:
+            return found
+
+
+def _fetch_page(
+    url: str, params: dict[str, Any], headers: dict[str, str], options: dict[str, Any]
+) -> dict[str, Any]:
+    body, _ = get_json(url, params=params, headers=headers, **options)
+    if not isinstance(body, dict) or not isinstance(body.get("data"), list):
+        raise DownloadError(f"{url} sent no list called 'data'")
+    return body
+
+
 def _key(api_key: str | None) -> str:
     key = api_key or next((os.environ[k] for k in KEY_VARIABLES if os.environ.get(k)), None)
     if not key:
@@ -149,9 +202,7 @@ def _fetch_pages(
                     "_skip": len(found) * page_size,
                     "_limit": page_size,
                 }
-                body, _ = get_json(url, params=params, headers=headers, **options)
-                if not isinstance(body, dict) or not isinstance(body.get("data"), list):
-                    raise DownloadError(f"{url} sent no list called 'data'")
+                body = _fetch_page(url, params, headers, options)
                 partial = file.with_suffix(".partial")
                 partial.write_text(json.dumps(body), encoding="utf-8")
                 partial.replace(file)
