@@ -82,9 +82,13 @@ def flow_matching_loss(
     return loss, terms
 
 
-def time_grid(num_steps: int) -> list[float]:
-    """Equally spaced times from 0 to 1, ``num_steps + 1`` of them."""
-    return [i / num_steps for i in range(num_steps + 1)]
+def time_grid(num_steps: int, start: float = 0.0) -> list[float]:
+    """Equally spaced times from ``start`` to 1, ``num_steps + 1`` of them from 0.
+
+    A later start takes its share of the steps, rounded, and at least one.
+    """
+    steps = max(1, round(num_steps * (1 - start)))
+    return [start + (1 - start) * (i / steps) for i in range(steps)] + [1.0]
 
 
 def renew_noise(x: Tensor, x_1: Tensor, now: float, then: float, noise: Tensor) -> Tensor:
@@ -120,8 +124,9 @@ def integrate(
     guidance_scale: float,
     on_step: Callable[[int, Tensor], None] | None = None,
     fresh_noise: Tensor | None = None,
+    start_time: float = 0.0,
 ) -> Tensor:
-    """Solve dx/dt = (x_1(x_t, t) - x_t) / (1 - t) from noise at 0 to latents at 1.
+    """Solve dx/dt = (x_1(x_t, t) - x_t) / (1 - t), from noise at 0 or later to latents at 1.
 
     Self-conditioning carries the last prediction from one evaluation to the next. The last
     interval is an Euler step, which lands on the prediction itself: the velocity has no value
@@ -132,11 +137,11 @@ def integrate(
     denoiser : Denoiser
         Trained model.
     x_0 : torch.Tensor
-        Gaussian noise, shape (A, L).
+        Gaussian noise, or what holds some at the first of the times, shape (A, L).
     groups : DomainGroups
         Of the batch.
     num_steps : int
-        Intervals.
+        Intervals from 0 to 1.
     solver : str
         ``"euler"``, ``"midpoint"``, ``"heun"`` or ``"ancestral"``.
     guidance_scale : float
@@ -145,7 +150,10 @@ def integrate(
     on_step : callable
         Called with the number of finished steps and x_t.
     fresh_noise : torch.Tensor
-        Gaussian noise of the ancestral solver, shape (num_steps - 1, A, L).
+        Gaussian noise of the ancestral solver, shape (num_steps - 1, A, L); with a later start,
+        as many as steps are left but one.
+    start_time : float
+        Time of ``x_0`` in [0, 1), see :func:`time_grid`.
 
     Returns
     -------
@@ -173,13 +181,15 @@ def integrate(
             memory = x_1
         return x_1
 
-    if solver == "ancestral" and fresh_noise is None and num_steps > 1:
+    times = time_grid(num_steps, start_time)
+    last = len(times) - 2
+    if solver == "ancestral" and fresh_noise is None and last > 0:
         raise ValueError("the ancestral solver needs fresh_noise")
     x = x_0
-    for step, (now, then) in enumerate(pairwise(time_grid(num_steps))):
+    for step, (now, then) in enumerate(pairwise(times)):
         width = then - now
         slope = (predict(x, now) - x) / (1 - now)
-        if solver == "euler" or step == num_steps - 1:
+        if solver == "euler" or step == last:
             x = x + width * slope
         elif solver == "ancestral":
             assert fresh_noise is not None

@@ -78,6 +78,11 @@ class ADiT(nn.Module):
         return next(self.parameters()).device
 
     @property
+    def dtype(self) -> torch.dtype:
+        """Floating type of the weights."""
+        return next(self.parameters()).dtype
+
+    @property
     def checkpoint_hash(self) -> str:
         """Content hash of the checkpoint the model came from, empty for a new model."""
         return str(self.metadata.get("hash", ""))
@@ -207,9 +212,11 @@ class ADiT(nn.Module):
         prepared = [self.prepare(system) for system in systems]
         latents: list[np.ndarray] = []
         for chunk in chunks([len(s) for s in prepared], batch_atoms):
-            batch = AtomicBatch.collate([prepared[i] for i in chunk]).to(self.device)
+            batch = AtomicBatch.collate([prepared[i] for i in chunk]).to(self.device, self.dtype)
             mean, _ = self.autoencoder.encode(batch)
-            latents += np.split(mean.cpu().numpy(), np.cumsum(batch.sizes.cpu().numpy())[:-1])
+            latents += np.split(
+                mean.float().cpu().numpy(), np.cumsum(batch.sizes.cpu().numpy())[:-1]
+            )
         return latents
 
     @torch.no_grad()
@@ -224,7 +231,8 @@ class ADiT(nn.Module):
         latents = self.encode(systems, batch_atoms)
         result: list[AtomicSystem | None] = []
         for chunk in chunks([len(s) for s in systems], batch_atoms):
-            packed = torch.from_numpy(np.concatenate([latents[i] for i in chunk])).to(self.device)
+            packed = torch.from_numpy(np.concatenate([latents[i] for i in chunk]))
+            packed = packed.to(self.device, self.dtype)
             sizes = torch.tensor([len(systems[i]) for i in chunk], device=self.device)
             periodic = torch.tensor([systems[i].is_periodic for i in chunk], device=self.device)
             for raw in self.decode(packed, sizes, periodic):

@@ -12,7 +12,7 @@ from tqdm.auto import tqdm
 
 from adit_model.batch import Packing
 from adit_model.config import SamplingConfig
-from adit_model.flow_matching import integrate
+from adit_model.flow_matching import integrate, time_grid
 from adit_model.geometry import random_rotation as draw_rotation
 from adit_model.layers import DomainGroups
 from adit_model.systems import CRYSTAL, DOMAINS, MOLECULE, AtomicSystem
@@ -65,9 +65,21 @@ class Sample:
         return self.system is not None
 
 
+class SamplingInterrupted(KeyboardInterrupt):
+    """Sampling was interrupted; ``samples`` holds what was finished by then."""
+
+    def __init__(self, samples: list[Sample], n: int) -> None:
+        super().__init__(f"sampling was interrupted: {len(samples)} of {n} samples are finished")
+        self.samples = samples
+
+
 @dataclass(frozen=True)
 class Request:
-    """One sample to be made: its index, domain, atom count and noise."""
+    """One sample to be made: its index, domain, atom count and noise.
+
+    ``origin``, shape (num_atoms, L), are the normalised latents it starts from where that is not
+    noise alone.
+    """
 
     index: int
     domain: str
@@ -75,11 +87,12 @@ class Request:
     noise: np.ndarray
     rotation: np.ndarray
     seed: int
+    origin: np.ndarray | None = None
 
-    def fresh_noise(self, settings: SamplingConfig) -> np.ndarray:
+    def fresh_noise(self, num_steps: int, settings: SamplingConfig) -> np.ndarray:
         """Noise that the ancestral solver renews, shape (num_steps - 1, num_atoms, L)."""
         generator = np.random.default_rng([self.seed, self.index, 1])
-        shape = (settings.num_steps - 1, *self.noise.shape)
+        shape = (num_steps - 1, *self.noise.shape)
         return np.float32(settings.noise_scale) * generator.standard_normal(shape, np.float32)
 
 
@@ -253,6 +266,50 @@ def sample(
     ValueError, TypeError
         If the request is out of range; before any work.
     """
+    stream = iter_samples(
+        model,
+        n,
+        domain=domain,
+        seed=seed,
+        num_steps=num_steps,
+        solver=solver,
+        guidance_scale=guidance_scale,
+        noise_scale=noise_scale,
+        num_atoms=num_atoms,
+        batch_atoms=batch_atoms,
+        random_rotation=random_rotation,
+        progress=progress,
+        first_index=first_index,
+    )
+    samples: list[Sample] = []
+    try:
+        for part in stream:
+            samples += part
+    except KeyboardInterrupt as error:
+        raise SamplingInterrupted(sorted(samples, key=lambda s: s.index), n) from error
+    return sorted(samples, key=lambda s: s.index)
+
+
+def iter_samples(
+    model: ADiT,
+    n: int,
+    *,
+    domain: str = BOTH,
+    seed: int = 0,
+    num_steps: int | None = None,
+    solver: str | None = None,
+    guidance_scale: float | None = None,
+    noise_scale: float | None = None,
+    num_atoms: int | tuple[int, int] | Sequence[int] | None = None,
+    batch_atoms: int | None = None,
+    random_rotation: bool = False,
+    progress: bool = True,
+    first_index: int = 0,
+) -> Iterator[list[Sample]]:
+    """Generate n structures and yield each batch as it is finished: by domain and atom count.
+
+    Parameters, samples and errors are those of :func:`sample`; the request is checked at once.
+    """
     if model.denoiser is None:
         raise ValueError("this checkpoint holds stage 1 only: it can encode, not sample")
     sizes = model.statistics.get("sizes", {})
@@ -263,30 +320,63 @@ def sample(
     )
     latent_dim = model.config.autoencoder.latent_dim
     requests = [
-        _request(first_index + i, domain, seed, _count_of(num_atoms, i), sizes, latent_dim)
+        make_request(first_index + i, domain, seed, _count_of(num_atoms, i), sizes, latent_dim)
         for i in range(n)
     ]
     limit = batch_atoms or default_batch_atoms(model)
-    samples: list[Sample | None] = [None] * n
+    return stream_samples(
+        model, requests, settings, limit, random_rotation=random_rotation, progress=progress
+    )
+
+
+def stream_samples(
+    model: ADiT,
+    requests: list[Request],
+    settings: SamplingConfig,
+    limit: int,
+    *,
+    random_rotation: bool = False,
+    progress: bool = True,
+    start_time: float = 0.0,
+) -> Iterator[list[Sample]]:
+    """Make the samples of checked requests, a batch at a time, under a progress bar.
+
+    Parameters
+    ----------
+    model : ADiT
+        With both stages.
+    requests : list of Request
+        What to make.
+    settings : SamplingConfig
+        How.
+    limit : int
+        Atoms of a batch.
+    random_rotation, progress
+        As for :func:`sample`.
+    start_time : float
+        Time in [0, 1) to start at; past 0 the requests need an ``origin``.
+    """
     bar = tqdm(
-        total=n,
+        total=len(requests),
         desc="sampling",
         unit="structure",
         disable=not progress,
         miniters=0,
         mininterval=0.5,
     )
+    steps = len(time_grid(settings.num_steps, start_time)) - 1
 
     def show_step(step: int, _: torch.Tensor) -> None:
-        bar.set_postfix_str(f"step {step}/{settings.num_steps}", refresh=False)
+        bar.set_postfix_str(f"step {step}/{steps}", refresh=False)
         bar.update(0)
 
     with bar:
-        for part, decoded in _run_batches(model, requests, settings, limit, show_step):
-            for request, raw in zip(part, decoded, strict=True):
-                samples[request.index - first_index] = _finish(request, raw, seed, random_rotation)
+        for part, decoded in run_batches(model, requests, settings, limit, show_step, start_time):
             bar.update(len(part))
-    return [s for s in samples if s is not None]
+            yield [
+                finish_sample(request, raw, request.seed, random_rotation)
+                for request, raw in zip(part, decoded, strict=True)
+            ]
 
 
 def sampling_settings(
@@ -324,14 +414,16 @@ def _count_of(
     return int(num_atoms[place])
 
 
-def _request(
+def make_request(
     index: int,
     domain: str,
     seed: int,
     num_atoms: int | tuple[int, int] | None,
     sizes: Mapping[str, Mapping[str, int]],
     latent_dim: int,
+    origin: np.ndarray | None = None,
 ) -> Request:
+    """Draw atom count, noise and rotation of one sample, from seed and index alone."""
     generator = np.random.default_rng([seed, index])
     domain = sample_domain(index, domain)
     histogram = {int(k): v for k, v in sizes[domain].items()}
@@ -343,15 +435,16 @@ def _request(
         weights = np.array([histogram.get(k, 1) for k in allowed], dtype=np.float64)
         count = int(generator.choice(allowed, p=weights / weights.sum()))
     noise = generator.standard_normal((count, latent_dim), dtype=np.float32)
-    return Request(index, domain, count, noise, draw_rotation(generator), seed)
+    return Request(index, domain, count, noise, draw_rotation(generator), seed, origin)
 
 
-def _run_batches(
+def run_batches(
     model: ADiT,
     requests: list[Request],
     settings: SamplingConfig,
     limit: int,
     on_step: Callable[[int, torch.Tensor], None],
+    start_time: float = 0.0,
 ) -> Iterator[tuple[list[Request], list[dict[str, Any]]]]:
     """Integrate requests in batches of one domain and padded size, halving on out-of-memory."""
     waiting = sorted(requests, key=lambda r: (r.domain, r.num_atoms, r.index))
@@ -366,7 +459,7 @@ def _run_batches(
             atoms += request.num_atoms
         decoded = None
         try:
-            decoded = _integrate_batch(model, part, settings, on_step)
+            decoded = _integrate_batch(model, part, settings, on_step, start_time)
         except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
             if not _is_out_of_memory(error) or len(part) == 1:
                 raise
@@ -385,6 +478,7 @@ def _integrate_batch(
     part: list[Request],
     settings: SamplingConfig,
     on_step: Callable[[int, torch.Tensor], None],
+    start_time: float,
 ) -> list[dict[str, Any]]:
     assert model.denoiser is not None
     device = model.device
@@ -394,24 +488,34 @@ def _integrate_batch(
     sizes = torch.tensor(counts + filler, device=device)
     periodic = torch.full(sizes.shape, part[0].domain == CRYSTAL, device=device)
     groups = DomainGroups(Packing(sizes), periodic)
-    noise = torch.from_numpy(np.concatenate([*(r.noise for r in part), blank])).to(device)
+    times = time_grid(settings.num_steps, start_time)
+    starts = [_start(r, start_time) for r in part]
+    x = torch.from_numpy(np.concatenate([*starts, blank])).to(device, model.dtype)
     fresh = None
     if settings.solver == "ancestral":
-        drawn = [r.fresh_noise(settings) for r in part]
-        drawn.append(np.zeros((settings.num_steps - 1, *blank.shape), dtype=np.float32))
-        fresh = torch.from_numpy(np.concatenate(drawn, axis=1)).to(device)
+        drawn = [r.fresh_noise(len(times) - 1, settings) for r in part]
+        drawn.append(np.zeros((len(times) - 2, *blank.shape), dtype=np.float32))
+        fresh = torch.from_numpy(np.concatenate(drawn, axis=1)).to(device, model.dtype)
     x_1 = integrate(
         model.denoiser,
-        noise,
+        x,
         groups,
         settings.num_steps,
         settings.solver,
         settings.guidance_scale,
         on_step,
         fresh,
+        start_time,
     )
     latents = model.denoiser.denormalise(x_1, periodic[groups.packing.index])
     return model.decode(latents, sizes, periodic)[: len(part)]
+
+
+def _start(request: Request, time: float) -> np.ndarray:
+    """Where a request starts: the interpolant between its noise and its origin."""
+    if request.origin is None:
+        return request.noise
+    return ((1 - time) * request.noise + time * request.origin).astype(np.float32)
 
 
 def _padded(num_atoms: int) -> int:
@@ -440,7 +544,8 @@ def _is_out_of_memory(error: BaseException) -> bool:
     return "out of memory" in text or "can't allocate memory" in text
 
 
-def _finish(request: Request, raw: dict[str, Any], seed: int, rotate: bool) -> Sample:
+def finish_sample(request: Request, raw: dict[str, Any], seed: int, rotate: bool) -> Sample:
+    """Build the sample a decoded dictionary describes."""
     from adit_model.model import raw_to_system
 
     system, reason = raw_to_system(raw)
