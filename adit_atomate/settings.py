@@ -49,6 +49,16 @@ class ADiTSettings(BaseSettings):
         description="Seconds the validity check of one sample may take; without an answer by "
         "then it counts as invalid.",
     )
+    REFERENCE: str | list[str] | None = Field(
+        None,
+        description="Known structures that discovery flows compare to: a path or the name of a "
+        "data set, or a list of them.",
+    )
+    HULL: str | None = Field(
+        None,
+        description="Known phases that discovery flows build the convex hull from: a CSV file; "
+        "None takes the elements alone.",
+    )
 
     model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, extra="forbid")
 
