@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
-from jobflow import Flow, Maker
+from jobflow import Flow, Job, Maker
 
 from adit_atomate.jobs import ADiTGenerateMaker
 
@@ -68,7 +68,7 @@ class ADiTGenerateShardsMaker(Maker):
         if isinstance(counts, str) and "," in counts:
             counts = [int(count) for count in counts.split(",")]
         number = -(-n // size)
-        jobs = []
+        jobs: list[Flow | Job] = []
         for i, start in enumerate(range(0, n, size), 1):
             maker = self.generate_maker
             if isinstance(counts, list):
