@@ -54,10 +54,17 @@ class ADiTSettings(BaseSettings):
         description="Known structures that discovery flows compare to: a path or the name of a "
         "data set, or a list of them.",
     )
-    HULL: str | None = Field(
+    HULL: str | list[str] | None = Field(
         None,
-        description="Known phases that discovery flows build the convex hull from: a CSV file; "
-        "None takes the elements alone.",
+        description="Known phases that discovery flows build the convex hull from: a CSV file, a "
+        "list of them, or 'materials-project'; None takes the elements alone.",
+    )
+
+    TRAINING_DIR: str = Field(
+        "~/adit-training",
+        min_length=1,
+        description="Folder of training runs that are given no output folder, each under its job's "
+        "uuid; it must be seen by all machines that may go on with a run.",
     )
 
     model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, extra="forbid")

@@ -53,6 +53,8 @@ class StateSaver(Callback):
         Stop (and save) after this much wall-clock time.
     export : callable
         Called after each save, to write the weights so far.
+    stop_after : int or None
+        Stop (and save) after this many steps.
     """
 
     def __init__(
@@ -61,7 +63,9 @@ class StateSaver(Callback):
         minutes: float,
         max_seconds: float | None,
         export: Callable[[lightning.LightningModule], Any],
+        stop_after: int | None = None,
     ) -> None:
+        self.stop_after, self.first_step = stop_after, 0
         self.folder, self.minutes, self.max_seconds = folder, minutes, max_seconds
         self.export = export
         self.received: str | None = None
@@ -85,6 +89,7 @@ class StateSaver(Callback):
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
     ) -> None:
         """Catch SIGTERM again: Lightning has put a handler before ours, which saves nothing."""
+        self.first_step = trainer.global_step
         for number in self._previous:
             signal.signal(number, self._on_signal)
 
@@ -122,6 +127,9 @@ class StateSaver(Callback):
         limit = math.inf if self.max_seconds is None else self.max_seconds
         if reason is None and now - self.started >= limit:
             reason = "max_time"
+        done = trainer.global_step - self.first_step
+        if reason is None and self.stop_after is not None and done >= self.stop_after:
+            reason = "stop_after"
         due = now - self.saved >= 60 * self.minutes
         if trainer.world_size > 1:  # all processes must agree
             any_stop = trainer.strategy.reduce_boolean_decision(reason is not None, all=False)

@@ -52,12 +52,17 @@ class TrainingConfig:
         Minutes between two saved states.
     max_time : str or None
         Wall-clock limit ``"HH:MM:SS"``, after which the state is saved and the run stops.
+    stop_after : int or None
+        Steps after which the state is saved and the run stops, to be resumed.
     precision : str
         ``"32"`` or ``"bf16"`` (GPU).
     devices, num_nodes : int
         Processes a node, nodes.
     accelerator : str
         ``"auto"``, ``"cpu"`` or ``"gpu"``.
+    strategy : str
+        ``"auto"`` (copies of the model in several processes) or ``"fsdp"`` (the model divided over
+        several GPUs).
     """
 
     steps: int = 10_000
@@ -78,10 +83,12 @@ class TrainingConfig:
     validation_size: int = 1000
     checkpoint_minutes: float = 10.0
     max_time: str | None = None
+    stop_after: int | None = None
     precision: str = "32"
     devices: int = 1
     num_nodes: int = 1
     accelerator: str = "auto"
+    strategy: str = "auto"
 
     def __post_init__(self) -> None:
         positive = ("steps", "batch_size", "learning_rate", "validate_every", "log_every")
@@ -102,6 +109,12 @@ class TrainingConfig:
             raise ValueError(
                 f"training.accelerator must be auto, cpu or gpu, got {self.accelerator!r}"
             )
+        if self.strategy not in ("auto", "fsdp"):
+            raise ValueError(f"training.strategy must be auto or fsdp, got {self.strategy!r}")
+        if self.strategy == "fsdp" and self.accelerator == "cpu":
+            raise ValueError("training.strategy fsdp needs GPUs, got accelerator cpu")
+        if self.stop_after is not None and self.stop_after < 1:
+            raise ValueError(f"training.stop_after must be positive, got {self.stop_after}")
         if self.max_time is not None:
             parse_time(self.max_time)
 
@@ -145,6 +158,22 @@ class RunConfig:
     def as_dict(self) -> dict[str, Any]:
         """Return nested plain dictionaries."""
         return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> RunConfig:
+        """Read what :meth:`as_dict` gives, from JSON too.
+
+        Raises
+        ------
+        ValueError
+            If an option is unknown or of the wrong type.
+        """
+        values = dict(data)
+        values["train"] = tuple(values["train"])
+        values["validation"] = tuple(values.get("validation", ()))
+        values["model"] = ModelConfig.from_dict(values.get("model", {}))
+        values["training"] = from_mapping(TrainingConfig, values.get("training", {}), "training")
+        return cls(**values)
 
 
 def load_run_config(stage: str, path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:

@@ -60,7 +60,7 @@ class TrainingResult:
     finished : bool
         Whether all steps were done.
     stopped_by : str or None
-        ``"SIGTERM"``, ``"SIGUSR1"``, ``"max_time"`` or None.
+        ``"SIGTERM"``, ``"SIGUSR1"``, ``"max_time"``, ``"stop_after"`` or None.
     metrics : dict
         Last logged values.
     """
@@ -310,7 +310,9 @@ def _fit(
         copy.save(checkpoint)
 
     max_seconds = None if settings.max_time is None else parse_time(settings.max_time)
-    saver = StateSaver(folder, settings.checkpoint_minutes, max_seconds, export)
+    saver = StateSaver(
+        folder, settings.checkpoint_minutes, max_seconds, export, settings.stop_after
+    )
     callbacks: list[Any] = [WeightAverager(), saver, LearningRateMonitor("step")]
     if progress:
         callbacks.append(StepProgressBar(refresh_rate=max(1, settings.log_every // 5)))
