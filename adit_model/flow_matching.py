@@ -12,6 +12,7 @@ from adit_model.denoiser import CRYSTAL_CLASS, MOLECULE_CLASS, NULL_CLASS, Denoi
 from adit_model.layers import DomainGroups
 
 T_MIN, T_MAX = 0.01, 0.99
+FOCUS_MEAN, FOCUS_STD = 0.2, 0.75  # of logit(t)
 
 Velocity = Callable[[Tensor, float], tuple[Tensor, Tensor]]
 
@@ -21,14 +22,21 @@ def domain_classes(periodic: Tensor) -> Tensor:
     return torch.where(periodic, CRYSTAL_CLASS, MOLECULE_CLASS)
 
 
-def draw_times(number: int, skew: float, generator: torch.Generator | None) -> Tensor:
+def draw_times(
+    number: int, skew: float, generator: torch.Generator | None, focus: float = 0.0
+) -> Tensor:
     """Draw t from Beta(1 + skew, 1), stretched to [0.01, 0.99], shape (number,).
 
     The cumulative distribution is t^(1 + skew), so a uniform number to the power
-    1 / (1 + skew) follows it.
+    1 / (1 + skew) follows it. A share ``focus`` is logit-normal, of mean 0.2 and deviation 0.75.
     """
     uniform = torch.rand(number, generator=generator)
-    return T_MIN + (T_MAX - T_MIN) * uniform ** (1.0 / (1.0 + skew))
+    times = T_MIN + (T_MAX - T_MIN) * uniform ** (1.0 / (1.0 + skew))
+    if focus > 0:
+        normal = torch.randn(number, generator=generator)
+        focused = (FOCUS_MEAN + FOCUS_STD * normal).sigmoid().clamp(T_MIN, T_MAX)
+        times = torch.where(torch.rand(number, generator=generator) < focus, focused, times)
+    return times
 
 
 def flow_matching_loss(
@@ -38,6 +46,8 @@ def flow_matching_loss(
     generator: torch.Generator | None = None,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Squared error of the predicted x_1, weighted by 1 / (1 - min(t, time_clip))^2.
+
+    In evaluation mode times are not focused, so that runs can be compared.
 
     Parameters
     ----------
@@ -58,7 +68,8 @@ def flow_matching_loss(
     config, packing = denoiser.config, groups.packing
     number, device = packing.num_systems, x_1.device
     x_0 = torch.randn(x_1.shape, generator=generator).to(x_1)
-    t = draw_times(number, config.time_skew, generator).to(x_1)
+    focus = config.time_focus if denoiser.training else 0.0
+    t = draw_times(number, config.time_skew, generator, focus).to(x_1)
     hidden = torch.rand(number, generator=generator).to(device) < config.class_dropout
     self_condition = bool(torch.rand((), generator=generator) < config.self_condition)
     domain = domain_classes(groups.periodic).masked_fill(hidden, NULL_CLASS)

@@ -68,6 +68,7 @@ def model_configs(draw) -> ModelConfig:
         self_condition=draw(SHARES),
         time_clip=draw(st.floats(0, 1, exclude_max=True)),
         time_skew=draw(st.floats(-1, 10, exclude_min=True)),
+        time_focus=draw(SHARES),
     )
     sampling = SamplingConfig(
         draw(st.integers(1, 1000)), draw(st.sampled_from(SOLVERS)), draw(st.floats(0, 100))
@@ -161,6 +162,7 @@ OUT_OF_RANGE = {
         "self_condition": [-0.1, 1.5, NAN],
         "time_clip": [-0.1, 1.0, NAN],
         "time_skew": [-1.0, -3.0, NAN, INF],
+        "time_focus": [-0.1, 1.5, NAN],
     },
     SamplingConfig: {
         "num_steps": [0, -3, 2.5],

@@ -107,6 +107,34 @@ def test_times_follow_their_distribution(skew):
     assert stats.kstest(unit.numpy(), stats.beta(1 + skew, 1).cdf).pvalue > 0.01
 
 
+@pytest.mark.parametrize("focus", [0.25, 1.0])
+def test_focused_times(focus):
+    """A mixture: its distribution function is that of its parts."""
+    t = draw_times(4000, 0.5, torch.Generator().manual_seed(1), focus).double().numpy()
+
+    def mixture(x):
+        skewed = stats.beta(1.5, 1).cdf((x - T_MIN) / (T_MAX - T_MIN))
+        return (1 - focus) * skewed + focus * stats.norm(0.2, 0.75).cdf(np.log(x / (1 - x)))
+
+    assert stats.kstest(t, mixture).pvalue > 0.01
+
+
+def test_held_out_times_are_not_focused():
+    losses = {}
+    for focus in (0.0, 1.0):
+        torch.manual_seed(0)
+        config = DenoiserConfig(dim=8, num_layers=1, num_heads=2, time_focus=focus)
+        denoiser = Denoiser(config)
+        groups = molecules(5, size=3)
+        x_1 = torch.randn(15, 8, generator=torch.Generator().manual_seed(2))
+        for training in (True, False):
+            generator = torch.Generator().manual_seed(7)
+            loss, _ = flow_matching_loss(denoiser.train(training), x_1, groups, generator)
+            losses[focus, training] = float(loss)
+    assert losses[0.0, False] == losses[1.0, False]
+    assert losses[0.0, True] != losses[1.0, True]
+
+
 @pytest.mark.parametrize("clip", [0.9, 0.5])
 def test_loss_by_hand(clip):
     """An untrained network without preconditioning predicts 0: the error is x_1 itself."""
