@@ -11,24 +11,59 @@ from typing import TYPE_CHECKING, Any
 from adit_model import __version__
 
 if TYPE_CHECKING:
+    from adit_atomate.data import MaterialsProjectSource, StoreSource, from_store
+    from adit_atomate.evaluate import ADiTEvaluateMaker
     from adit_atomate.jobs import ADiTGenerateMaker
-    from adit_atomate.schemas import ADiTGenerateDoc
+    from adit_atomate.schemas import ADiTEvaluateDoc, ADiTGenerateDoc
     from adit_atomate.settings import ADiTSettings
     from adit_atomate.shards import ADiTGenerateShardsMaker
+    from adit_atomate.training import ADiTTrainAutoencoderMaker, ADiTTrainDenoiserMaker
+    from adit_atomate.training_data import ADiTDataMaker
+    from adit_atomate.training_flows import ADiTFineTuneMaker, ADiTTrainMaker
+    from adit_atomate.training_report import ADiTTrainReportMaker
+    from adit_atomate.training_schemas import ADiTDataDoc, ADiTTrainDoc, ADiTTrainReport
 
 __all__ = [
+    "ADiTDataDoc",
+    "ADiTDataMaker",
+    "ADiTEvaluateDoc",
+    "ADiTEvaluateMaker",
+    "ADiTFineTuneMaker",
     "ADiTGenerateDoc",
     "ADiTGenerateMaker",
     "ADiTGenerateShardsMaker",
     "ADiTSettings",
+    "ADiTTrainAutoencoderMaker",
+    "ADiTTrainDenoiserMaker",
+    "ADiTTrainDoc",
+    "ADiTTrainMaker",
+    "ADiTTrainReport",
+    "ADiTTrainReportMaker",
+    "MaterialsProjectSource",
+    "StoreSource",
     "__version__",
+    "from_store",
 ]
 
 _MODULES = {
+    "ADiTDataDoc": "adit_atomate.training_schemas",
+    "ADiTDataMaker": "adit_atomate.training_data",
+    "ADiTEvaluateDoc": "adit_atomate.schemas",
+    "ADiTEvaluateMaker": "adit_atomate.evaluate",
+    "ADiTFineTuneMaker": "adit_atomate.training_flows",
     "ADiTGenerateDoc": "adit_atomate.schemas",
     "ADiTGenerateMaker": "adit_atomate.jobs",
     "ADiTGenerateShardsMaker": "adit_atomate.shards",
     "ADiTSettings": "adit_atomate.settings",
+    "ADiTTrainAutoencoderMaker": "adit_atomate.training",
+    "ADiTTrainDenoiserMaker": "adit_atomate.training",
+    "ADiTTrainDoc": "adit_atomate.training_schemas",
+    "ADiTTrainMaker": "adit_atomate.training_flows",
+    "ADiTTrainReport": "adit_atomate.training_schemas",
+    "ADiTTrainReportMaker": "adit_atomate.training_report",
+    "MaterialsProjectSource": "adit_atomate.data",
+    "StoreSource": "adit_atomate.data",
+    "from_store": "adit_atomate.data",
 }
 
 

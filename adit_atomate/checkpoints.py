@@ -6,7 +6,7 @@ from typing import overload
 
 from jobflow import OutputReference
 
-from adit_model.checkpoint import resolve_checkpoint
+from adit_model.checkpoint import BUNDLED, resolve_checkpoint
 
 
 @overload
@@ -20,7 +20,7 @@ def absolute_checkpoint(
     name: str | OutputReference | None,
 ) -> str | OutputReference | None: ...
 def absolute_checkpoint(name: str | OutputReference | None) -> str | OutputReference | None:
-    """Give a checkpoint file its absolute path; names and references stay as they are.
+    """Give a checkpoint its absolute path; bundled names and references stay as they are.
 
     Raises
     ------
@@ -30,4 +30,4 @@ def absolute_checkpoint(name: str | OutputReference | None) -> str | OutputRefer
     if name is None or isinstance(name, OutputReference):
         return name
     path = resolve_checkpoint(name)
-    return name if "/" not in name and not name.endswith(".safetensors") else str(path.resolve())
+    return name if name in BUNDLED else str(path.resolve())

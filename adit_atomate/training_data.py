@@ -104,7 +104,7 @@ class ADiTDataMaker(Maker):
         folder.mkdir(parents=True, exist_ok=True)
         datasets, names, properties = read_sources(sources, folder)
         prepared = prepare(datasets, self._preparation(), " + ".join(names))
-        crystal_fraction, record = None, None
+        report, crystal_fraction, record = prepared.report(), None, None
         if replay:
             earlier = [load_source(source, progress=False) for source in replay]
             mixed = mix_replay(
@@ -118,6 +118,7 @@ class ADiTDataMaker(Maker):
                 crystals=mixed.crystals,
                 molecules=mixed.molecules,
             )
+            report += f"\nmixed in: {mixed.crystals:,} crystals and {mixed.molecules:,} molecules"
         parts = write_parts(prepared, folder)
         write_properties(folder / "properties.csv", properties)
         held_out = parts.get("validation")
@@ -131,7 +132,7 @@ class ADiTDataMaker(Maker):
             replay=record,
             read=prepared.read,
             dropped=prepared.reasons(),
-            report=prepared.report(),
+            report=report,
             folder=str(folder),
             sources=names,
             settings=asdict(self._preparation()),
@@ -147,7 +148,7 @@ class ADiTDataMaker(Maker):
                 f"unknown option {min(unknown)!r}, known: "
                 f"{', '.join(sorted(Preparation.__dataclass_fields__))}"
             )
-        values = {
+        values: dict[str, Any] = {
             key: tuple(value) if isinstance(value, list) else value
             for key, value in self.options.items()
         }

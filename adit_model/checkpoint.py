@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
+import shutil
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
@@ -17,6 +19,8 @@ FORMAT_VERSION = 1
 METADATA_KEY = "adit"
 REQUIRED = ("format_version", "config", "statistics", "hash", "licence", "metadata_hash")
 BUNDLED = {"default": "mini.safetensors", "mini": "mini.safetensors"}
+DIRECTORY_VARIABLE = "ADIT_CHECKPOINT_DIR"
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
 class CheckpointError(ValueError):
@@ -29,7 +33,8 @@ def resolve_checkpoint(name_or_path: str | Path) -> Path:
     Parameters
     ----------
     name_or_path : str or Path
-        ``"default"``, another bundled name, or the path of a ``.safetensors`` file.
+        ``"default"``, another bundled name, a name given to :func:`register_checkpoint`, or the
+        path of a ``.safetensors`` file.
 
     Raises
     ------
@@ -46,12 +51,69 @@ def resolve_checkpoint(name_or_path: str | Path) -> Path:
             )
         return path
     path = Path(name).expanduser()
-    if not path.is_file():
+    if path.is_file():
+        return path
+    registered = registered_checkpoints()
+    if name in registered:
+        return registered[name]
+    raise CheckpointError(
+        f"no checkpoint {name!r}: neither a file nor one of the names "
+        f"{', '.join(sorted({*BUNDLED, *registered}))}"
+    )
+
+
+def checkpoint_dir() -> Path:
+    """Find the directory of registered checkpoints.
+
+    It is ``ADIT_CHECKPOINT_DIR``, else ``~/.adit/checkpoints``.
+    """
+    return Path(os.environ.get(DIRECTORY_VARIABLE) or "~/.adit/checkpoints").expanduser()
+
+
+def registered_checkpoints() -> dict[str, Path]:
+    """Files of the registered checkpoints by name."""
+    return {path.stem: path for path in sorted(checkpoint_dir().glob("*.safetensors"))}
+
+
+def register_checkpoint(path: str | Path, name: str) -> Path:
+    """Keep a copy of a checkpoint under a name that all Makers and commands know.
+
+    Parameters
+    ----------
+    path : str or Path
+        Checkpoint file.
+    name : str
+        Letters, digits, ``.``, ``_`` and ``-``.
+
+    Returns
+    -------
+    Path
+        The copy, in :func:`checkpoint_dir`.
+
+    Raises
+    ------
+    CheckpointError
+        If the name cannot be used, belongs to another checkpoint, or the file is no checkpoint.
+    """
+    if not _NAME.fullmatch(name) or name in BUNDLED or name.endswith(".safetensors"):
         raise CheckpointError(
-            f"no checkpoint {name!r}: neither a file nor one of the names "
-            f"{', '.join(sorted(BUNDLED))}"
+            f"{name!r} cannot name a checkpoint: use letters, digits, '.', '_' and '-', and none "
+            f"of {', '.join(sorted(BUNDLED))}"
         )
-    return path
+    wanted = read_metadata(path)["hash"]
+    target = checkpoint_dir() / f"{name}.safetensors"
+    if target.is_file():
+        if read_metadata(target)["hash"] == wanted:
+            return target
+        raise CheckpointError(f"{target} is another checkpoint: remove it or choose another name")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.with_name(f"{target.name}.{os.getpid()}.partial")
+    try:
+        shutil.copyfile(path, partial)
+        partial.replace(target)
+    finally:
+        partial.unlink(missing_ok=True)
+    return target
 
 
 def write_checkpoint(
