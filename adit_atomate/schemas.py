@@ -124,3 +124,38 @@ class ADiTGenerateDoc(BaseModel):
     versions: dict[str, str] = Field(
         description="Versions of adit-atomate, of Python and of the packages results depend on."
     )
+
+
+class ADiTRate(BaseModel):
+    """A share of structures."""
+
+    passed: int = Field(description="Structures that pass.")
+    of: int = Field(description="Structures that it is a share of.")
+    share: float = Field(description="Their quotient, 0 to 1.")
+
+
+class ADiTEvaluateDoc(BaseModel):
+    """Result of :class:`~adit_atomate.evaluate.ADiTEvaluateMaker`.
+
+    ``rows`` is kept in the job store's additional store ``data``.
+    """
+
+    counts: dict[str, ADiTCounts] = Field(description="Counts for each domain.")
+    rates: dict[str, dict[str, ADiTRate | None]] = Field(
+        description="For each domain the rates of the report, by name; None for those that were "
+        "not asked for or have nothing to be a share of."
+    )
+    rows: list[dict[str, Any]] = Field(
+        description="One row for each structure, as in rows.csv: a cell is a value, None where "
+        "the question does not arise, or a text that says why there is no answer."
+    )
+    summary: dict[str, Any] = Field(
+        description="All rates, also by number of atoms, means, distances to the reference, "
+        "failed cells and versions of packages, as in summary.json."
+    )
+    report: str = Field(description="The report, in Markdown.")
+    folder: str = Field(
+        description="Where the files are, on the machine that the job ran on; with the same "
+        "folder, a job that was cut off goes on from there."
+    )
+    seconds: float = Field(description="Wall-clock time of the evaluation.")

@@ -80,7 +80,7 @@ def evaluate_command(args: argparse.Namespace) -> int:
         If an argument is out of range, a source cannot be read, or the folder cannot be written.
     """
     from adit_model.evaluation.cells import CellStore
-    from adit_model.evaluation.measures import MEASURES
+    from adit_model.evaluation.measures import choose_measures
     from adit_model.evaluation.rows import Options
     from adit_model.evaluation.run import KEPT, REPORT, SUMMARY, TABLE, evaluate
     from adit_model.evaluation.sources import load_reference, load_samples
@@ -89,13 +89,9 @@ def evaluate_command(args: argparse.Namespace) -> int:
         value = getattr(args, name)
         if value is not None and value < 1:
             raise ValueError(f"--{name.replace('_', '-')} must be positive, got {value}")
-    known = [measure.name for measure in MEASURES]
-    for name in args.skip:
-        if name not in known:
-            raise ValueError(f"--skip knows {', '.join(known)}, not {name!r}")
+    measures = choose_measures(args.skip)
     if args.out.exists() and not args.out.is_dir():
         raise ValueError(f"{args.out} is a file, not a folder")
-    measures = tuple(measure for measure in MEASURES if measure.name not in args.skip)
     options = Options(CellStore(args.out / KEPT), args.workers, not args.quiet, measures)
     with output_folder(args.out):
         entries = load_samples(args.samples, args.limit, not args.quiet)

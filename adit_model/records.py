@@ -142,7 +142,7 @@ def _check(
     from adit_model.metrics.molecules import check_molecules
 
     if workers is None:
-        workers = min(_available_cores(), 1 + len(samples) // _SAMPLES_PER_WORKER)
+        workers = worker_count(len(samples))
     checks: dict[int, CrystalCheck | MoleculeCheck] = {}
     for domain, run in ((CRYSTAL, check_crystals), (MOLECULE, check_molecules)):
         found = {
@@ -183,7 +183,7 @@ def _formula(sample: Sample) -> str:
     return AtomicSystem(numbers, np.zeros((len(numbers), 3)), cell).formula
 
 
-def _available_cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+def worker_count(number: int) -> int:
+    """Worker processes that pay for a number of checks: the available cores, fewer for few."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return min(cores or 1, 1 + number // _SAMPLES_PER_WORKER)

@@ -15,6 +15,7 @@ from adit_model.data.mof import load_qmof
 from adit_model.data.qm9 import SPLITS, load_qm9
 from adit_model.data.structures import is_structure_file, load_structures
 
+FORMATS = ("csv", "npz", "db", "qmof", "geom")
 HELP = """\
   qm9, qm9:train, qm9:val, qm9:test       QM9 from the package qm9pack
   mp20:train, perov5:val, carbon24:test   downloaded once, then read from the cache
@@ -117,4 +118,26 @@ def load_source(
     raise ValueError(
         f"unknown data source {spec!r}{missing}. Known are names such as qm9:train and mp20:train, "
         "files and folders: `adit data --help` lists all"
+    )
+
+
+def absolute_source(spec: str) -> str:
+    """Return the spec of a source with an absolute path, if it holds one; nothing is read.
+
+    Raises
+    ------
+    ValueError
+        If there is no such file, folder or data set.
+    """
+    path = Path(spec).expanduser()
+    if spec and path.exists():
+        return str(path.resolve())
+    head, colon, rest = spec.partition(":")
+    if spec in REMOTE_FILES or (head == "qm9" and (not colon or rest in SPLITS)):
+        return spec
+    if rest and head in FORMATS and Path(rest).expanduser().exists():
+        return f"{head}:{Path(rest).expanduser().resolve()}"
+    raise ValueError(
+        f"unknown data source {spec!r}, and there is no file or folder of that name. Known are "
+        "names such as qm9:train and mp20:train: `adit data --help` lists all"
     )

@@ -7,7 +7,7 @@ A new measure (an energy, say) is one more :class:`Measure` in the tuple given t
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -281,3 +281,18 @@ MOLECULE_MEASURES = (
     ),
 )
 MEASURES = CRYSTAL_MEASURES + MOLECULE_MEASURES
+
+
+def choose_measures(skip: Sequence[str] = ()) -> tuple[Measure, ...]:
+    """Return the measures to take.
+
+    Raises
+    ------
+    ValueError
+        If there is no measure of a name to skip.
+    """
+    known = [measure.name for measure in MEASURES]
+    for name in skip:
+        if name not in known:
+            raise ValueError(f"cannot skip {name!r}: the measures are {', '.join(known)}")
+    return tuple(measure for measure in MEASURES if measure.name not in skip)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -79,6 +80,20 @@ def load_samples(spec: str, limit: int | None = None, progress: bool = False) ->
         domain = domains.pop() if len(domains) == 1 else UNKNOWN
         entries += [Entry(i, domain, None, "", None, reason) for i, reason in dataset.skipped]
     return entries[:limit]
+
+
+def make_entries(structures: Iterable[Any]) -> list[Entry]:
+    """Make entries of pymatgen, ASE or RDKit objects or ``AtomicSystem``, named by their place.
+
+    An object that is no ordered crystal or molecule is an entry with the reason.
+    """
+    entries = []
+    for i, structure in enumerate(structures):
+        try:
+            entries.append(_entry(str(i), AtomicSystem.from_any(structure)))
+        except (TypeError, ValueError) as error:
+            entries.append(Entry(str(i), UNKNOWN, None, "", None, str(error)))
+    return entries
 
 
 def _entry(name: str, system: AtomicSystem) -> Entry:

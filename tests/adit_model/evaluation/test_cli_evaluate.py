@@ -218,7 +218,7 @@ def test_a_package_that_is_missing_is_the_reason_in_its_cells(clean_dir, monkeyp
     ("arguments", "text"),
     [
         (["nowhere"], "unknown data source 'nowhere'"),
-        (["s.npz", "--skip", "everything"], "--skip knows geometry, composition"),
+        (["s.npz", "--skip", "everything"], "cannot skip 'everything': the measures are geometry"),
         (["s.npz", "--workers", "0"], "--workers must be positive, got 0"),
         (["s.npz", "--limit", "-1"], "--limit must be positive, got -1"),
         (["s.npz", "--reference", "nowhere"], "unknown data source 'nowhere'"),
