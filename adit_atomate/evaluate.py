@@ -46,6 +46,8 @@ class ADiTEvaluateMaker(Maker):
         Structures drawn from it.
     skip : list of str
         Measures to leave out, such as ``"posebusters"``, which takes a second for each molecule.
+    also : list of str
+        Measures that are left out by default: ``"xtb"``, the strain of molecules.
     plot : bool
         Draw pictures.
     folder : str or None
@@ -67,6 +69,7 @@ class ADiTEvaluateMaker(Maker):
     compare_to: list[str] = field(default_factory=list)
     compare_number: int = 2000
     skip: list[str] = field(default_factory=list)
+    also: list[str] = field(default_factory=list)
     plot: bool = True
     folder: str | None = None
 
@@ -157,12 +160,12 @@ class ADiTEvaluateMaker(Maker):
 
         if self.compare_number < 1:
             raise ValueError(f"compare_number must be positive, got {self.compare_number}")
-        for option in ("reference", "compare_to", "skip"):
+        for option in ("reference", "compare_to", "skip", "also"):
             if isinstance(getattr(self, option), str):
                 raise TypeError(f"{option} must be a list, got {getattr(self, option)!r}")
         if self.folder is not None and Path(self.folder).expanduser().is_file():
             raise ValueError(f"{self.folder} is a file, not a folder")
-        return choose_measures(self.skip)
+        return choose_measures(self.skip, self.also)
 
     def _folder(self) -> Path:
         if self.folder is not None:

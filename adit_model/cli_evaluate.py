@@ -56,6 +56,13 @@ def add_evaluate_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="MEASURE",
         help="leave out, for instance posebusters, which takes a second for each molecule",
     )
+    add(
+        "--also",
+        nargs="+",
+        default=[],
+        metavar="MEASURE",
+        help="take what is left out by default: xtb (strain of molecules, GFN2-xTB relaxation)",
+    )
     add("--workers", type=int, default=1, metavar="N", help="processes (default %(default)s)")
     add("--no-plot", action="store_true", help="no pictures")
     add("--quiet", action="store_true", help="no progress bars")
@@ -89,7 +96,7 @@ def evaluate_command(args: argparse.Namespace) -> int:
         value = getattr(args, name)
         if value is not None and value < 1:
             raise ValueError(f"--{name.replace('_', '-')} must be positive, got {value}")
-    measures = choose_measures(args.skip)
+    measures = choose_measures(args.skip, args.also)
     if args.out.exists() and not args.out.is_dir():
         raise ValueError(f"{args.out} is a file, not a folder")
     options = Options(CellStore(args.out / KEPT), args.workers, not args.quiet, measures)
@@ -138,7 +145,7 @@ def _print(summary: Mapping[str, Any]) -> None:
 def _command(args: argparse.Namespace) -> str:
     """Command line that repeats the run, without the folders above each file."""
     parts = ["adit evaluate", shlex.quote(Path(args.samples).name or args.samples)]
-    for flag in ("reference", "compare_to", "skip"):
+    for flag in ("reference", "compare_to", "skip", "also"):
         if getattr(args, flag):
             names = [shlex.quote(Path(name).name or name) for name in getattr(args, flag)]
             parts.append(f"--{flag.replace('_', '-')} {' '.join(names)}")

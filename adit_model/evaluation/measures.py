@@ -31,6 +31,7 @@ from adit_model.metrics.molecule_routes import (
     largest_fragment,
     largest_fragment_open_babel,
 )
+from adit_model.metrics.molecule_strain import relaxation_strain
 from adit_model.metrics.molecules import check_molecule
 from adit_model.systems import CRYSTAL, MOLECULE, AtomicSystem
 
@@ -62,6 +63,8 @@ class Measure:
         Whether it is taken of the reference too, to compare distributions.
     decides : bool
         Whether the structure's validity depends on it, so that its failure is a reason.
+    extra : str
+        The extra of this package that brings it.
     revision : int
         Raised when the function changes, so that kept results are not used again.
     """
@@ -75,6 +78,7 @@ class Measure:
     module: str | None = None
     describes: bool = False
     decides: bool = False
+    extra: str = "evaluate"
     revision: int = 1
 
     @property
@@ -83,7 +87,8 @@ class Measure:
         if self.module is None or importlib.util.find_spec(self.module) is not None:
             return None
         return (
-            f"{NOT_INSTALLED}{self.package} is not installed (pip install 'adit-atomate[evaluate]')"
+            f"{NOT_INSTALLED}{self.package} is not installed "
+            f"(pip install 'adit-atomate[{self.extra}]')"
         )
 
     @property
@@ -221,6 +226,18 @@ def molecule_posebusters(system: AtomicSystem) -> dict[str, Any]:
     return cells
 
 
+def molecule_strain(system: AtomicSystem) -> dict[str, Any]:
+    """Relax with GFN2-xTB."""
+    strain = relaxation_strain(system)
+    return {
+        "xtb_energy_drop": strain.energy,
+        "xtb_rmsd": strain.rmsd,
+        "xtb_rmsd_heavy": strain.heavy_rmsd,
+        "xtb_multiplicity": strain.multiplicity,
+        "xtb_steps": strain.steps,
+    }
+
+
 CRYSTAL_MEASURES = (
     Measure(
         "geometry",
@@ -281,18 +298,38 @@ MOLECULE_MEASURES = (
     ),
 )
 MEASURES = CRYSTAL_MEASURES + MOLECULE_MEASURES
+# taken only when asked for
+MORE_MEASURES = (
+    Measure(
+        "xtb",
+        MOLECULE,
+        ("xtb_energy_drop", "xtb_rmsd", "xtb_rmsd_heavy", "xtb_multiplicity", "xtb_steps"),
+        molecule_strain,
+        time_limit=120.0,
+        package="tblite",
+        module="tblite",
+        extra="xtb",
+    ),
+)
 
 
-def choose_measures(skip: Sequence[str] = ()) -> tuple[Measure, ...]:
-    """Return the measures to take.
+def choose_measures(skip: Sequence[str] = (), also: Sequence[str] = ()) -> tuple[Measure, ...]:
+    """Return the measures to take: all but some, and some that are taken only when asked for.
 
     Raises
     ------
     ValueError
-        If there is no measure of a name to skip.
+        If there is no measure of a name.
     """
-    known = [measure.name for measure in MEASURES]
+    usual, more = ([measure.name for measure in group] for group in (MEASURES, MORE_MEASURES))
     for name in skip:
-        if name not in known:
-            raise ValueError(f"cannot skip {name!r}: the measures are {', '.join(known)}")
-    return tuple(measure for measure in MEASURES if measure.name not in skip)
+        if name not in usual:
+            raise ValueError(f"cannot skip {name!r}: the measures are {', '.join(usual)}")
+    for name in also:
+        if name not in more:
+            raise ValueError(f"cannot add {name!r}: what can be added is {', '.join(more)}")
+    return tuple(
+        measure
+        for measure in MEASURES + MORE_MEASURES
+        if (measure.name in also if measure.name in more else measure.name not in skip)
+    )

@@ -7,7 +7,7 @@ from typing import Any
 
 from adit_model.evaluation.distances import CRYSTAL_NUMBERS, MOLECULE_NUMBERS
 from adit_model.evaluation.published import BY_NUM_ATOMS, TABLES
-from adit_model.evaluation.summary import RATES
+from adit_model.evaluation.summary import RATES, STRAIN_NUMBERS
 from adit_model.metrics.crystal_properties import CRYSTAL_SYSTEMS
 from adit_model.systems import CRYSTAL, DOMAINS
 
@@ -42,6 +42,8 @@ DEFINITIONS = {
 - *Stable*: by EDM's bond lengths all atoms have the valence of their element (H, C, N, O, F only).
 - *PoseBusters*: configuration `mol`, bonds by RDKit at charge 0; shares of the molecules that have
   bonds and a verdict (for some cages its search for conformers finds none, hence no energy).
+- *Strain*: what relaxation with GFN2-xTB (charge 0, lowest multiplicity, BFGS, forces below 0.05
+  eV/angstrom) changes: energy drop, RMSD after the best rotation.
 - Bonds, angles and rings of the distributions join atoms closer than 1.2 times the sum of their
   covalent radii, so they exist for invalid molecules too.
 """,
@@ -90,6 +92,8 @@ def _domain(domain: str, part: Mapping[str, Any]) -> list[str]:
         body.append(("atoms stable (EDM)", share(part["stable_atoms"])))
     lines += table(("", "share"), body)
     lines += _by_size(domain, part)
+    if "strain" in part:
+        lines += _strain(part["strain"])
     if "distances" in part:
         lines += _distances(domain, part)
     lines += _failures(part["failed"])
@@ -158,6 +162,18 @@ def _distances(domain: str, part: Mapping[str, Any]) -> list[str]:
             for kind, value in distances[name].items()
         ]
     return lines + table(("", "distance"), body)
+
+
+def _strain(strain: Mapping[str, Any]) -> list[str]:
+    groups = {name: strain[name] for name in ("all", "valid")}
+    header = ("median (mean)", *(f"{name} molecules" for name in groups))
+    body = [("relaxed", *(f"{group['relaxed']}/{group['of']}" for group in groups.values()))]
+    for column, label in STRAIN_NUMBERS:
+        cells = [group[column] for group in groups.values()]
+        body.append(
+            (label, *(f"{_number(cell['median'])} ({_number(cell['mean'])})" for cell in cells))
+        )
+    return ["### Molecules: strain", "", *table(header, body)]
 
 
 def _failures(failed: Mapping[str, Mapping[str, Any]]) -> list[str]:

@@ -26,6 +26,7 @@ PACKAGES = (
     "rdkit",
     "openbabel-wheel",
     "posebusters",
+    "tblite",
 )
 
 

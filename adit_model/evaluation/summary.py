@@ -6,6 +6,8 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from adit_model.evaluation.distances import (
     CRYSTAL_NUMBERS,
     MOLECULE_NUMBERS,
@@ -75,6 +77,12 @@ MOLECULE_RATES = (
     ),
     Rate("pb_all", "PoseBusters: all of them", ("pb_all",), answered=True),
 )
+# (column, label) of measures of molecules that are summarised by their median and mean
+STRAIN_NUMBERS = (
+    ("xtb_energy_drop", "energy drop (eV/atom)"),
+    ("xtb_rmsd", "RMSD, all atoms (angstrom)"),
+    ("xtb_rmsd_heavy", "RMSD, heavy atoms (angstrom)"),
+)
 RATES = {CRYSTAL: CRYSTAL_RATES, "molecule": MOLECULE_RATES}
 
 
@@ -101,7 +109,8 @@ def summarise(
         ``rates`` (each with ``passed``, ``of`` and ``share``; None where nothing was asked),
         ``by_num_atoms`` (the same for each range of sizes), ``means``, ``distances`` (see
         :func:`~adit_model.evaluation.distances.compare`) and ``failed`` (for each column how many
-        cells hold a reason, and the first). Molecules also have ``stable_atoms``. ``"unreadable"``
+        cells hold a reason, and the first). Molecules also have ``stable_atoms``, and ``strain``
+        where it was asked for: medians and means of all and of the valid. ``"unreadable"``
         counts what is of neither domain.
     """
     result: dict[str, Any] = {}
@@ -124,6 +133,8 @@ def summarise(
         }
         if domain != CRYSTAL:
             part["stable_atoms"] = _stable_atoms(mine)
+            if "xtb_rmsd" in asked[domain]:
+                part["strain"] = _strain(mine)
         if reference and reference.get(domain):
             part["distances"] = compare(domain, decoded, reference[domain])
         result[f"{domain}s"] = part
@@ -155,6 +166,19 @@ def _stable_atoms(rows: Sequence[Row]) -> dict[str, Any] | None:
         return None
     passed, total = (sum(row[name] for row in known) for name in ("stable_atoms", "num_atoms"))
     return {"passed": passed, "of": total, "share": passed / total}
+
+
+def _strain(rows: Sequence[Row]) -> dict[str, Any]:
+    result: dict[str, Any] = {}
+    for group, members in (("all", rows), ("valid", [row for row in rows if row["valid"]])):
+        result[group] = {"relaxed": len(numbers(members, "xtb_rmsd")), "of": len(members)}
+        for column, _ in STRAIN_NUMBERS:
+            values = numbers(members, column)
+            result[group][column] = {
+                "median": float(np.median(values)) if values else None,
+                "mean": _mean(values),
+            }
+    return result
 
 
 def by_size(rows: Sequence[Row]) -> dict[str, list[Row]]:

@@ -214,11 +214,35 @@ def test_a_package_that_is_missing_is_the_reason_in_its_cells(clean_dir, monkeyp
     assert "| PoseBusters: bond lengths | - |" in report
 
 
+def test_strain_is_taken_when_asked_for(clean_dir):
+    pytest.importorskip("tblite", reason="strain needs tblite")
+    radical = AtomicSystem(np.array([8, 1]), 0.97 * np.eye(2, 3))
+    # GFN2-xTB has no parameters beyond radon
+    heavy = AtomicSystem(np.array([92, 9]), 2.0 * np.eye(2, 3))
+    systems = [*molecules()[:2], shaken(molecules()[0], 1, 0.1), radical, heavy]
+    source = saved(clean_dir / "m.npz", systems)
+    options = ("--no-plot", "--skip", "posebusters", "open-babel", "fragment")
+    rows, summary = evaluate(source, clean_dir / "o", "--also", "xtb", *options)
+    energies = [float(row["xtb_energy_drop"]) for row in rows[:4]]
+    assert 0 < energies[0] < 0.03 and 0 < energies[1] < 0.03 and energies[2] > 5 * energies[0]
+    assert [row["xtb_multiplicity"] for row in rows[:4]] == ["1", "1", "1", "2"]
+    assert rows[4]["xtb_rmsd"].startswith("failed: ")
+    strain = summary["molecules"]["strain"]
+    assert (strain["all"]["relaxed"], strain["all"]["of"]) == (4, 5)
+    assert strain["all"]["xtb_rmsd"]["median"] == pytest.approx(
+        np.median([float(row["xtb_rmsd"]) for row in rows[:4]]), rel=1e-4
+    )
+    assert "| relaxed | 4/5 |" in (clean_dir / "o" / "report.md").read_text()
+    rows, summary = evaluate(source, clean_dir / "o", *options)
+    assert "xtb_rmsd" not in rows[0] and "strain" not in summary["molecules"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
         (["nowhere"], "unknown data source 'nowhere'"),
         (["s.npz", "--skip", "everything"], "cannot skip 'everything': the measures are geometry"),
+        (["s.npz", "--also", "everything"], "cannot add 'everything': what can be added is xtb"),
         (["s.npz", "--workers", "0"], "--workers must be positive, got 0"),
         (["s.npz", "--limit", "-1"], "--limit must be positive, got -1"),
         (["s.npz", "--reference", "nowhere"], "unknown data source 'nowhere'"),

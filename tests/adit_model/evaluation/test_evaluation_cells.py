@@ -6,7 +6,7 @@ import pytest
 
 from adit_model.evaluation import cells
 from adit_model.evaluation.cells import CellStore, fingerprint, measure_systems
-from adit_model.evaluation.measures import MEASURES, Measure
+from adit_model.evaluation.measures import MEASURES, MORE_MEASURES, Measure
 from adit_model.systems import AtomicSystem
 
 SIZE = Measure("size", "molecule", ("size", "twice"), measure_functions.size)
@@ -93,7 +93,7 @@ def test_a_package_that_is_not_installed_is_the_reason_in_every_cell(store):
 
 
 def test_measures_have_names_and_columns_of_their_own():
-    names = [measure.name for measure in MEASURES]
-    columns = [column for measure in MEASURES for column in measure.columns]
+    names = [measure.name for measure in MEASURES + MORE_MEASURES]
+    columns = [column for measure in MEASURES + MORE_MEASURES for column in measure.columns]
     assert len(set(names)) == len(names)
     assert len(set(columns)) == len(columns)
