@@ -16,8 +16,9 @@ FREQUENCY_DIM = 256
 class Denoiser(nn.Module):
     """Predict the clean latents x_1 from noisy ones x_t.
 
-    Latents go in and out normalised: zero mean and unit variance in each domain. With
-    ``geometry`` the buffers say how to undo that for channels 0 to 2, the coordinates.
+    Latents go in and out normalised: in each domain zero mean, and unit variance but for
+    ``feature_scale`` of the config. With ``geometry`` the buffers say how to undo that for
+    channels 0 to 2, the coordinates.
 
     Parameters
     ----------
@@ -31,6 +32,7 @@ class Denoiser(nn.Module):
 
     latent_mean: Tensor
     latent_std: Tensor
+    channel_scale: Tensor
 
     def __init__(
         self, config: DenoiserConfig, latent_dim: int = 8, coordinate_scale: float = 0.3
@@ -42,6 +44,9 @@ class Denoiser(nn.Module):
         self.coordinate_scale = coordinate_scale
         self.register_buffer("latent_mean", torch.zeros(2, latent_dim))  # molecule, crystal
         self.register_buffer("latent_std", torch.ones(2, latent_dim))
+        channel_scale = torch.ones(2, latent_dim)
+        channel_scale[0, 3:] = config.feature_scale
+        self.register_buffer("channel_scale", channel_scale, persistent=False)
         self.input = nn.Linear(2 * latent_dim, dim)
         self.time = MLP(FREQUENCY_DIM, dim, dim, silu=True)
         self.domain = nn.Embedding(3, dim)
@@ -72,14 +77,15 @@ class Denoiser(nn.Module):
             nn.init.zeros_(layer.bias)
 
     def normalise(self, latents: Tensor, atom_periodic: Tensor) -> Tensor:
-        """Latents (A, L) of the autoencoder to zero mean and unit variance."""
+        """Latents (A, L) of the autoencoder to zero mean and the scale of their channel."""
         kind = atom_periodic.long()
-        return (latents - self.latent_mean[kind]) / self.latent_std[kind]
+        unit = (latents - self.latent_mean[kind]) / self.latent_std[kind]
+        return unit * self.channel_scale[kind]
 
     def denormalise(self, x: Tensor, atom_periodic: Tensor) -> Tensor:
         """Inverse of :meth:`normalise`."""
         kind = atom_periodic.long()
-        return x * self.latent_std[kind] + self.latent_mean[kind]
+        return x / self.channel_scale[kind] * self.latent_std[kind] + self.latent_mean[kind]
 
     def forward(
         self,
@@ -119,17 +125,15 @@ class Denoiser(nn.Module):
             condition = condition + self.size(sizes.to(x_t.dtype))
         condition = nn.functional.silu(condition)
 
-        skip, scale = torch.zeros_like(t), torch.ones_like(t)
+        spread = self.channel_scale[groups.periodic.long()][index]  # (A, L)
+        previous = torch.zeros_like(x_t) if self_condition is None else self_condition / spread
+        noisy, skip, scale = x_t, torch.zeros_like(x_t), spread
         if config.precondition:
-            # for unit-variance data: E[x_1 | x_t] = skip * x_t, standard deviation = scale
-            norm = t.square() + (1 - t).square()
-            skip, scale = t / norm, (1 - t) / norm.sqrt()
-        skip, scale = skip[index, None], scale[index, None]  # (A, 1)
-
-        previous = torch.zeros_like(x_t) if self_condition is None else self_condition
-        noisy = x_t
-        if config.precondition:
-            noisy = x_t * (t.square() + (1 - t).square()).rsqrt()[index, None]
+            # with data of that spread: E[x_1 | x_t] = skip * x_t, standard deviation = scale
+            time = t[index, None]  # (A, 1)
+            norm = ((time * spread).square() + (1 - time).square()).sqrt()
+            noisy = x_t / norm
+            skip, scale = time * (spread / norm).square(), (1 - time) * spread / norm
         h = self.input(torch.cat([noisy, previous], dim=-1))  # (A, D)
         h = h + sinusoidal_embedding(packing.rank, dim).to(h.dtype)
 
@@ -140,7 +144,7 @@ class Denoiser(nn.Module):
             if config.geometry and i % config.geometry_every == 0:
                 if i > 0:
                     update = self.coordinate_updates[i // config.geometry_every - 1](h)
-                    coordinates = coordinates + scale * update
+                    coordinates = coordinates + scale[:, :3] * update
                 encoder = self.pair_encoders[i // config.geometry_every]
                 pairs = encoder(self._real_coordinates(coordinates, groups), groups)
             h = block(h, condition, groups, pairs)

@@ -69,6 +69,7 @@ def model_configs(draw) -> ModelConfig:
         time_clip=draw(st.floats(0, 1, exclude_max=True)),
         time_skew=draw(st.floats(-1, 10, exclude_min=True)),
         time_focus=draw(SHARES),
+        feature_scale=draw(st.floats(0.01, 2)) if identity else 1.0,
     )
     sampling = SamplingConfig(
         draw(st.integers(1, 1000)), draw(st.sampled_from(SOLVERS)), draw(st.floats(0, 100))
@@ -163,6 +164,7 @@ OUT_OF_RANGE = {
         "time_clip": [-0.1, 1.0, NAN],
         "time_skew": [-1.0, -3.0, NAN, INF],
         "time_focus": [-0.1, 1.5, NAN],
+        "feature_scale": [0.0, -0.2, NAN, INF],
     },
     SamplingConfig: {
         "num_steps": [0, -3, 2.5],

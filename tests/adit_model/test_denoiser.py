@@ -61,18 +61,38 @@ def test_a_new_network_predicts_zero():
 
 
 @pytest.mark.parametrize("t", [0.0, 0.3, 0.7, 1.0])
-def test_a_new_preconditioned_network_predicts_the_mean_of_unit_gaussians(t):
-    """E[x_1 | x_t] = t x_t / (t^2 + (1 - t)^2) for x_0, x_1 of unit variance."""
+@pytest.mark.parametrize("scale", [1.0, 0.3])
+def test_a_new_preconditioned_network_predicts_the_mean_of_gaussians(t, scale):
+    """E[x_1 | x_t] = t s^2 x_t / (t^2 s^2 + (1 - t)^2) for x_0, x_1 of deviation 1, s."""
     x, groups = make_batch([3, 4], [True, False])
-    out = predict(make_denoiser(precondition=True, geometry=True), x, groups, t)
-    torch.testing.assert_close(out, t / (t**2 + (1 - t) ** 2) * torch.cat(x))
+    denoiser = make_denoiser(precondition=True, geometry=True, feature_scale=scale)
+    out = predict(denoiser, x, groups, t)
+    spread = torch.ones(7, 8, dtype=torch.float64)
+    spread[3:, 3:] = scale  # the molecule's channels past its coordinates
+    expected = t * spread**2 / ((t * spread) ** 2 + (1 - t) ** 2) * torch.cat(x)
+    torch.testing.assert_close(out, expected)
+
+
+def test_normalised_features_have_their_scale():
+    denoiser = make_denoiser(feature_scale=0.2)
+    denoiser.latent_mean.copy_(torch.arange(16.0).view(2, 8))
+    denoiser.latent_std.copy_(1 + torch.arange(16.0).view(2, 8))
+    periodic = torch.arange(4000) % 2 == 0
+    unit = torch.randn(4000, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    kind = periodic.long()
+    latents = unit * denoiser.latent_std[kind] + denoiser.latent_mean[kind]
+    x = denoiser.normalise(latents, periodic)
+    torch.testing.assert_close(x[periodic], unit[periodic])
+    torch.testing.assert_close(x[~periodic][:, :3], unit[~periodic][:, :3])
+    torch.testing.assert_close(x[~periodic][:, 3:], 0.2 * unit[~periodic][:, 3:])
+    torch.testing.assert_close(denoiser.denormalise(x, periodic), latents)
 
 
 @pytest.mark.parametrize("geometry", [False, True])
 @pytest.mark.parametrize("order", [[0, 1, 2, 3, 4], [3, 0, 4, 1, 2], [4, 3, 2, 1, 0]])
 def test_a_system_does_not_see_its_batch_mates(geometry, order):
     torch.manual_seed(0)
-    denoiser = make_denoiser(geometry=geometry, precondition=True)
+    denoiser = make_denoiser(geometry=geometry, precondition=True, feature_scale=0.5)
     with torch.no_grad():
         for parameter in denoiser.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))
