@@ -100,19 +100,24 @@ def generate_command(args: argparse.Namespace) -> int:
 def _generate(args: argparse.Namespace, num_atoms: AtomCounts, settings: SamplingConfig) -> int:
     from adit_model.model import ADiT
     from adit_model.records import count_records, record_samples
+    from adit_model.sampling import SamplingInterrupted
 
     model = ADiT.load(args.checkpoint, device=args.device)
     started = time.perf_counter()
-    samples = model.sample(
-        args.n,
-        domain=args.domain,
-        seed=args.seed,
-        num_atoms=num_atoms,
-        batch_atoms=args.batch_atoms,
-        random_rotation=args.random_rotation,
-        progress=not args.quiet,
-        **asdict(settings),
-    )
+    interrupt: SamplingInterrupted | None = None
+    try:
+        samples = model.sample(
+            args.n,
+            domain=args.domain,
+            seed=args.seed,
+            num_atoms=num_atoms,
+            batch_atoms=args.batch_atoms,
+            random_rotation=args.random_rotation,
+            progress=not args.quiet,
+            **asdict(settings),
+        )
+    except SamplingInterrupted as error:
+        interrupt, samples = error, error.samples
     seconds = time.perf_counter() - started
     run = {
         "adit_atomate": __version__,
@@ -127,6 +132,10 @@ def _generate(args: argparse.Namespace, num_atoms: AtomCounts, settings: Samplin
         **asdict(settings),
         "sampling_seconds": round(seconds, 3),
     }
+    if interrupt is not None:  # what is finished is not lost
+        if samples:
+            write_results(args.out, samples, record_samples(samples, check=False), run)
+        raise interrupt
     try:
         records = record_samples(samples, check=not args.no_check, progress=not args.quiet)
     except BaseException:  # what is generated is not lost with the checks

@@ -40,7 +40,7 @@ class Scene(NamedTuple):
     bonds : numpy.ndarray
         Pairs of bonded atoms, shape (B, 2).
     edges : numpy.ndarray
-        Ends of the cell's edges, shape (E, 2, 3).
+        Ends of the cell's edges, shape (E, 2, 3); none for a molecule.
     """
 
     numbers: np.ndarray
@@ -84,40 +84,52 @@ def plot_grid(
     ValueError
         If there is nothing to show, a title is missing, or a number is not positive.
     """
+    if dpi < 1:
+        raise ValueError(f"dpi must be positive, got {dpi}")
+    figure = draw_grid(systems, columns, titles)
+    path = Path(path)
+    figure.savefig(path, dpi=dpi, facecolor="white")
+    return path
+
+
+def draw_grid(
+    systems: Sequence[AtomicSystem],
+    columns: int | None = None,
+    titles: Sequence[str] | None = None,
+) -> Figure:
+    """Draw what :func:`plot_grid` writes, and return the figure.
+
+    Raises
+    ------
+    ValueError
+        If there is nothing to show, a title is missing, or ``columns`` is not positive.
+    """
+    from adit_model.picture import Picture
+
     if not len(systems):
         raise ValueError("there is no structure to plot")
     if titles is not None and len(titles) != len(systems):
         raise ValueError(f"{len(systems)} structures need as many titles, got {len(titles)}")
     if columns is not None and columns < 1:
         raise ValueError(f"columns must be a positive integer, got {columns}")
-    if dpi < 1:
-        raise ValueError(f"dpi must be positive, got {dpi}")
-    figure = _grid(systems, columns, titles or [formula_title(s.formula) for s in systems])
-    path = Path(path)
-    figure.savefig(path, dpi=dpi, facecolor="white")
-    return path
-
-
-def _grid(systems: Sequence[AtomicSystem], columns: int | None, titles: Sequence[str]) -> Figure:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
+    titles = titles or [formula_title(s.formula) for s in systems]
     columns = min(len(systems), columns or min(8, math.ceil(math.sqrt(len(systems)))))
     rows = math.ceil(len(systems) / columns)
-    size = (columns * _PANEL_INCHES, rows * (_PANEL_INCHES + 0.2))
-    figure = Figure(figsize=size, layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = Picture(columns * _PANEL_INCHES, rows * (_PANEL_INCHES + 0.2))
     panels = figure.subplots(rows, columns, squeeze=False).ravel()
     for ax in panels:
         ax.set_axis_off()
     for ax, system, title in zip(panels, systems, titles, strict=False):
-        _draw(scene(system), ax, CRYSTAL_RADIUS if system.is_periodic else MOLECULE_RADIUS)
+        draw_scene(scene(system), ax)
         ax.set_title(title, fontsize=8, pad=2)
     return figure
 
 
-def scene(system: AtomicSystem) -> Scene:
-    """Place a system for the viewer: centred, turned, with bonds or cell edges."""
+def scene(system: AtomicSystem, turn: np.ndarray | None = None) -> Scene:
+    """Place a system for the viewer: centred, turned, with bonds or cell edges.
+
+    ``turn``, shape (3, 3), replaces the rotation that is chosen for the system.
+    """
     from ase.utils import rotate
 
     if system.cell is not None:
@@ -127,15 +139,24 @@ def scene(system: AtomicSystem) -> Scene:
         pairs = [(a, b) for a in corners for b in corners if (b - a).sum() == 1 == abs(b - a).sum()]
         edges = np.array(pairs) @ system.cell
         centre = system.cell.sum(axis=0) / 2
-        turn = _upright(system.cell) @ rotate(CRYSTAL_VIEW)
+        chosen = _upright(system.cell) @ rotate(CRYSTAL_VIEW)
         bonds = np.zeros((0, 2), dtype=int)
     else:
         numbers, positions = system.numbers, system.positions
         edges = np.zeros((0, 2, 3))
         centre = positions.mean(axis=0)
         bonds = _bonds(numbers, positions)
-        turn = _principal_axes(positions - centre) @ rotate(MOLECULE_VIEW)
+        chosen = molecule_turn(system)
+    turn = chosen if turn is None else turn
     return Scene(numbers, (positions - centre) @ turn, bonds, (edges - centre) @ turn)
+
+
+def molecule_turn(system: AtomicSystem) -> np.ndarray:
+    """Rotation that shows a molecule broadside, shape (3, 3)."""
+    from ase.utils import rotate
+
+    centred = system.positions - system.positions.mean(axis=0)
+    return _principal_axes(centred) @ rotate(MOLECULE_VIEW)
 
 
 def _upright(cell: np.ndarray) -> np.ndarray:
@@ -177,14 +198,18 @@ def _bonds(numbers: np.ndarray, positions: np.ndarray) -> np.ndarray:
     return np.argwhere(np.triu(near, k=1))
 
 
-def _draw(view: Scene, ax: Axes, radius_scale: float) -> None:
-    """Paint back to front, with weak perspective and distant parts paler."""
+def draw_scene(view: Scene, ax: Axes, reach: float | None = None) -> None:
+    """Paint back to front, with weak perspective and distant parts paler.
+
+    ``reach`` is half the side of the panel in angstrom; by default all fits in.
+    """
     from ase.data import covalent_radii
     from ase.data.colors import jmol_colors
     from matplotlib.collections import PatchCollection
     from matplotlib.patches import Circle, Patch, PathPatch, Polygon
     from matplotlib.path import Path as Line
 
+    radius_scale = CRYSTAL_RADIUS if len(view.edges) else MOLECULE_RADIUS
     everything = np.concatenate([view.points, view.edges.reshape(-1, 3)])
     extent = max(float(np.linalg.norm(everything, axis=1).max()), 1.0)
     camera = CAMERA_DISTANCE * extent
@@ -235,7 +260,9 @@ def _draw(view: Scene, ax: Axes, radius_scale: float) -> None:
             painted.append((depth, Circle(shine, radius * size, fc="white", lw=0, alpha=alpha)))
     painted.sort(key=lambda item: item[0])
     ax.add_collection(PatchCollection([patch for _, patch in painted], match_original=True))
-    reach = 1.02 * max(2.5, *(np.abs(flat).max(axis=1) + radii * zoom), *np.abs(edges).ravel())
+    reach = reach or 1.02 * max(
+        2.5, *(np.abs(flat).max(axis=1) + radii * zoom), *np.abs(edges).ravel()
+    )
     ax.set(xlim=(-reach, reach), ylim=(-reach, reach), aspect="equal")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 BOTH = "both"
 CPU_BATCH_ATOMS = 1024
 GPU_BYTES_PER_ATOM_CHANNEL = 600  # of activations, one forward pass; halved on out-of-memory
+LOG_SECONDS = 15.0
 SIZE_STEP = 16  # attention is padded to a multiple of this
 MIN_SYSTEMS = 16  # CPU libraries compute smaller batches by other kernels, which round differently
 
@@ -362,7 +364,7 @@ def stream_samples(
         unit="structure",
         disable=not progress,
         miniters=0,
-        mininterval=0.5,
+        mininterval=_bar_seconds(),
     )
     steps = len(time_grid(settings.num_steps, start_time)) - 1
 
@@ -377,6 +379,12 @@ def stream_samples(
                 finish_sample(request, raw, request.seed, random_rotation)
                 for request, raw in zip(part, decoded, strict=True)
             ]
+
+
+def _bar_seconds() -> float:
+    """Seconds between two updates of a progress bar: a log file keeps every one."""
+    live = "ipykernel" in sys.modules or sys.stderr.isatty()
+    return 0.5 if live else LOG_SECONDS
 
 
 def sampling_settings(
