@@ -26,7 +26,9 @@ KNOWN_WARNINGS = (  # of Lightning itself, about choices made on purpose or its 
 )
 
 
-def build_loggers(folder: Path, start: int) -> list[CSVLogger | TensorBoardLogger]:
+def build_loggers(
+    folder: Path, start: int, log_every: int = 1
+) -> list[CSVLogger | TensorBoardLogger]:
     """CSV and TensorBoard logs in ``folder/logs``, which go on at a step.
 
     Parameters
@@ -35,11 +37,13 @@ def build_loggers(folder: Path, start: int) -> list[CSVLogger | TensorBoardLogge
         Of the run.
     start : int
         First step that will be logged; later lines of an earlier run are replaced.
+    log_every : int
+        Steps between two lines of the training.
     """
-    return [
-        ResumedCSVLogger(folder, start),
-        TensorBoardLogger(folder, LOG_FOLDER, "tensorboard", purge_step=start or None),
-    ]
+    csv_logger = ResumedCSVLogger(folder, start)
+    board = StepTensorBoardLogger(folder, LOG_FOLDER, "tensorboard", purge_step=start or None)
+    csv_logger.log_every = board.log_every = log_every
+    return [csv_logger, board]
 
 
 def saved_step(state: Path) -> int:
@@ -57,7 +61,23 @@ def saved_step(state: Path) -> int:
         raise ValueError(f"{state} is no saved state of a run: {error}") from error
 
 
-class ResumedCSVLogger(CSVLogger):
+class _LogSteps:
+    """Leave out the line that Lightning repeats at the step where a run is stopped."""
+
+    log_every = 1
+
+    def log_metrics(self, metrics: Any, step: int | None = None) -> None:
+        """Write a line, unless it is one of the training between two log steps."""
+        if "loss" in metrics and step is not None and (step + 1) % self.log_every:
+            return
+        super().log_metrics(metrics, step)  # type: ignore[misc]
+
+
+class StepTensorBoardLogger(_LogSteps, TensorBoardLogger):
+    """TensorBoard's log, with lines at log steps alone."""
+
+
+class ResumedCSVLogger(_LogSteps, CSVLogger):
     """Lightning's CSV log, which otherwise deletes the lines of the run it resumes.
 
     Parameters

@@ -338,7 +338,7 @@ def _fit(
         enable_checkpointing=False,
         enable_progress_bar=progress,
         enable_model_summary=False,
-        logger=build_loggers(folder, start),
+        logger=build_loggers(folder, start, settings.log_every),
         callbacks=callbacks,
         use_distributed_sampler=False,
     )
