@@ -47,7 +47,8 @@ class ADiTEvaluateMaker(Maker):
     skip : list of str
         Measures to leave out, such as ``"posebusters"``, which takes a second for each molecule.
     also : list of str
-        Measures that are left out by default: ``"xtb"``, the strain of molecules.
+        Measures that are left out by default: ``"xtb"``, the strain of molecules, and
+        ``"coverage"`` of the data by crystals.
     plot : bool
         Draw pictures.
     folder : str or None

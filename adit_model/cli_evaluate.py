@@ -61,7 +61,8 @@ def add_evaluate_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         default=[],
         metavar="MEASURE",
-        help="take what is left out by default: xtb (strain of molecules, GFN2-xTB relaxation)",
+        help="take what is left out by default: xtb (strain of molecules: GFN2-xTB relaxation), "
+        "coverage (of the data by crystals: precision and recall)",
     )
     add("--workers", type=int, default=1, metavar="N", help="processes (default %(default)s)")
     add("--no-plot", action="store_true", help="no pictures")

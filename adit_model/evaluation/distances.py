@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 
+from adit_model.metrics.coverage import Fingerprint, coverage
 from adit_model.metrics.crystal_properties import crystal_system
 from adit_model.systems import CRYSTAL
 
@@ -44,7 +46,10 @@ def total_variation(first: Sequence[Hashable], second: Sequence[Hashable]) -> fl
 
 
 def compare(
-    domain: str, samples: Sequence[Mapping[str, Any]], reference: Sequence[Mapping[str, Any]]
+    domain: str,
+    samples: Sequence[Mapping[str, Any]],
+    reference: Sequence[Mapping[str, Any]],
+    num_samples: int | None = None,
 ) -> dict[str, Any]:
     """Compare measured samples to measured reference structures.
 
@@ -54,12 +59,15 @@ def compare(
         ``"crystal"`` or ``"molecule"``.
     samples, reference : sequence of dict
         Results of the measures that describe; texts in place of numbers are passed over.
+    num_samples : int, optional
+        All samples, those without a structure included, which cover nothing.
 
     Returns
     -------
     dict
         ``"wasserstein"``: distance of each number. Crystals: ``"total_variation"`` of space
-        groups and crystal systems, and both sides' ``"crystal_systems"`` as shares. Molecules:
+        groups and crystal systems, both sides' ``"crystal_systems"`` as shares, and where it was
+        measured ``"coverage"``: ``"precision"`` and ``"recall"``. Molecules:
         ``"bond_lengths"`` (angstrom) and ``"angles"`` (degrees): distances by kind, those that
         make up a hundredth of the reference, with ``"mean"`` weighted by their share there.
     """
@@ -83,6 +91,10 @@ def compare(
             side: {name: n / len(found) for name, n in Counter(found).items()}
             for side, found in zip(("samples", "reference"), systems, strict=True)
         }
+        fingerprints = [_fingerprints(side) for side in (samples, reference)]
+        found = coverage(*fingerprints, num_samples or len(samples))
+        if found is not None:
+            result["coverage"] = asdict(found)
         return result
     for name in ("bond_lengths", "angles"):
         result[name] = _by_kind(_pooled(samples, name), _pooled(reference, name))
@@ -93,6 +105,14 @@ def numbers(rows: Sequence[Mapping[str, Any]], column: str) -> list[float]:
     """Values of a column that are numbers."""
     values = (row.get(column) for row in rows)
     return [value for value in values if isinstance(value, int | float)]
+
+
+def _fingerprints(rows: Sequence[Mapping[str, Any]]) -> list[Fingerprint]:
+    return [
+        Fingerprint(row["sites"], row["composition_features"])
+        for row in rows
+        if row.get("fingerprint") is True
+    ]
 
 
 def _pooled(rows: Sequence[Mapping[str, Any]], name: str) -> dict[str, list[float]]:

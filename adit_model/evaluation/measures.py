@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+from adit_model.metrics.coverage import fingerprint_crystal
 from adit_model.metrics.crystal_properties import (
     check_strictly,
     mass_density,
@@ -153,6 +154,16 @@ def crystal_properties(system: AtomicSystem) -> dict[str, Any]:
 def crystal_symmetry(system: AtomicSystem) -> dict[str, Any]:
     """Find the space group number."""
     return {"space_group": space_group(system)}
+
+
+def crystal_fingerprint(system: AtomicSystem) -> dict[str, Any]:
+    """Take the fingerprints that coverage is made of."""
+    fingerprint = fingerprint_crystal(system)
+    return {
+        "fingerprint": True,
+        "sites": fingerprint.sites,
+        "composition_features": fingerprint.composition,
+    }
 
 
 def molecule_bonds(system: AtomicSystem) -> dict[str, Any]:
@@ -300,6 +311,17 @@ MOLECULE_MEASURES = (
 MEASURES = CRYSTAL_MEASURES + MOLECULE_MEASURES
 # taken only when asked for
 MORE_MEASURES = (
+    Measure(
+        "coverage",
+        CRYSTAL,
+        ("fingerprint",),
+        crystal_fingerprint,
+        time_limit=120.0,
+        package="matminer",
+        module="matminer",
+        extra="coverage",
+        describes=True,
+    ),
     Measure(
         "xtb",
         MOLECULE,

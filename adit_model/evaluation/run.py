@@ -27,6 +27,7 @@ PACKAGES = (
     "openbabel-wheel",
     "posebusters",
     "tblite",
+    "matminer",
 )
 
 

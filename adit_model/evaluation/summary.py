@@ -136,7 +136,7 @@ def summarise(
             if "xtb_rmsd" in asked[domain]:
                 part["strain"] = _strain(mine)
         if reference and reference.get(domain):
-            part["distances"] = compare(domain, decoded, reference[domain])
+            part["distances"] = compare(domain, decoded, reference[domain], len(mine))
         result[f"{domain}s"] = part
     if unreadable := sum(row["domain"] == UNKNOWN for row in rows):
         result["unreadable"] = unreadable

@@ -237,12 +237,28 @@ def test_strain_is_taken_when_asked_for(clean_dir):
     assert "xtb_rmsd" not in rows[0] and "strain" not in summary["molecules"]
 
 
+def test_coverage_is_taken_when_asked_for(clean_dir):
+    pytest.importorskip("matminer", reason="coverage needs matminer")
+    cesium = AtomicSystem.from_atoms(ase.build.bulk("CsCl", "cesiumchloride", a=4.12))
+    known = saved(clean_dir / "known.npz", [*salts(), cesium])
+    source = saved(clean_dir / "s.npz", salts(4))
+    options = ("--reference", known, "--no-plot", "--skip", "strict", "composition")
+    rows, summary = evaluate(source, clean_dir / "o", "--also", "coverage", *options)
+    assert {row["fingerprint"] for row in rows} == {"True"}
+    found = summary["crystals"]["distances"]["coverage"]
+    # CaS is 13.3 away by composition, CsCl 11.8, and 2.1 by its sites
+    assert found == {"precision": 1, "recall": pytest.approx(5 / 7)}
+    assert "| coverage, precision | 100.0 % |" in (clean_dir / "o" / "report.md").read_text()
+    _, summary = evaluate(source, clean_dir / "o", *options)
+    assert "coverage" not in summary["crystals"]["distances"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
         (["nowhere"], "unknown data source 'nowhere'"),
         (["s.npz", "--skip", "everything"], "cannot skip 'everything': the measures are geometry"),
-        (["s.npz", "--also", "everything"], "cannot add 'everything': what can be added is xtb"),
+        (["s.npz", "--also", "everything"], "cannot add 'everything': what can be added is"),
         (["s.npz", "--workers", "0"], "--workers must be positive, got 0"),
         (["s.npz", "--limit", "-1"], "--limit must be positive, got -1"),
         (["s.npz", "--reference", "nowhere"], "unknown data source 'nowhere'"),
