@@ -11,8 +11,14 @@ from typing import TYPE_CHECKING, Any
 from adit_model import __version__
 
 if TYPE_CHECKING:
+    from adit_atomate.candidates import (
+        ADiTCrystalCandidateDoc,
+        ADiTDiscoveryDoc,
+        ADiTMoleculeCandidateDoc,
+    )
     from adit_atomate.data import MaterialsProjectSource, StoreSource, from_store
     from adit_atomate.evaluate import ADiTEvaluateMaker
+    from adit_atomate.flows import ADiTDiscoveryMaker, ADiTMoleculeDiscoveryMaker
     from adit_atomate.jobs import ADiTGenerateMaker
     from adit_atomate.schemas import ADiTEvaluateDoc, ADiTGenerateDoc
     from adit_atomate.settings import ADiTSettings
@@ -24,14 +30,19 @@ if TYPE_CHECKING:
     from adit_atomate.training_schemas import ADiTDataDoc, ADiTTrainDoc, ADiTTrainReport
 
 __all__ = [
+    "ADiTCrystalCandidateDoc",
     "ADiTDataDoc",
     "ADiTDataMaker",
+    "ADiTDiscoveryDoc",
+    "ADiTDiscoveryMaker",
     "ADiTEvaluateDoc",
     "ADiTEvaluateMaker",
     "ADiTFineTuneMaker",
     "ADiTGenerateDoc",
     "ADiTGenerateMaker",
     "ADiTGenerateShardsMaker",
+    "ADiTMoleculeCandidateDoc",
+    "ADiTMoleculeDiscoveryMaker",
     "ADiTSettings",
     "ADiTTrainAutoencoderMaker",
     "ADiTTrainDenoiserMaker",
@@ -46,14 +57,19 @@ __all__ = [
 ]
 
 _MODULES = {
+    "ADiTCrystalCandidateDoc": "adit_atomate.candidates",
     "ADiTDataDoc": "adit_atomate.training_schemas",
     "ADiTDataMaker": "adit_atomate.training_data",
+    "ADiTDiscoveryDoc": "adit_atomate.candidates",
+    "ADiTDiscoveryMaker": "adit_atomate.flows",
     "ADiTEvaluateDoc": "adit_atomate.schemas",
     "ADiTEvaluateMaker": "adit_atomate.evaluate",
     "ADiTFineTuneMaker": "adit_atomate.training_flows",
     "ADiTGenerateDoc": "adit_atomate.schemas",
     "ADiTGenerateMaker": "adit_atomate.jobs",
     "ADiTGenerateShardsMaker": "adit_atomate.shards",
+    "ADiTMoleculeCandidateDoc": "adit_atomate.candidates",
+    "ADiTMoleculeDiscoveryMaker": "adit_atomate.flows",
     "ADiTSettings": "adit_atomate.settings",
     "ADiTTrainAutoencoderMaker": "adit_atomate.training",
     "ADiTTrainDenoiserMaker": "adit_atomate.training",
