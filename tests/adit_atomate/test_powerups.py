@@ -141,7 +141,7 @@ def test_workers_of_jobflow_remote(maker):
     set_run_config(theirs, worker="g", resources=resources, exec_config="cuda")
     assert ours.config.manager_config == theirs.config.manager_config
     document = get_initial_job_doc_dict(
-        through_json(ours), [], 1, worker="other", exec_config=None, resources={}
+        through_json(ours), [], 1, worker="other", exec_config=None, resources={}, priority=0
     )
     assert document["worker"] == "g"
     assert document["exec_config"] == "cuda"
@@ -150,7 +150,6 @@ def test_workers_of_jobflow_remote(maker):
 
 def test_workers_of_fireworks(maker, job_store):
     pytest.importorskip("fireworks")
-    pytest.importorskip("mongomock")
     from fireworks import FWorker
     from jobflow.managers.fireworks import flow_to_workflow
 
