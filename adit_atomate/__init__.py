@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from adit_model import __version__
 
 if TYPE_CHECKING:
+    from adit_atomate.active_learning import ADiTActiveLearningMaker
     from adit_atomate.candidates import (
         ADiTCrystalCandidateDoc,
         ADiTDiscoveryDoc,
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from adit_atomate.training_schemas import ADiTDataDoc, ADiTTrainDoc, ADiTTrainReport
 
 __all__ = [
+    "ADiTActiveLearningMaker",
     "ADiTCrystalCandidateDoc",
     "ADiTDataDoc",
     "ADiTDataMaker",
@@ -57,6 +59,7 @@ __all__ = [
 ]
 
 _MODULES = {
+    "ADiTActiveLearningMaker": "adit_atomate.active_learning",
     "ADiTCrystalCandidateDoc": "adit_atomate.candidates",
     "ADiTDataDoc": "adit_atomate.training_schemas",
     "ADiTDataMaker": "adit_atomate.training_data",

@@ -241,6 +241,8 @@ def _documents(store: Any, query: Mapping[str, Any] | None) -> Iterator[tuple[st
 
 def _flatten(values: Iterable[Any]) -> Iterator[Any]:
     for value in values:
+        if isinstance(value, Mapping) and "document" in value:  # of a relaxation stage
+            value = value["document"]
         if isinstance(value, list | tuple):
             yield from _flatten(value)
         elif value is not None:

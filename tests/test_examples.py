@@ -17,7 +17,7 @@ from adit_model import ADiT, AtomicDataset
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 
 
-def run(name: str, folder: Path, checkpoint: Path, *arguments: str) -> str:
+def run(name: str, folder: Path, checkpoint: Path | str, *arguments: str) -> str:
     environment = {**os.environ, "ADIT_CHECKPOINT": str(checkpoint), "OMP_NUM_THREADS": "1"}
     result = subprocess.run(
         [sys.executable, str(EXAMPLES / name), *arguments],
@@ -107,3 +107,17 @@ def test_train(tiny_checkpoint, tmp_path):
     model = ADiT.load(tmp_path / "model" / "denoiser" / "denoiser.safetensors")
     assert model.domains == ("crystal", "molecule")
     assert model.metadata["training"]["data"]["crystals"] == 3
+
+
+@pytest.mark.slow
+@pytest.mark.integration
+def test_active_learning(tmp_path, monkeypatch):
+    monkeypatch.setenv("ADIT_TRAINING_DIR", str(tmp_path / "runs"))
+    out = run("07_active_learning.py", tmp_path, "default", "loop")  # relaxable crystals
+    (energies, kept) = (out.count(" eV/atom\n"), re.search(r"entries read, (\d+) kept", out))
+    assert energies >= int(kept[1]) > 0
+    (path,) = re.findall(r"fine-tuned: (.+)", out)
+    model = ADiT.load(path)
+    assert model.metadata["training"]["data"]["crystals"] == int(kept[1])
+    assert model.metadata["training"]["init_from_hash"] == ADiT.load("default").checkpoint_hash
+    assert re.search(r"^[1-4] new structures$", out, re.M)
