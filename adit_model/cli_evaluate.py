@@ -64,6 +64,22 @@ def add_evaluate_arguments(parser: argparse.ArgumentParser) -> None:
         help="take what is left out by default: xtb (strain of molecules: GFN2-xTB relaxation), "
         "coverage (of the data by crystals: precision and recall)",
     )
+    add(
+        "--energies",
+        nargs="+",
+        default=[],
+        metavar="NAME",
+        help="relax crystals by force fields and find their energy above hull: chgnet, sevennet "
+        "(half a minute for each crystal)",
+    )
+    add(
+        "--hull",
+        nargs="+",
+        default=[],
+        metavar="CSV",
+        help="known phases: files with formation_energy_per_atom and e_above_hull, or mp, the "
+        "Materials Project (key in MP_API_KEY); by default there is nothing but the elements",
+    )
     add("--workers", type=int, default=1, metavar="N", help="processes (default %(default)s)")
     add("--no-plot", action="store_true", help="no pictures")
     add("--quiet", action="store_true", help="no progress bars")
@@ -88,6 +104,7 @@ def evaluate_command(args: argparse.Namespace) -> int:
         If an argument is out of range, a source cannot be read, or the folder cannot be written.
     """
     from adit_model.evaluation.cells import CellStore
+    from adit_model.evaluation.energies import energy_measure
     from adit_model.evaluation.measures import choose_measures
     from adit_model.evaluation.rows import Options
     from adit_model.evaluation.run import KEPT, REPORT, SUMMARY, TABLE, evaluate
@@ -97,7 +114,13 @@ def evaluate_command(args: argparse.Namespace) -> int:
         value = getattr(args, name)
         if value is not None and value < 1:
             raise ValueError(f"--{name.replace('_', '-')} must be positive, got {value}")
+    if args.hull and not args.energies:
+        raise ValueError("--hull is of use with --energies only")
     measures = choose_measures(args.skip, args.also)
+    measures += tuple(energy_measure(name) for name in dict.fromkeys(args.energies))
+    for measure in measures:
+        if measure.missing and measure.name.startswith("relax-"):
+            raise ValueError(measure.missing)
     if args.out.exists() and not args.out.is_dir():
         raise ValueError(f"{args.out} is a file, not a folder")
     options = Options(CellStore(args.out / KEPT), args.workers, not args.quiet, measures)
@@ -113,6 +136,7 @@ def evaluate_command(args: argparse.Namespace) -> int:
             reference=reference,
             compared=compared,
             compare_number=args.compare_number,
+            hull=args.hull,
             plot=not args.no_plot,
         )
     _print(done.summary)
@@ -132,6 +156,7 @@ def _about(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _print(summary: Mapping[str, Any]) -> None:
+    from adit_model.evaluation.energies import RATES as ENERGY_RATES
     from adit_model.evaluation.report import share
     from adit_model.evaluation.summary import RATES
 
@@ -141,12 +166,16 @@ def _print(summary: Mapping[str, Any]) -> None:
             for rate in RATES[domain]:
                 if part["rates"][rate.name] and not rate.name.startswith("pb_"):
                     print(f"  {rate.label}: {share(part['rates'][rate.name])}")
+            for found in part.get("energies", {}).values():
+                for key, label, _ in ENERGY_RATES:
+                    if found["rates"][key]:
+                        print(f"  {found['model']}, {label}: {share(found['rates'][key])}")
 
 
 def _command(args: argparse.Namespace) -> str:
     """Command line that repeats the run, without the folders above each file."""
     parts = ["adit evaluate", shlex.quote(Path(args.samples).name or args.samples)]
-    for flag in ("reference", "compare_to", "skip", "also"):
+    for flag in ("reference", "compare_to", "skip", "also", "energies", "hull"):
         if getattr(args, flag):
             names = [shlex.quote(Path(name).name or name) for name in getattr(args, flag)]
             parts.append(f"--{flag.replace('_', '-')} {' '.join(names)}")

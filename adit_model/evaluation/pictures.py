@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from adit_model.evaluation.distances import CRYSTAL_NUMBERS, MOLECULE_NUMBERS, numbers
+from adit_model.evaluation.energies import METASTABLE
 from adit_model.metrics.crystal_properties import CRYSTAL_SYSTEMS, crystal_system
 from adit_model.systems import CRYSTAL, DOMAINS, AtomicSystem
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MAX_SHOWN = 36
+HULL_RANGE = (-0.5, 1.5)  # eV/atom; what lies outside is in the first and last bar
 COLORS = ("#1f6fb2", "#b0b0b0")  # samples, reference
 RATES_SHOWN = {
     CRYSTAL: ("structural", "compositional", "valid", "strict"),
@@ -66,6 +68,10 @@ def draw_pictures(
         ):
             names.append(f"{domain}s_{kind}.png")
             figure.savefig(folder / names[-1], dpi=120, facecolor="white")
+        if part.get("energies"):
+            names.append(f"{domain}s_energy_above_hull.png")
+            figure = _above_hull(part["energies"], mine)
+            figure.savefig(folder / names[-1], dpi=120, facecolor="white")
         names.append(f"{domain}s_structures.png")
         _contact_sheet(folder / names[-1], mine, systems)
     return names
@@ -97,6 +103,30 @@ def _validity(domain: str, part: Mapping[str, Any]) -> Figure:
     ax.set_xticks(range(len(bins)), labels)
     ax.set(xlabel="atoms (samples)", ylabel="per cent", ylim=(-3, 103), title=f"{domain}s")
     ax.legend(frameon=False, fontsize=8)
+    return figure
+
+
+def _above_hull(energies: Mapping[str, Any], rows: Sequence[Row]) -> Figure:
+    figure, axes = _figure(len(energies), columns=2)
+    for ax, (name, part) in zip(axes, energies.items(), strict=False):
+        before, after = (
+            numbers(rows, f"{name}_{column}") for column in ("above_hull_initial", "above_hull")
+        )
+        edges = np.linspace(*HULL_RANGE, 41)
+        for values, label, color in (
+            (before, "as generated", COLORS[1]),
+            (after, "relaxed", COLORS[0]),
+        ):
+            ax.hist(
+                np.clip(values, *HULL_RANGE), edges.tolist(), color=color, alpha=0.7, label=label
+            )
+        for value in (0, METASTABLE):
+            ax.axvline(value, color="black", linewidth=0.6, linestyle=":")
+        partial = "" if part["hull"]["complete"] else " (partial)"
+        ax.set_title(part["model"], fontsize=9)
+        ax.set_xlabel(f"energy above hull{partial}, eV/atom", fontsize=8)
+    figure.set_size_inches(4.4 * len(energies), 3.2)
+    axes[0].legend(frameon=False, fontsize=8)
     return figure
 
 

@@ -6,8 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from adit_model.evaluation.distances import CRYSTAL_NUMBERS, MOLECULE_NUMBERS
+from adit_model.evaluation.energy_report import energy_lines
 from adit_model.evaluation.published import BY_NUM_ATOMS, TABLES
 from adit_model.evaluation.summary import RATES, STRAIN_NUMBERS
+from adit_model.evaluation.tables import number, percent, share, table
 from adit_model.metrics.crystal_properties import CRYSTAL_SYSTEMS
 from adit_model.systems import CRYSTAL, DOMAINS
 
@@ -99,13 +101,14 @@ def _domain(domain: str, part: Mapping[str, Any]) -> list[str]:
         lines += _strain(part["strain"])
     if "distances" in part:
         lines += _distances(domain, part)
+    lines += energy_lines(part.get("energies") or {})
     lines += _failures(part["failed"])
     lines += [f"### {domain.capitalize()}s: definitions", "", DEFINITIONS[domain]]
     lines += [f"### {domain.capitalize()}s: published figures, per cent", ""]
     for published in TABLES:
         if published.domain == domain:
             found = {**rates, "stable_atoms": part.get("stable_atoms")}
-            ours = [_percent(found.get(name)) if name else "-" for name in published.ours]
+            ours = [percent(found.get(name)) if name else "-" for name in published.ours]
             lines += [f"**{published.title}.** {published.definition}", ""]
             others = [
                 (name, *(figure or "-" for figure in figures))
@@ -120,7 +123,7 @@ def _by_size(domain: str, part: Mapping[str, Any]) -> list[str]:
     lines = [f"### {domain.capitalize()}s by number of atoms", ""]
     body = [("samples", *(str(group["count"]) for group in bins.values()))]
     body += [
-        (rate.label, *(_percent(group["rates"][rate.name]) for group in bins.values()))
+        (rate.label, *(percent(group["rates"][rate.name]) for group in bins.values()))
         for rate in RATES[domain]
         if part["rates"][rate.name]
     ]
@@ -143,12 +146,12 @@ def _distances(domain: str, part: Mapping[str, Any]) -> list[str]:
     ]
     body = [
         (f"Wasserstein, {name.replace('_', ' ')}{f' ({unit})' if unit else ''}",
-         _number(distances["wasserstein"][name]))
+         number(distances["wasserstein"][name]))
         for name, unit in columns
     ]  # fmt: skip
     if domain == CRYSTAL:
         body += [
-            (f"total variation, {name.replace('_', ' ')}", _number(value))
+            (f"total variation, {name.replace('_', ' ')}", number(value))
             for name, value in distances["total_variation"].items()
         ]
         body += [
@@ -165,7 +168,7 @@ def _distances(domain: str, part: Mapping[str, Any]) -> list[str]:
     for name, unit in (("bond_lengths", "angstrom"), ("angles", "degrees")):
         title = name.replace("_", " ")
         body += [
-            (f"Wasserstein, {title} {kind} ({unit})", _number(value))
+            (f"Wasserstein, {title} {kind} ({unit})", number(value))
             for kind, value in distances[name].items()
         ]
     return lines + table(("", "distance"), body)
@@ -178,7 +181,7 @@ def _strain(strain: Mapping[str, Any]) -> list[str]:
     for column, label in STRAIN_NUMBERS:
         cells = [group[column] for group in groups.values()]
         body.append(
-            (label, *(f"{_number(cell['median'])} ({_number(cell['mean'])})" for cell in cells))
+            (label, *(f"{number(cell['median'])} ({number(cell['mean'])})" for cell in cells))
         )
     return ["### Molecules: strain", "", *table(header, body)]
 
@@ -192,26 +195,3 @@ def _failures(failed: Mapping[str, Mapping[str, Any]]) -> list[str]:
     body = [(", ".join(names), *reason) for reason, names in columns.items()]
     lines = ["Cells that hold a reason in place of a value, and the first reason of each column:"]
     return [*lines, "", *table(("columns", "cells", "first reason"), body)]
-
-
-def table(header: Sequence[str], body: Sequence[Sequence[str]]) -> list[str]:
-    """Lines of a Markdown table, and an empty one after it; numbers to the right."""
-    rows = [[cell.replace("|", "\\|") for cell in row] for row in (header, *body)]
-    rule = "|---" + "|---:" * (len(header) - 1) + "|"
-    text = ["| " + " | ".join(row) + " |" for row in rows]
-    return [text[0], rule, *text[1:], ""]
-
-
-def share(rate: Mapping[str, Any] | None) -> str:
-    """Write a rate with its counts."""
-    if rate is None:
-        return "-"
-    return f"{100 * rate['share']:.1f} % ({rate['passed']}/{rate['of']})"
-
-
-def _percent(rate: Mapping[str, Any] | None) -> str:
-    return "-" if rate is None else f"{100 * rate['share']:.1f}"
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3g}"

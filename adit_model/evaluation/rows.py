@@ -125,7 +125,7 @@ def _compare_crystals(
     _fill(rows, chosen, "unique", verdicts)
     if reference is None or reference.crystals is None:
         return
-    known = _dataset_hash(reference)
+    known = dataset_hash(reference)
     for start in range(0, len(systems), CHUNK):
         part = systems[start : start + CHUNK]
         key = f"novel {known} {fingerprint(part)}"
@@ -141,7 +141,8 @@ def _fill(rows: list[Row], chosen: list[int], column: str, verdicts: list[bool |
         rows[i][column] = verdict if isinstance(verdict, bool) else f"{FAILED}{verdict}"
 
 
-def _dataset_hash(reference: Reference) -> str:
+def dataset_hash(reference: Reference) -> str:
+    """Hash of the reference's crystals."""
     digest = hashlib.sha256()
     dataset = reference.crystals
     assert dataset is not None

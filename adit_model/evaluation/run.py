@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from adit_model.evaluation.cells import measure_systems
+from adit_model.evaluation.energies import fill_energies, summarise_energies
 from adit_model.evaluation.report import write_report
 from adit_model.evaluation.rows import Options, Row, asked_columns, make_rows, write_rows
 from adit_model.evaluation.sources import Entry, Reference, draw
@@ -28,6 +29,8 @@ PACKAGES = (
     "posebusters",
     "tblite",
     "matminer",
+    "chgnet",
+    "sevenn",
 )
 
 
@@ -59,6 +62,7 @@ def evaluate(
     reference: Reference | None = None,
     compared: Reference | None = None,
     compare_number: int = COMPARE_NUMBER,
+    hull: Sequence[str | Path] = (),
     plot: bool = True,
 ) -> Evaluation:
     """Measure, summarise, and write the table, the summary, the report and pictures.
@@ -80,6 +84,9 @@ def evaluate(
         Data that distributions are compared to.
     compare_number : int
         Structures drawn from it.
+    hull : sequence of str or Path
+        Where known phases come from, if energies are among the measures; see
+        :func:`~adit_model.evaluation.energies.make_hull`.
     plot : bool
         Draw pictures.
 
@@ -87,13 +94,19 @@ def evaluate(
     ------
     OSError
         If the folder cannot be written.
+    ValueError, FileNotFoundError, DownloadError
+        If the hull cannot be made.
     """
     rows = make_rows(entries, reference, options)
+    hulls = fill_energies(rows, entries, reference, options, hull, folder)
     write_rows(folder / TABLE, rows, options.measures)
     drawn = _measure_reference(rows, compared, compare_number, options)
     asked = {domain: asked_columns(domain, reference, options.measures) for domain in DOMAINS}
     packages = {name: package_version(name) for name in PACKAGES}
     summary = {**about, "packages": packages, **summarise(rows, asked, drawn)}
+    if hulls and "crystals" in summary:
+        novelty = reference is not None and reference.crystals is not None
+        summary["crystals"]["energies"] = summarise_energies(rows, hulls, novelty)
     (folder / SUMMARY).write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
     pictures: list[str] = []
     if plot:
