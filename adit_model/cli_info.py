@@ -66,6 +66,8 @@ def describe_checkpoint(path: Path, metadata: dict[str, Any]) -> str:
         statistics["sizes"] = {
             domain: _histogram_line(sizes) for domain, sizes in statistics["sizes"].items()
         }
+    for domain, formulas in statistics.pop("compositions", {}).items():
+        statistics[f"{domain}_compositions"] = len(formulas)
     config = rest.pop("config")
     return yaml.safe_dump(
         {**top, **rest, "statistics": statistics, "config": config}, sort_keys=False, width=100

@@ -114,9 +114,8 @@ random_rotation, progress
     settings = sampling_settings(
         model.config.sampling, num_steps, solver, guidance_scale, noise_scale
     )
-    latent_dim = model.config.autoencoder.latent_dim
     requests = [
-        make_request(i, system.domain, int(seed), len(system), sizes, latent_dim, origin)
+        make_request(model, i, system.domain, int(seed), len(system), origin, system.numbers)
         for i in range(first_index, first_index + n)
     ]
     stream = stream_samples(
@@ -180,8 +179,7 @@ def trajectory(
     settings = sampling_settings(
         model.config.sampling, num_steps, solver, guidance_scale, noise_scale
     )
-    latent_dim = model.config.autoencoder.latent_dim
-    request = make_request(index, domain, int(seed), num_atoms, sizes, latent_dim)
+    request = make_request(model, index, domain, int(seed), num_atoms)
     states = [request.noise]
 
     def keep(step: int, x: torch.Tensor) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ from adit_model.checkpoint import (
     resolve_checkpoint,
     write_checkpoint,
 )
+from adit_model.compositions import CompositionTable
 from adit_model.config import ModelConfig
 from adit_model.denoiser import Denoiser
 from adit_model.geometry import (
@@ -45,7 +47,8 @@ class ADiT(nn.Module):
         Hyper-parameters of both stages.
     statistics : mapping
         ``"sizes"``: for each domain the number of training systems of each atom count,
-        ``{"crystal": {"4": 120, ...}, "molecule": {...}}``.
+        ``{"crystal": {"4": 120, ...}, "molecule": {...}}``; ``"compositions"``: the number of
+        training molecules of each Hill formula, ``{"molecule": {"C7H10O2": 6095, ...}}``.
     metadata : mapping
         What else the checkpoint says (training, metrics).
     with_denoiser : bool
@@ -92,6 +95,11 @@ class ADiT(nn.Module):
         """Domains the model was trained on."""
         sizes = self.statistics.get("sizes", {})
         return tuple(d for d in DOMAINS if sizes.get(d))
+
+    @cached_property
+    def compositions(self) -> CompositionTable:
+        """Compositions of the training molecules."""
+        return CompositionTable(self.statistics.get("compositions", {}).get(MOLECULE, {}))
 
     # checkpoints
 

@@ -12,6 +12,7 @@ import torch
 from tqdm.auto import tqdm
 
 from adit_model.batch import Packing
+from adit_model.compositions import sort_composition
 from adit_model.config import SamplingConfig
 from adit_model.flow_matching import integrate, time_grid
 from adit_model.geometry import random_rotation as draw_rotation
@@ -80,7 +81,7 @@ class Request:
     """One sample to be made: its index, domain, atom count and noise.
 
     ``origin``, shape (num_atoms, L), are the normalised latents it starts from where that is not
-    noise alone.
+    noise alone; ``composition``, shape (num_atoms,), is what the denoiser is told of the elements.
     """
 
     index: int
@@ -90,6 +91,7 @@ class Request:
     rotation: np.ndarray
     seed: int
     origin: np.ndarray | None = None
+    composition: np.ndarray | None = None
 
     def fresh_noise(self, num_steps: int, settings: SamplingConfig) -> np.ndarray:
         """Noise that the ancestral solver renews, shape (num_steps - 1, num_atoms, L)."""
@@ -320,9 +322,8 @@ def iter_samples(
     settings = sampling_settings(
         model.config.sampling, num_steps, solver, guidance_scale, noise_scale
     )
-    latent_dim = model.config.autoencoder.latent_dim
     requests = [
-        make_request(first_index + i, domain, seed, _count_of(num_atoms, i), sizes, latent_dim)
+        make_request(model, first_index + i, domain, seed, _count_of(num_atoms, i))
         for i in range(n)
     ]
     limit = batch_atoms or default_batch_atoms(model)
@@ -423,18 +424,30 @@ def _count_of(
 
 
 def make_request(
+    model: ADiT,
     index: int,
     domain: str,
     seed: int,
     num_atoms: int | tuple[int, int] | None,
-    sizes: Mapping[str, Mapping[str, int]],
-    latent_dim: int,
     origin: np.ndarray | None = None,
+    numbers: np.ndarray | None = None,
 ) -> Request:
-    """Draw atom count, noise and rotation of one sample, from seed and index alone."""
+    """Draw atom count, noise, rotation and composition of one sample, from seed and index alone.
+
+    Parameters
+    ----------
+    model : ADiT
+        Whose statistics to draw from.
+    index, domain, seed, num_atoms
+        As for :func:`sample`.
+    origin : numpy.ndarray
+        See :class:`Request`.
+    numbers : numpy.ndarray
+        Atomic numbers the sample shall have; without, a composition of the training data is drawn.
+    """
     generator = np.random.default_rng([seed, index])
     domain = sample_domain(index, domain)
-    histogram = {int(k): v for k, v in sizes[domain].items()}
+    histogram = {int(k): v for k, v in model.statistics["sizes"][domain].items()}
     if isinstance(num_atoms, int | np.integer):
         count = int(num_atoms)
     else:
@@ -442,8 +455,16 @@ def make_request(
         allowed = [k for k in sorted(histogram) if low <= k <= high] or [low]
         weights = np.array([histogram.get(k, 1) for k in allowed], dtype=np.float64)
         count = int(generator.choice(allowed, p=weights / weights.sum()))
-    noise = generator.standard_normal((count, latent_dim), dtype=np.float32)
-    return Request(index, domain, count, noise, draw_rotation(generator), seed, origin)
+    noise = generator.standard_normal((count, model.config.autoencoder.latent_dim), np.float32)
+    composition = None
+    if domain == MOLECULE and model.config.denoiser.composition_condition:
+        if numbers is None:
+            drawn = np.random.default_rng([seed, index, 2])
+            composition = model.compositions.draw(count, drawn)
+        else:
+            composition = sort_composition(numbers)
+    rotation = draw_rotation(generator)
+    return Request(index, domain, count, noise, rotation, seed, origin, composition)
 
 
 def run_batches(
@@ -504,6 +525,14 @@ def _integrate_batch(
         drawn = [r.fresh_noise(len(times) - 1, settings) for r in part]
         drawn.append(np.zeros((len(times) - 2, *blank.shape), dtype=np.float32))
         fresh = torch.from_numpy(np.concatenate(drawn, axis=1)).to(device, model.dtype)
+    composition = None
+    if any(r.composition is not None for r in part):
+        told = [
+            np.zeros(n, int) if r.composition is None else r.composition
+            for r, n in zip(part, counts, strict=True)
+        ]
+        rows = np.concatenate([*told, np.zeros(len(blank), int)])
+        composition = torch.from_numpy(rows).to(device)
     x_1 = integrate(
         model.denoiser,
         x,
@@ -514,6 +543,7 @@ def _integrate_batch(
         on_step,
         fresh,
         start_time,
+        composition,
     )
     latents = model.denoiser.denormalise(x_1, periodic[groups.packing.index])
     return model.decode(latents, sizes, periodic)[: len(part)]

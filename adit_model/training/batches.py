@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, IterableDataset
 
 from adit_model.batch import AtomicBatch, Packing
+from adit_model.compositions import told_composition
 from adit_model.data.dataset import AtomicDataset
 
 
@@ -115,11 +116,14 @@ class LatentBatch:
         Shape (A, L).
     periodic, sizes : torch.Tensor
         Which systems are crystals and how many atoms they have, shape (S,).
+    composition : torch.Tensor
+        What the denoiser is told of the elements, shape (A,).
     """
 
     latents: Tensor
     periodic: Tensor
     sizes: Tensor
+    composition: Tensor
 
     def __len__(self) -> int:
         return len(self.sizes)
@@ -131,7 +135,8 @@ class LatentBatch:
 
     def to(self, device: torch.device | str) -> LatentBatch:
         """Return the batch on another device."""
-        return LatentBatch(self.latents.to(device), self.periodic.to(device), self.sizes.to(device))
+        tensors = (self.latents, self.periodic, self.sizes, self.composition)
+        return LatentBatch(*(tensor.to(device) for tensor in tensors))
 
     @property
     def packing(self) -> Packing:
@@ -148,18 +153,25 @@ class LatentSource:
         Shape (A, L), float32.
     sizes, periodic : numpy.ndarray
         Of each system, shape (S,).
+    numbers : numpy.ndarray
+        Atomic numbers, shape (A,).
     """
 
-    def __init__(self, latents: np.ndarray, sizes: np.ndarray, periodic: np.ndarray) -> None:
+    def __init__(
+        self, latents: np.ndarray, sizes: np.ndarray, periodic: np.ndarray, numbers: np.ndarray
+    ) -> None:
         self.latents, self.sizes, self.periodic = latents, sizes, periodic
+        self.composition = told_composition(numbers, sizes, periodic)
         self.offsets = np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)])
 
     def batch(self, indices: np.ndarray) -> LatentBatch:
         """Pack the latents of the systems at ``indices``."""
+        atoms = atom_rows(self.offsets, indices)
         return LatentBatch(
-            torch.from_numpy(self.latents[atom_rows(self.offsets, indices)]),
+            torch.from_numpy(self.latents[atoms]),
             torch.from_numpy(self.periodic[indices]),
             torch.from_numpy(self.sizes[indices].astype(np.int64)),
+            torch.from_numpy(self.composition[atoms]),
         )
 
 

@@ -50,7 +50,7 @@ def encode_dataset(
             batch = augment(batch, poses)
         mean, _ = autoencoder.encode(batch)
         parts.append(mean.float().cpu().numpy())
-    return LatentSource(np.concatenate(parts), dataset.sizes, dataset.periodic)
+    return LatentSource(np.concatenate(parts), dataset.sizes, dataset.periodic, dataset.numbers)
 
 
 def cached_latents(
@@ -64,7 +64,7 @@ def cached_latents(
     key = hashlib.sha256((autoencoder_hash + dataset_fingerprint(dataset)).encode()).hexdigest()
     path = folder / f"latents-{key[:16]}.npy"
     if path.is_file():
-        return LatentSource(np.load(path), dataset.sizes, dataset.periodic)
+        return LatentSource(np.load(path), dataset.sizes, dataset.periodic, dataset.numbers)
     source = encode_dataset(autoencoder, dataset, progress=progress)
     folder.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")  # processes may race

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from adit_model.autoencoder import Autoencoder
 from adit_model.batch import AtomicBatch
+from adit_model.compositions import told_composition
 from adit_model.denoiser import Denoiser
 from adit_model.flow_matching import flow_matching_loss
 from adit_model.layers import DomainGroups
@@ -249,9 +250,14 @@ class DenoiserModule(StageModule):
             assert self.autoencoder is not None
             with torch.no_grad():
                 latents, _ = self.autoencoder.encode(augment(batch, generator))
+            rows = told_composition(
+                batch.numbers.cpu().numpy(), batch.sizes.cpu().numpy(), batch.periodic.cpu().numpy()
+            )
+            composition = torch.from_numpy(rows).to(latents.device)
         else:
-            latents = batch.latents
+            latents, composition = batch.latents, batch.composition
         groups = DomainGroups(batch.packing, batch.periodic)
         atom_periodic = batch.periodic[groups.packing.index]
         x_1 = self.network.normalise(latents.float(), atom_periodic)
-        return flow_matching_loss(self.network, x_1, groups, generator)
+        told = composition if self.network.config.composition_condition else None
+        return flow_matching_loss(self.network, x_1, groups, generator, told)

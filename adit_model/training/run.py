@@ -19,6 +19,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from adit_model.checkpoint import resolve_checkpoint
+from adit_model.compositions import composition_histogram
 from adit_model.config import AutoencoderConfig, ModelConfig
 from adit_model.data import load_source
 from adit_model.data.dataset import AtomicDataset
@@ -170,12 +171,13 @@ def step_sampler(
 
 
 def dataset_statistics(dataset: AtomicDataset) -> dict[str, Any]:
-    """Histograms of the atom counts of each domain."""
+    """Histograms of the atom counts of each domain, and of the molecules' compositions."""
     sizes: dict[str, dict[str, int]] = {}
     for domain, kind in ((CRYSTAL, True), (MOLECULE, False)):
         values, counts = np.unique(dataset.sizes[dataset.periodic == kind], return_counts=True)
         sizes[domain] = {str(v): int(c) for v, c in zip(values, counts, strict=True)}
-    return {"sizes": sizes}
+    formulas = composition_histogram(dataset.numbers, dataset.sizes, dataset.periodic)
+    return {"sizes": sizes, "compositions": {MOLECULE: formulas}}
 
 
 def _load(specs: Sequence[str], known: AutoencoderConfig, progress: bool) -> AtomicDataset:

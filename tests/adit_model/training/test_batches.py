@@ -113,12 +113,15 @@ def test_packed_systems_are_those_of_the_data(dataset):
 def test_packed_latents_are_those_of_the_systems():
     sizes = np.array([2, 1, 3])
     latents = np.arange(12, dtype=np.float32).reshape(6, 2)
-    source = LatentSource(latents, sizes, np.array([True, False, True]))
+    source = LatentSource(
+        latents, sizes, np.array([True, False, False]), np.array([3, 9, 6, 1, 8, 7])
+    )
     batch = source.batch(np.array([2, 0]))
     assert batch.latents[:, 0].tolist() == [6, 8, 10, 0, 2]
-    assert (batch.sizes.tolist(), batch.periodic.tolist()) == ([3, 2], [True, True])
+    assert (batch.sizes.tolist(), batch.periodic.tolist()) == ([3, 2], [False, True])
     assert (len(batch), batch.num_atoms) == (2, 5)
     assert batch.packing.index.tolist() == [0, 0, 0, 1, 1]
+    assert batch.composition.tolist() == [7, 8, 1, 0, 0]  # of the molecule, sorted
 
 
 def test_batches_from_a_later_step_are_the_tail(dataset):

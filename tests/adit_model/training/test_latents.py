@@ -61,7 +61,7 @@ def test_statistics_of_each_domain():
     latents = np.array(
         [[1, 0, 0, 5], [3, 0, 2, 5], [10, 10, 10, 0], [10, 20, 10, 2], [10, 30, 10, 4]], np.float32
     )
-    source = LatentSource(latents, np.array([2, 3]), np.array([True, False]))
+    source = LatentSource(latents, np.array([2, 3]), np.array([True, False]), np.ones(5, int))
     mean, std = latent_statistics(source, share_coordinates=False)
     np.testing.assert_allclose(mean, [[10, 20, 10, 2], [2, 0, 1, 5]])
     tiny = 1e-3  # of a channel that is constant
@@ -75,7 +75,7 @@ def test_statistics_of_each_domain():
 
 
 def test_a_domain_without_data_is_left_as_it_is():
-    source = LatentSource(np.ones((4, 5), np.float32), np.array([4]), np.array([True]))
+    source = LatentSource(np.ones((4, 5), np.float32), np.array([4]), np.array([True]), np.ones(4))
     mean, std = latent_statistics(source, share_coordinates=True)
     assert (mean[0].tolist(), std[0].tolist()) == ([0] * 5, [1] * 5)
     assert mean[1].tolist() == [1] * 5

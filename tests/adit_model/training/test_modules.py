@@ -184,7 +184,9 @@ def test_denoiser_of_random_poses_sees_latents_of_turned_systems(dataset, paper_
     found, _ = module.compute_loss(batch, step_generator(0, 3))
     generator = step_generator(0, 3)
     mean, _ = model.autoencoder.encode(augment(batch, generator))
-    latents = LatentBatch(mean.detach(), batch.periodic, batch.sizes)
+    latents = LatentBatch(
+        mean.detach(), batch.periodic, batch.sizes, torch.zeros(len(mean), dtype=int)
+    )
     expected, _ = module.compute_loss(latents, generator)
     torch.testing.assert_close(found, expected)
     found.backward()
