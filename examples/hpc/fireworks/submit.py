@@ -1,0 +1,80 @@
+"""Submit a discovery flow to FireWorks: generation on a GPU, everything else on CPUs.
+
+    python submit.py -n 100
+
+Set-up, once, on the cluster:
+
+1. Fill in the files beside this one: my_launchpad.yaml (the MongoDB of the queue), jobflow.yaml
+   (where results go), my_fworker_*.yaml and my_qadapter_*.yaml (the partitions of your SLURM).
+2. export JOBFLOW_CONFIG_FILE=$PWD/jobflow.yaml, here and in pre_rocket of my_qadapter_*.yaml.
+3. lpad -l my_launchpad.yaml reset
+
+Then submit, and keep one of these running for each kind of worker, on the login node:
+
+    qlaunch -r -l my_launchpad.yaml -w my_fworker_gpu.yaml -q my_qadapter_gpu.yaml rapidfire -m 2 --nlaunches infinite
+    qlaunch -r -l my_launchpad.yaml -w my_fworker_cpu.yaml -q my_qadapter_cpu.yaml rapidfire -m 20 --nlaunches infinite
+
+After a crash or a time limit, jobs that stopped without a word start again; finished ones stay:
+
+    lpad -l my_launchpad.yaml detect_lostruns --time 14400 --rerun
+    lpad -l my_launchpad.yaml rerun_fws -s FIZZLED
+"""  # noqa: E501
+
+import argparse
+from pathlib import Path
+
+from fireworks import LaunchPad
+from jobflow import Flow, Maker
+from jobflow.managers.fireworks import flow_to_workflow
+
+from adit_atomate import ADiTGenerateMaker, ADiTGenerateShardsMaker
+from adit_atomate.flows import ADiTDiscoveryMaker
+from adit_atomate.powerups import assign_workers, fireworks_worker
+
+HERE = Path(__file__).resolve().parent
+
+
+def relax_maker(lennard_jones: bool) -> Maker:
+    if lennard_jones:
+        from atomate2.ase.jobs import LennardJonesRelaxMaker
+
+        return LennardJonesRelaxMaker(steps=3, relax_cell=False)
+    from atomate2.forcefields.jobs import ForceFieldRelaxMaker
+
+    return ForceFieldRelaxMaker(force_field_name="CHGNet", steps=500)
+
+
+def make_flow(n: int, samples_per_job: int, lennard_jones: bool = False) -> Flow:
+    shards = ADiTGenerateShardsMaker(
+        generate_maker=ADiTGenerateMaker(domain="crystal", seed=1),
+        samples_per_job=samples_per_job,
+    )
+    flow = ADiTDiscoveryMaker(
+        generate_maker=shards, relax_maker=relax_maker(lennard_jones), keep=10
+    ).make(n=n)
+    # A dft_maker of atomate2 runs on the CPU worker; see docs/hpc.md.
+    return assign_workers(
+        flow,
+        gpu=fireworks_worker("gpu", queue={"walltime": "01:00:00"}),
+        cpu=fireworks_worker("cpu"),
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Submit a discovery flow to FireWorks.")
+    parser.add_argument("-n", type=int, default=100, help="samples (default %(default)s)")
+    parser.add_argument("--samples-per-job", type=int, default=1000, help="default %(default)s")
+    parser.add_argument("--launchpad", default=HERE / "my_launchpad.yaml", help="its file")
+    parser.add_argument(
+        "--lennard-jones", action="store_true", help="for a try without CHGNet: no chemistry"
+    )
+    args = parser.parse_args()
+
+    flow = make_flow(args.n, args.samples_per_job, args.lennard_jones)
+    launchpad = LaunchPad.from_file(str(args.launchpad))
+    ids = launchpad.add_wf(flow_to_workflow(flow))
+    print(f"{flow.name}: {len(ids)} Fireworks, result in job {flow.output.uuid}")
+
+
+if __name__ == "__main__":
+    main()
