@@ -121,3 +121,14 @@ def test_active_learning(tmp_path, monkeypatch):
     assert model.metadata["training"]["data"]["crystals"] == int(kept[1])
     assert model.metadata["training"]["init_from_hash"] == ADiT.load("default").checkpoint_hash
     assert re.search(r"^[1-4] new structures$", out, re.M)
+
+
+@pytest.mark.slow
+@pytest.mark.integration
+def test_candidates(tiny_checkpoint, tmp_path):
+    pytest.importorskip("montydb", reason="the example keeps its stores in SQLite files")
+    out = run("08_candidates.py", tmp_path, tiny_checkpoint, str(tmp_path))
+    (count,) = re.findall(r"^(\d+) distinct candidates$", out, re.M)
+    written = ase.io.read(tmp_path / "candidates.extxyz", index=":")
+    assert len(written) == int(count) > 0
+    assert len(list((tmp_path / "best").glob("*.cif"))) == min(3, int(count))

@@ -1,0 +1,50 @@
+"""Collect the candidates of discovery flows in one store, without repeats, and export the best.
+
+    python examples/08_candidates.py FOLDER
+
+FOLDER holds the job store in SQLite files (pip install 'adit-atomate[store]'), and gets the store
+of candidates and the files. If no discovery flow has run there yet, a small one runs first, with
+the Lennard-Jones potential of ASE, which shows the way and is no chemistry.
+"""
+
+import logging
+import sys
+from pathlib import Path
+
+from atomate2.ase.jobs import LennardJonesRelaxMaker
+from jobflow import JobStore, run_locally
+from maggma.stores import MontyStore
+
+from adit_atomate.builders import CandidateBuilder
+from adit_atomate.exports import export_candidates
+from adit_atomate.flows import ADiTDiscoveryMaker
+
+
+def main() -> None:
+    folder = Path(sys.argv[1]).resolve()
+    path = str(folder / "store")
+    jobs = JobStore(
+        MontyStore("outputs", database_path=path),
+        additional_stores={"data": MontyStore("data", database_path=path)},
+    )
+    jobs.connect()
+    if jobs.count({"output.candidates": {"$exists": True}}) == 0:
+        relax = LennardJonesRelaxMaker(steps=3, relax_cell=False)
+        # Without a rank_maker there are no scores; ADiTHullMaker, the default, needs real energies.
+        flow = ADiTDiscoveryMaker(validity_maker=None, relax_maker=relax, rank_maker=None).make(n=8)
+        run_locally(flow, store=jobs, create_folders=True, root_dir=folder, ensure_success=True)
+
+    # Run it whenever you like: only jobs that are new since the last time are read.
+    candidates = MontyStore("candidates", database_path=path)
+    CandidateBuilder(jobs, candidates).run(log_level=logging.WARNING)
+
+    candidates.connect()
+    print(f"{candidates.count()} distinct candidates")
+    for document in candidates.query(properties=["formula_pretty", "score", "num_members"]):
+        print(document["formula_pretty"], document["score"], document["num_members"])
+    export_candidates(candidates, folder / "best", k=3)
+    export_candidates(candidates, folder / "candidates.extxyz", format="extxyz")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,82 @@
+"""The configuration files and the submission to jobflow-remote in examples/hpc."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+HPC = Path(__file__).resolve().parents[2] / "examples" / "hpc"
+
+
+@pytest.mark.slow
+@pytest.mark.integration
+def test_submission_to_jobflow_remote_is_built(tiny_checkpoint):
+    pytest.importorskip("jobflow_remote", reason="jobflow-remote is not installed")
+    pytest.importorskip("chgnet", reason="the flow relaxes with CHGNet")
+    script = HPC / "jobflow_remote" / "submit.py"
+    out = subprocess.run(
+        [sys.executable, script, "-n", "9", "--samples-per-job", "5", "--build-only"],
+        env={**os.environ, "ADIT_CHECKPOINT": str(tiny_checkpoint)},
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    assert out.returncode == 0, out.stderr
+    workers = dict(line.split(": ") for line in out.stdout.splitlines() if line.startswith("ADiT"))
+    assert workers["ADiT generate 1/2"] == workers["ADiT generate 2/2"] == "gpu"
+    others = {worker for name, worker in workers.items() if "generate" not in name}
+    assert others == {"cpu"}
+
+
+def test_project_of_jobflow_remote():
+    """What `jf project check` reads, and the script that SLURM gets."""
+    pytest.importorskip("jobflow_remote", reason="jobflow-remote is not installed")
+    from jobflow_remote.config.base import Project
+    from maggma.stores import GridFSStore, MongoStore
+    from qtoolkit.core.data_objects import QResources
+
+    project = Project(**yaml.safe_load((HPC / "jobflow_remote" / "adit.yaml").read_text()))
+    assert set(project.workers) == {"gpu", "cpu"}
+    store = project.get_jobstore()
+    assert isinstance(store.docs_store, MongoStore)
+    assert isinstance(store.additional_stores["data"], GridFSStore)
+    queue = project.get_queue_store()
+    assert queue.collection_name != store.docs_store.collection_name
+    scripts = {}
+    for name, worker in project.workers.items():
+        io = worker.get_scheduler_io()
+        scripts[name] = io.get_submission_script("run", QResources(**worker.resources))
+    assert "--partition=gpu" in scripts["gpu"]
+    assert "--gres=gpu:1" in scripts["gpu"]
+    assert "--partition=cpu" in scripts["cpu"]
+    assert "gres" not in scripts["cpu"]
+
+
+def test_files_of_fireworks(tmp_path):
+    pytest.importorskip("fireworks", reason="FireWorks is not installed")
+    from fireworks import FWorker
+    from fireworks.utilities.fw_serializers import load_object_from_file
+
+    folder = HPC / "fireworks"
+    for kind in ("gpu", "cpu"):
+        worker = FWorker.from_file(str(folder / f"my_fworker_{kind}.yaml"))
+        assert worker.category == kind
+        adapter = load_object_from_file(str(folder / f"my_qadapter_{kind}.yaml"))
+        script = adapter.get_script_str(str(tmp_path))
+        assert f"#SBATCH --partition={kind}" in script
+        assert ("#SBATCH --gres=gpu:1" in script) == (kind == "gpu")
+        assert f"-w my_fworker_{kind}.yaml" in script
+        assert "$" not in "".join(line for line in script.splitlines() if "SBATCH" in line)
+
+
+def test_job_store_for_fireworks():
+    from jobflow.settings import JobflowSettings
+    from maggma.stores import GridFSStore
+
+    settings = JobflowSettings(CONFIG_FILE=str(HPC / "fireworks" / "jobflow.yaml"))
+    assert isinstance(settings.JOB_STORE.additional_stores["data"], GridFSStore)
