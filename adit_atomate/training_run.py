@@ -36,7 +36,6 @@ FREE = (
     "devices",
     "num_nodes",
     "accelerator",
-    "strategy",
 )
 
 

@@ -60,9 +60,6 @@ class TrainingConfig:
         Processes a node, nodes.
     accelerator : str
         ``"auto"``, ``"cpu"`` or ``"gpu"``.
-    strategy : str
-        ``"auto"`` (copies of the model in several processes) or ``"fsdp"`` (the model divided over
-        several GPUs).
     """
 
     steps: int = 10_000
@@ -88,7 +85,6 @@ class TrainingConfig:
     devices: int = 1
     num_nodes: int = 1
     accelerator: str = "auto"
-    strategy: str = "auto"
 
     def __post_init__(self) -> None:
         positive = ("steps", "batch_size", "learning_rate", "validate_every", "log_every")
@@ -109,10 +105,6 @@ class TrainingConfig:
             raise ValueError(
                 f"training.accelerator must be auto, cpu or gpu, got {self.accelerator!r}"
             )
-        if self.strategy not in ("auto", "fsdp"):
-            raise ValueError(f"training.strategy must be auto or fsdp, got {self.strategy!r}")
-        if self.strategy == "fsdp" and self.accelerator == "cpu":
-            raise ValueError("training.strategy fsdp needs GPUs, got accelerator cpu")
         if self.stop_after is not None and self.stop_after < 1:
             raise ValueError(f"training.stop_after must be positive, got {self.stop_after}")
         if self.max_time is not None:
