@@ -91,8 +91,9 @@ def compare(
             side: {name: n / len(found) for name, n in Counter(found).items()}
             for side, found in zip(("samples", "reference"), systems, strict=True)
         }
-        fingerprints = [_fingerprints(side) for side in (samples, reference)]
-        found = coverage(*fingerprints, num_samples or len(samples))
+        found = coverage(
+            _fingerprints(samples), _fingerprints(reference), num_samples or len(samples)
+        )
         if found is not None:
             result["coverage"] = asdict(found)
         return result
