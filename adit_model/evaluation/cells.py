@@ -16,8 +16,6 @@ from adit_model.evaluation.measures import FAILED, Measure
 from adit_model.metrics.pool import run_isolated
 from adit_model.systems import AtomicSystem
 
-CHUNK = 250  # structures measured between two visits to the disk
-
 
 class CellStore:
     """Results as JSON files under a folder, each named by a hash of what it depends on.
@@ -104,16 +102,18 @@ def measure_systems(
         a text with the reason in each of its columns.
     """
     results: list[dict[str, Any]] = [{"reason": []} for _ in systems]
-    for start in range(0, len(systems), CHUNK):
-        chunk = systems[start : start + CHUNK]
-        title = progress and f"{progress} {start + 1}-{start + len(chunk)} of {len(systems)}"
-        found = _measure_chunk(chunk, measures, store, workers, title)
-        for i in range(len(chunk)):
-            for measure in measures:
-                cells = dict(found[measure.name][i])
-                reason = cells.pop("reason", None)
-                results[start + i]["reason"] += [reason] if reason else []
-                results[start + i].update(cells)
+    for size in sorted({measure.chunk for measure in measures}, reverse=True):
+        group = [measure for measure in measures if measure.chunk == size]
+        for start in range(0, len(systems), size):
+            chunk = systems[start : start + size]
+            title = progress and f"{progress} {start + 1}-{start + len(chunk)} of {len(systems)}"
+            found = _measure_chunk(chunk, group, store, workers, title)
+            for i in range(len(chunk)):
+                for measure in group:
+                    cells = dict(found[measure.name][i])
+                    reason = cells.pop("reason", None)
+                    results[start + i]["reason"] += [reason] if reason else []
+                    results[start + i].update(cells)
     for result in results:
         result["reason"] = "; ".join(result["reason"]) or None
     return results

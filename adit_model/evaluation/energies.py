@@ -35,6 +35,7 @@ METASTABLE = 0.1  # eV/atom
 HULL_MARGIN = 0.02  # eV/atom, of the known phases that make a force field's own hull
 MATERIALS_PROJECT = "mp"
 TIME_LIMIT = 900.0  # seconds for a relaxation; 500 steps of 20 atoms take about 200
+RELAX_CHUNK = 20  # each start of a worker loads the force field again
 MEASURED = ("energy_initial", "energy", "relax_steps", "converged", "rmsd")
 DERIVED = (
     "formation_energy",
@@ -120,6 +121,7 @@ def energy_measure(name: str) -> Measure:
         package=found.package,
         module=found.module,
         extra=name,
+        chunk=RELAX_CHUNK,
     )
 
 

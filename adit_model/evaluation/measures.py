@@ -38,6 +38,7 @@ from adit_model.systems import CRYSTAL, MOLECULE, AtomicSystem
 
 NOT_INSTALLED = "not available: "
 FAILED = "failed: "
+CHUNK = 250  # structures measured between two visits to the disk
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,8 @@ class Measure:
         Whether the structure's validity depends on it, so that its failure is a reason.
     extra : str
         The extra of this package that brings it.
+    chunk : int
+        Structures measured between two visits to the disk: what a killed run can lose.
     revision : int
         Raised when the function changes, so that kept results are not used again.
     """
@@ -80,6 +83,7 @@ class Measure:
     describes: bool = False
     decides: bool = False
     extra: str = "evaluate"
+    chunk: int = CHUNK
     revision: int = 1
 
     @property

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from adit_model.evaluation.cells import CHUNK, CellStore, fingerprint, measure_systems
-from adit_model.evaluation.measures import FAILED, MEASURES, Measure
+from adit_model.evaluation.cells import CellStore, fingerprint, measure_systems
+from adit_model.evaluation.measures import CHUNK, FAILED, MEASURES, Measure
 from adit_model.evaluation.sources import Entry, Reference
 from adit_model.metrics.crystals import judge_novel, judge_unique
 from adit_model.metrics.molecules import canonical_smiles_set

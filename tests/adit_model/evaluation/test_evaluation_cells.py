@@ -4,12 +4,11 @@ import measure_functions
 import numpy as np
 import pytest
 
-from adit_model.evaluation import cells
 from adit_model.evaluation.cells import CellStore, fingerprint, measure_systems
 from adit_model.evaluation.measures import MEASURES, MORE_MEASURES, Measure
 from adit_model.systems import AtomicSystem
 
-SIZE = Measure("size", "molecule", ("size", "twice"), measure_functions.size)
+SIZE = Measure("size", "molecule", ("size", "twice"), measure_functions.size, chunk=3)
 TROUBLE = Measure(
     "trouble", "molecule", ("fine",), measure_functions.trouble, time_limit=3.0, decides=True
 )
@@ -39,7 +38,6 @@ def test_a_measure_that_raises_hangs_or_dies_loses_its_own_cell_only(store, work
 
 
 def test_finished_chunks_are_not_measured_again(store, tmp_path, monkeypatch):
-    monkeypatch.setattr(cells, "CHUNK", 3)
     monkeypatch.setenv("MEASURED", str(tmp_path / "measured"))
 
     def new_calls(systems, measures=(SIZE,)):
