@@ -1,7 +1,6 @@
 """Pictures of structures, of how they come about, of latent space, and of a discovery run.
 
-Each function returns a matplotlib ``Figure`` (an image or a path where it says so), and writes a
-file where it is given one.
+Each function returns a matplotlib ``Figure`` and writes a file where it is given one.
 """
 
 from __future__ import annotations
@@ -72,9 +71,7 @@ def contact_sheet(
     return _written(draw_grid(systems, columns, titles), path)
 
 
-def depict(
-    molecules: Sequence[Any], path: str | Path | None = None, *, columns: int = 4, size: int = 220
-) -> Image:
+def depict(molecules: Sequence[Any], path: str | Path | None = None, *, columns: int = 4) -> Figure:
     """Draw molecules as structural formulas, bonds perceived from the coordinates by RDKit.
 
     Parameters
@@ -83,54 +80,50 @@ def depict(
         ``ase.Atoms``, pymatgen molecules, or systems. Those without consistent bonds are drawn
         as an empty panel that says so.
     path : str or Path, optional
-        ``.png`` to write.
+        File to write.
     columns : int
         Panels in a row.
-    size : int
-        Pixels of a panel's side.
-
-    Returns
-    -------
-    PIL.Image.Image
-        The picture.
 
     Raises
     ------
     ValueError
         If there is nothing to show, or a structure is a crystal.
     """
-    from PIL import Image
-    from rdkit import Chem
     from rdkit.Chem import Draw
 
     if not len(molecules):
         raise ValueError("there is no molecule to depict")
-    drawn, legends = [], []
-    for item in molecules:
-        system = AtomicSystem.from_any(item)
+    systems = [AtomicSystem.from_any(item) for item in molecules]
+    for system in systems:
         if system.is_periodic:
             raise ValueError(f"{system.formula} is a crystal: use contact_sheet")
-        try:
-            flat = Chem.MolFromSmiles(Chem.MolToSmiles(Chem.RemoveHs(system.to_rdkit())))
-            if flat is None:
-                raise ValueError("RDKit rejects the bonds")
-        except ValueError:
-            drawn.append(Chem.Mol())
-            legends.append(f"{system.formula}: no bonds found")
+    from adit_model.picture import Picture
+    from adit_model.plot import formula_title
+
+    columns = min(columns, len(systems))
+    rows = -(-len(systems) // columns)
+    figure = Picture(2.2 * columns, 2.3 * rows)
+    panels = figure.subplots(rows, columns, squeeze=False).ravel()
+    for ax in panels:
+        ax.set_axis_off()
+    for ax, system in zip(panels, systems, strict=False):
+        flat = _without_conformer(system)
+        if flat is None:
+            ax.text(0.5, 0.5, "no bonds found", ha="center", va="center", fontsize=8)
         else:
-            drawn.append(flat)
-            legends.append(system.formula)
-    png = Draw.MolsToGridImage(
-        drawn,
-        molsPerRow=min(columns, len(drawn)),
-        subImgSize=(size, size),
-        legends=legends,
-        returnPNG=True,
-    )
-    image = Image.open(io.BytesIO(getattr(png, "data", png))).convert("RGB")
-    if path is not None:
-        image.save(path)
-    return image
+            ax.imshow(Draw.MolToImage(flat, size=(440, 440)))
+        ax.set_title(formula_title(system.formula), fontsize=8, pad=2)
+    return _written(figure, path)
+
+
+def _without_conformer(system: AtomicSystem) -> Any:
+    """RDKit molecule without hydrogens and coordinates; None where no bonds are found."""
+    from rdkit import Chem
+
+    try:
+        return Chem.MolFromSmiles(Chem.MolToSmiles(Chem.RemoveHs(system.to_rdkit())))
+    except ValueError:
+        return None
 
 
 def trajectory_gif(
@@ -210,8 +203,8 @@ def latent_map(
 ) -> Figure:
     """Map structures by the two main directions of their latents.
 
-    Each structure is the mean and the standard deviation of its latents over its atoms; a
-    principal component analysis of these, each in units of its own deviation, gives the axes.
+    Each structure is the mean of its latents over its atoms; a principal component analysis of
+    these, each channel in units of its deviation, gives the axes.
 
     Parameters
     ----------
@@ -234,11 +227,14 @@ def latent_map(
     if len(atoms) < 3:
         raise ValueError(f"a map needs at least three structures, got {len(atoms)}")
     latents = sampler.encode(list(atoms))
-    pooled = np.stack([np.concatenate([x.values.mean(0), x.values.std(0)]) for x in latents])
+    pooled = np.stack([x.values.mean(axis=0) for x in latents])
     points, shares = principal_components(pooled)
     systems = [AtomicSystem.from_atoms(item) for item in atoms]
     labels = [element_class(s) if color == "class" else s.domain for s in systems]
 
+    from matplotlib import colormaps
+
+    palette = colormaps["tab20"](range(20))
     figure, ax = _figure(6.4, 4.4)
     for number, label in enumerate(sorted(set(labels))):
         mine = np.array([other == label for other in labels])
@@ -247,7 +243,7 @@ def latent_map(
             *points[mine].T,
             s=18,
             marker="s" if periodic else "o",
-            color=f"C{number}",
+            color=palette[2 * number % 19],
             alpha=0.75,
             linewidths=0,
             label=f"{label} ({mine.sum()})",

@@ -1,0 +1,89 @@
+"""Make the pictures of the README and the documentation, with the bundled weights.
+
+python docs/make_pictures.py [FOLDER]
+"""
+
+import sys
+from pathlib import Path
+
+from matplotlib.patches import FancyBboxPatch
+
+from adit_atomate.ase import ADiTSampler
+from adit_atomate.plot import contact_sheet, depict, filmstrip, latent_map, trajectory_gif
+from adit_model.picture import Picture
+
+MODEL, DATA, LATENT = "#dbe9f6", "#f3f3f3", "#fbe3c9"
+
+
+def samples(sampler: ADiTSampler, folder: Path) -> None:
+    """Twelve valid structures: the first six of each domain."""
+    shown = []
+    for domain, sizes in (("crystal", (4, 12)), ("molecule", (14, 19))):
+        made = sampler.sample(40, domain=domain, num_atoms=sizes, first_index=0)
+        shown += made.valid[:6]
+    contact_sheet(shown, folder / "samples.png", columns=6)
+    depict(shown[6:], folder / "formulas.png", columns=3)
+
+
+def trajectories(sampler: ADiTSampler, folder: Path) -> None:
+    """Show how the first valid ones form: a crystal as a strip, a molecule in motion."""
+    for domain, count in (("crystal", 5), ("molecule", 15)):
+        made = sampler.sample(20, domain=domain, num_atoms=count, first_index=0).valid
+        index = made[0].info["index"]
+        frames = sampler.trajectory(domain=domain, num_atoms=count, index=index)
+        if domain == "crystal":
+            filmstrip(frames, folder / "trajectory.png")
+        else:
+            trajectory_gif(frames[::2], folder / "trajectory.gif", size=240)
+
+
+def architecture(folder: Path) -> None:
+    """Both stages, and the way of a sample through them."""
+    figure = Picture(9, 3.6)
+    ax = figure.subplots()
+    ax.set_axis_off()
+    ax.set(xlim=(0, 100), ylim=(0, 42))
+
+    def box(x: float, y: float, width: float, text: str, color: str) -> None:
+        style = {"boxstyle": "round,pad=0.2", "fc": color, "ec": "0.4", "lw": 0.8}
+        ax.add_patch(FancyBboxPatch((x, y), width, 9, **style))
+        ax.text(x + width / 2, y + 4.5, text, ha="center", va="center", fontsize=8)
+
+    def arrow(start: tuple[float, float], end: tuple[float, float]) -> None:
+        ax.annotate("", end, start, arrowprops={"arrowstyle": "->", "color": "0.3", "lw": 1})
+
+    ax.text(0, 40, "Stage 1: autoencoder", fontsize=9, weight="bold", va="center")
+    box(1, 26, 18, "crystal or molecule\nelements, positions, cell", DATA)
+    box(25, 26, 16, "encoder\ntransformer", MODEL)
+    box(47, 26, 12, "latents\n8 an atom", LATENT)
+    box(65, 26, 14, "decoder\ntransformer", MODEL)
+    box(85, 26, 14, "the same\nstructure", DATA)
+    ax.text(0, 17.5, "Stage 2: diffusion transformer", fontsize=9, weight="bold", va="center")
+    box(1, 4, 18, "noise, from seed\nand index of a sample", DATA)
+    box(25, 4, 16, "DiT, repeated\ntime, domain, size", MODEL)
+    box(47, 4, 12, "latents\n8 an atom", LATENT)
+    box(65, 4, 14, "decoder\nof stage 1", MODEL)
+    box(85, 4, 14, "a new\nstructure", DATA)
+    for y in (30.5, 8.5):
+        for start, end in ((19.6, 24.4), (41.6, 46.4), (59.6, 64.4), (79.6, 84.4)):
+            arrow((start, y), (end, y))
+    arrow((53, 25.2), (53, 13.8))
+    ax.text(54, 19.5, "training: learns to\nrecover these from noise", fontsize=7, va="center")
+    figure.savefig(folder / "architecture.png", dpi=130, facecolor="white")
+
+
+def main() -> None:
+    """Write all pictures."""
+    folder = Path(sys.argv[1] if len(sys.argv) > 1 else Path(__file__).parent / "pictures")
+    folder.mkdir(parents=True, exist_ok=True)
+    architecture(folder)
+    sampler = ADiTSampler(seed=0, progress=False)
+    samples(sampler, folder)
+    trajectories(sampler, folder)
+    latent_map(
+        sampler, sampler.sample(200, first_index=0), folder / "latent_map.png", color="class"
+    )
+
+
+if __name__ == "__main__":
+    main()
