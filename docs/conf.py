@@ -19,10 +19,7 @@ autodoc_inherit_docstrings = False
 napoleon_google_docstring = False
 napoleon_use_ivar = True
 napoleon_use_rtype = False
-suppress_warnings = [
-    "myst.xref_missing",  # links from pages to files of the repository
-    "toc.empty_glob",
-]
+suppress_warnings = ["myst.xref_missing"]  # links from pages to files of the repository
 html_copy_source = False
 html_show_sphinx = False
 mathjax_path = "https://cdn.jsdelivr.net/npm/mathjax@3/es5/tex-mml-chtml.js"
