@@ -51,7 +51,8 @@ class GPAWRelaxMaker(AseRelaxMaker):
             raise ImportError(
                 "GPAW is not installed: pip install gpaw gpaw-data (needs libxc and BLAS)"
             ) from error
-        return GPAW(**self.calculator_kwargs)
+        calculator: Any = GPAW(**self.calculator_kwargs)
+        return calculator
 
 
 @dataclass

@@ -9,12 +9,17 @@ from typing import Any, TypeVar
 from jobflow import Flow, Job, Maker
 
 from adit_atomate.jobs import ADiTGenerateMaker
+from adit_atomate.training import ADiTTrainAutoencoderMaker, ADiTTrainDenoiserMaker
 
 FlowOrJob = TypeVar("FlowOrJob", Flow, Job)
 
 # What jobflow-remote (first three) and FireWorks read from a job's manager_config.
 WORKER_KEYS = ("worker", "resources", "exec_config", "_fworker", "_category", "_queueadapter")
-GPU_JOBS: tuple[type[Maker] | str, ...] = (ADiTGenerateMaker,)
+GPU_JOBS: tuple[type[Maker] | str, ...] = (
+    ADiTGenerateMaker,
+    ADiTTrainAutoencoderMaker,
+    ADiTTrainDenoiserMaker,
+)
 
 
 def remote_worker(
@@ -83,7 +88,7 @@ def assign_workers(
     cpu: str | dict[str, Any],
     gpu_jobs: Sequence[type[Maker] | str] = GPU_JOBS,
 ) -> FlowOrJob:
-    """Send generation to a GPU worker and everything else to a CPU worker.
+    """Send generation and training to a GPU worker and everything else to a CPU worker.
 
     This holds for jobs that other jobs make while they run, too: each job goes where it belongs,
     not where the one that made it ran. Call it on the finished flow, for either manager; an earlier

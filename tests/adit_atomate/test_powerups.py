@@ -10,7 +10,13 @@ from jobflow import Flow, Maker, Response, job
 from monty.json import MontyDecoder
 
 from adit_atomate import ADiTGenerateMaker
-from adit_atomate.powerups import GPU_JOBS, assign_workers, fireworks_worker, remote_worker
+from adit_atomate.powerups import (
+    GPU_JOBS,
+    _filters,
+    assign_workers,
+    fireworks_worker,
+    remote_worker,
+)
 
 
 @dataclass
@@ -79,6 +85,13 @@ def test_jobs_of_a_flow(maker):
     assert jobs[0].config.expose_store  # the rest of the configuration stays
 
 
+def test_training_goes_to_the_gpu():
+    from adit_atomate.training import ADiTTrainDenoiserMaker
+
+    functions = [f["function_filter"] for entry in GPU_JOBS for f in _filters(entry)]
+    assert ADiTTrainDenoiserMaker._train in functions
+
+
 def test_jobs_that_appear_later_go_to_their_own_worker(maker, job_store):
     made = fan_out(3, maker)
     assign_workers(made, gpu="a100", cpu="small")
@@ -141,7 +154,7 @@ def test_workers_of_jobflow_remote(maker):
     set_run_config(theirs, worker="g", resources=resources, exec_config="cuda")
     assert ours.config.manager_config == theirs.config.manager_config
     document = get_initial_job_doc_dict(
-        through_json(ours), [], 1, worker="other", exec_config=None, resources={}, priority=0
+        through_json(ours), [], "1", worker="other", exec_config=None, resources={}, priority=0
     )
     assert document["worker"] == "g"
     assert document["exec_config"] == "cuda"
