@@ -66,8 +66,8 @@ def describe_checkpoint(path: Path, metadata: dict[str, Any]) -> str:
         statistics["sizes"] = {
             domain: _histogram_line(sizes) for domain, sizes in statistics["sizes"].items()
         }
-    for domain, formulas in statistics.pop("compositions", {}).items():
-        statistics[f"{domain}_compositions"] = len(formulas)
+    for domain, orders in statistics.pop("element_orders", {}).items():
+        statistics[f"{domain}_element_orders"] = len(orders)
     config = rest.pop("config")
     return yaml.safe_dump(
         {**top, **rest, "statistics": statistics, "config": config}, sort_keys=False, width=100

@@ -159,10 +159,11 @@ class DenoiserConfig:
         ``identity_start``), which have 1. Below 1 the noise hides them longer: first the
         coordinates are decided, then the elements that fit (Hoogeboom et al. 2022, arXiv
         2203.17003, scale one-hot elements by 0.25).
-    composition_condition : bool
-        Tell the denoiser which elements a molecule has, so that it decides where they are and not
-        how many; sampling draws the composition from the training data. Not of crystals, whose
-        compositions shall be new.
+    element_condition : bool
+        Tell the denoiser the element of each atom of a molecule, so that it decides where they are
+        and what they bind to; sampling takes the elements, in order, of a molecule drawn from the
+        training data. Left to itself a small model misses the even number of electrons half the
+        time. Not of crystals, whose compositions shall be new.
     """
 
     dim: int = 384
@@ -178,7 +179,7 @@ class DenoiserConfig:
     time_skew: float = 0.0
     time_focus: float = 0.0
     feature_scale: float = 1.0
-    composition_condition: bool = False
+    element_condition: bool = False
 
     def __post_init__(self) -> None:
         _positive(self, "dim", "num_layers", "num_heads", "geometry_every")
@@ -288,7 +289,7 @@ MINI = ModelConfig(
         time_skew=0.5,
         time_focus=0.5,
         feature_scale=0.2,
-        composition_condition=True,
+        element_condition=True,
     ),
     sampling=SamplingConfig(num_steps=50, solver="ancestral", guidance_scale=1.0, noise_scale=0.8),
 )

@@ -52,8 +52,8 @@ class Denoiser(nn.Module):
         self.time = MLP(FREQUENCY_DIM, dim, dim, silu=True)
         self.domain = nn.Embedding(3, dim)
         self.size = MLP(FREQUENCY_DIM, dim, dim, silu=True) if config.size_condition else None
-        self.composition = (
-            nn.Embedding(NUM_ELEMENTS, dim, padding_idx=0) if config.composition_condition else None
+        self.elements = (
+            nn.Embedding(NUM_ELEMENTS, dim, padding_idx=0) if config.element_condition else None
         )
         self.blocks = nn.ModuleList(
             DiTBlock(dim, config.num_heads, config.geometry) for _ in range(config.num_layers)
@@ -75,8 +75,8 @@ class Denoiser(nn.Module):
                         nn.init.zeros_(linear.bias)
         nn.init.xavier_uniform_(self.input.weight)
         nn.init.normal_(self.domain.weight, std=0.02)
-        if self.composition is not None:
-            nn.init.zeros_(self.composition.weight)
+        if self.elements is not None:
+            nn.init.zeros_(self.elements.weight)
         zero = [self.final_modulation, self.output, *self.coordinate_updates]
         for layer in zero:
             nn.init.zeros_(layer.weight)
@@ -100,7 +100,7 @@ class Denoiser(nn.Module):
         domain: Tensor,
         groups: DomainGroups,
         self_condition: Tensor | None = None,
-        composition: Tensor | None = None,
+        elements: Tensor | None = None,
     ) -> Tensor:
         """Predict x_1.
 
@@ -116,9 +116,8 @@ class Denoiser(nn.Module):
             Which atoms belong together.
         self_condition : torch.Tensor
             An earlier prediction of x_1, shape (A, L).
-        composition : torch.Tensor
-            Atomic numbers of each system as :func:`adit_model.compositions.told_composition` sorts
-            them, whichever atom they will belong to; 0 where they are not told; shape (A,).
+        elements : torch.Tensor
+            Atomic number each atom shall have, 0 where it is free, shape (A,).
 
         Returns
         -------
@@ -146,8 +145,8 @@ class Denoiser(nn.Module):
             skip, scale = time * (spread / norm).square(), (1 - time) * spread / norm
         h = self.input(torch.cat([noisy, previous], dim=-1))  # (A, D)
         h = h + sinusoidal_embedding(packing.rank, dim).to(h.dtype)
-        if self.composition is not None and composition is not None:
-            h = h + self.composition(composition)
+        if self.elements is not None and elements is not None:
+            h = h + self.elements(elements)
 
         base = skip * x_t
         coordinates = base[:, :3] if self_condition is None else self_condition[:, :3]

@@ -44,7 +44,7 @@ def flow_matching_loss(
     x_1: Tensor,
     groups: DomainGroups,
     generator: torch.Generator | None = None,
-    composition: Tensor | None = None,
+    elements: Tensor | None = None,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Squared error of the predicted x_1, weighted by 1 / (1 - min(t, time_clip))^2.
 
@@ -60,7 +60,7 @@ def flow_matching_loss(
         Of the batch.
     generator : torch.Generator
         Of noise, times and dropout, on the CPU.
-    composition : torch.Tensor
+    elements : torch.Tensor
         See :meth:`Denoiser.forward`; hidden with the domain, and again as often by itself.
 
     Returns
@@ -78,15 +78,15 @@ def flow_matching_loss(
     domain = domain_classes(groups.periodic).masked_fill(hidden, NULL_CLASS)
     t_atom = t[packing.index, None]
     x_t = (1 - t_atom) * x_0 + t_atom * x_1
-    if composition is not None:
+    if elements is not None:
         secret = torch.rand(number, generator=generator).to(device) < config.class_dropout
-        composition = composition.masked_fill((hidden | secret)[packing.index], 0)
+        elements = elements.masked_fill((hidden | secret)[packing.index], 0)
 
     previous = None
     if self_condition:
         with torch.no_grad():
-            previous = denoiser(x_t, t, domain, groups, None, composition).detach()
-    error = denoiser(x_t, t, domain, groups, previous, composition) - x_1
+            previous = denoiser(x_t, t, domain, groups, None, elements).detach()
+    error = denoiser(x_t, t, domain, groups, previous, elements) - x_1
     weighted = (error / (1 - t_atom.clamp(max=config.time_clip))).square()  # (A, L)
     loss = weighted.mean()
     per_atom = weighted.detach().mean(-1)
@@ -142,7 +142,7 @@ def integrate(
     on_step: Callable[[int, Tensor], None] | None = None,
     fresh_noise: Tensor | None = None,
     start_time: float = 0.0,
-    composition: Tensor | None = None,
+    elements: Tensor | None = None,
 ) -> Tensor:
     """Solve dx/dt = (x_1(x_t, t) - x_t) / (1 - t), from noise at 0 or later to latents at 1.
 
@@ -172,7 +172,7 @@ def integrate(
         as many as steps are left but one.
     start_time : float
         Time of ``x_0`` in [0, 1), see :func:`time_grid`.
-    composition : torch.Tensor
+    elements : torch.Tensor
         See :meth:`Denoiser.forward`; the unconditional prediction does without.
 
     Returns
@@ -193,7 +193,7 @@ def integrate(
     def predict(x: Tensor, time: float) -> Tensor:
         nonlocal memory
         t = x.new_full((groups.packing.num_systems,), time)
-        x_1 = denoiser(x, t, domain, groups, memory, composition)
+        x_1 = denoiser(x, t, domain, groups, memory, elements)
         if guidance_scale != 1.0:
             free = denoiser(x, t, hidden, groups, memory)
             x_1 = free + guidance_scale * (x_1 - free)

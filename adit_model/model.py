@@ -20,9 +20,9 @@ from adit_model.checkpoint import (
     resolve_checkpoint,
     write_checkpoint,
 )
-from adit_model.compositions import CompositionTable
 from adit_model.config import ModelConfig
 from adit_model.denoiser import Denoiser
+from adit_model.element_orders import ElementOrders
 from adit_model.geometry import (
     canonical_crystal,
     canonical_molecule,
@@ -47,8 +47,8 @@ class ADiT(nn.Module):
         Hyper-parameters of both stages.
     statistics : mapping
         ``"sizes"``: for each domain the number of training systems of each atom count,
-        ``{"crystal": {"4": 120, ...}, "molecule": {...}}``; ``"compositions"``: the number of
-        training molecules of each Hill formula, ``{"molecule": {"C7H10O2": 6095, ...}}``.
+        ``{"crystal": {"4": 120, ...}, "molecule": {...}}``; ``"element_orders"``: the number of
+        training molecules with each order of elements, ``{"molecule": {"C7O2H10": 5, ...}}``.
     metadata : mapping
         What else the checkpoint says (training, metrics).
     with_denoiser : bool
@@ -97,9 +97,9 @@ class ADiT(nn.Module):
         return tuple(d for d in DOMAINS if sizes.get(d))
 
     @cached_property
-    def compositions(self) -> CompositionTable:
-        """Compositions of the training molecules."""
-        return CompositionTable(self.statistics.get("compositions", {}).get(MOLECULE, {}))
+    def element_orders(self) -> ElementOrders:
+        """Elements of the training molecules, in order."""
+        return ElementOrders(self.statistics.get("element_orders", {}).get(MOLECULE, {}))
 
     # checkpoints
 

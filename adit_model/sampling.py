@@ -12,7 +12,6 @@ import torch
 from tqdm.auto import tqdm
 
 from adit_model.batch import Packing
-from adit_model.compositions import sort_composition
 from adit_model.config import SamplingConfig
 from adit_model.flow_matching import integrate, time_grid
 from adit_model.geometry import random_rotation as draw_rotation
@@ -81,7 +80,7 @@ class Request:
     """One sample to be made: its index, domain, atom count and noise.
 
     ``origin``, shape (num_atoms, L), are the normalised latents it starts from where that is not
-    noise alone; ``composition``, shape (num_atoms,), is what the denoiser is told of the elements.
+    noise alone; ``elements``, shape (num_atoms,), is what the denoiser is told of the elements.
     """
 
     index: int
@@ -91,7 +90,7 @@ class Request:
     rotation: np.ndarray
     seed: int
     origin: np.ndarray | None = None
-    composition: np.ndarray | None = None
+    elements: np.ndarray | None = None
 
     def fresh_noise(self, num_steps: int, settings: SamplingConfig) -> np.ndarray:
         """Noise that the ancestral solver renews, shape (num_steps - 1, num_atoms, L)."""
@@ -432,7 +431,7 @@ def make_request(
     origin: np.ndarray | None = None,
     numbers: np.ndarray | None = None,
 ) -> Request:
-    """Draw atom count, noise, rotation and composition of one sample, from seed and index alone.
+    """Draw atom count, noise, rotation and elements of one sample, from seed and index alone.
 
     Parameters
     ----------
@@ -443,7 +442,7 @@ def make_request(
     origin : numpy.ndarray
         See :class:`Request`.
     numbers : numpy.ndarray
-        Atomic numbers the sample shall have; without, a composition of the training data is drawn.
+        Elements of its atoms, shape (N,); without, those of a training molecule are drawn.
     """
     generator = np.random.default_rng([seed, index])
     domain = sample_domain(index, domain)
@@ -456,15 +455,15 @@ def make_request(
         weights = np.array([histogram.get(k, 1) for k in allowed], dtype=np.float64)
         count = int(generator.choice(allowed, p=weights / weights.sum()))
     noise = generator.standard_normal((count, model.config.autoencoder.latent_dim), np.float32)
-    composition = None
-    if domain == MOLECULE and model.config.denoiser.composition_condition:
+    elements = None
+    if domain == MOLECULE and model.config.denoiser.element_condition:
         if numbers is None:
             drawn = np.random.default_rng([seed, index, 2])
-            composition = model.compositions.draw(count, drawn)
+            elements = model.element_orders.draw(count, drawn)
         else:
-            composition = sort_composition(numbers)
+            elements = numbers
     rotation = draw_rotation(generator)
-    return Request(index, domain, count, noise, rotation, seed, origin, composition)
+    return Request(index, domain, count, noise, rotation, seed, origin, elements)
 
 
 def run_batches(
@@ -525,14 +524,14 @@ def _integrate_batch(
         drawn = [r.fresh_noise(len(times) - 1, settings) for r in part]
         drawn.append(np.zeros((len(times) - 2, *blank.shape), dtype=np.float32))
         fresh = torch.from_numpy(np.concatenate(drawn, axis=1)).to(device, model.dtype)
-    composition = None
-    if any(r.composition is not None for r in part):
+    elements = None
+    if any(r.elements is not None for r in part):
         told = [
-            np.zeros(n, int) if r.composition is None else r.composition
+            np.zeros(n, int) if r.elements is None else r.elements
             for r, n in zip(part, counts, strict=True)
         ]
         rows = np.concatenate([*told, np.zeros(len(blank), int)])
-        composition = torch.from_numpy(rows).to(device)
+        elements = torch.from_numpy(rows).to(device)
     x_1 = integrate(
         model.denoiser,
         x,
@@ -543,7 +542,7 @@ def _integrate_batch(
         on_step,
         fresh,
         start_time,
-        composition,
+        elements,
     )
     latents = model.denoiser.denormalise(x_1, periodic[groups.packing.index])
     return model.decode(latents, sizes, periodic)[: len(part)]

@@ -12,8 +12,8 @@ from torch import Tensor
 from torch.utils.data import Dataset, IterableDataset
 
 from adit_model.batch import AtomicBatch, Packing
-from adit_model.compositions import told_composition
 from adit_model.data.dataset import AtomicDataset
+from adit_model.element_orders import told_elements
 
 
 @dataclass
@@ -116,14 +116,14 @@ class LatentBatch:
         Shape (A, L).
     periodic, sizes : torch.Tensor
         Which systems are crystals and how many atoms they have, shape (S,).
-    composition : torch.Tensor
+    elements : torch.Tensor
         What the denoiser is told of the elements, shape (A,).
     """
 
     latents: Tensor
     periodic: Tensor
     sizes: Tensor
-    composition: Tensor
+    elements: Tensor
 
     def __len__(self) -> int:
         return len(self.sizes)
@@ -135,7 +135,7 @@ class LatentBatch:
 
     def to(self, device: torch.device | str) -> LatentBatch:
         """Return the batch on another device."""
-        tensors = (self.latents, self.periodic, self.sizes, self.composition)
+        tensors = (self.latents, self.periodic, self.sizes, self.elements)
         return LatentBatch(*(tensor.to(device) for tensor in tensors))
 
     @property
@@ -161,7 +161,7 @@ class LatentSource:
         self, latents: np.ndarray, sizes: np.ndarray, periodic: np.ndarray, numbers: np.ndarray
     ) -> None:
         self.latents, self.sizes, self.periodic = latents, sizes, periodic
-        self.composition = told_composition(numbers, sizes, periodic)
+        self.elements = told_elements(numbers, sizes, periodic)
         self.offsets = np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)])
 
     def batch(self, indices: np.ndarray) -> LatentBatch:
@@ -171,7 +171,7 @@ class LatentSource:
             torch.from_numpy(self.latents[atoms]),
             torch.from_numpy(self.periodic[indices]),
             torch.from_numpy(self.sizes[indices].astype(np.int64)),
-            torch.from_numpy(self.composition[atoms]),
+            torch.from_numpy(self.elements[atoms]),
         )
 
 

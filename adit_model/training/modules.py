@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from adit_model.autoencoder import Autoencoder
 from adit_model.batch import AtomicBatch
-from adit_model.compositions import told_composition
 from adit_model.denoiser import Denoiser
+from adit_model.element_orders import told_elements
 from adit_model.flow_matching import flow_matching_loss
 from adit_model.layers import DomainGroups
 from adit_model.training.batches import LatentBatch, step_generator
@@ -250,14 +250,14 @@ class DenoiserModule(StageModule):
             assert self.autoencoder is not None
             with torch.no_grad():
                 latents, _ = self.autoencoder.encode(augment(batch, generator))
-            rows = told_composition(
+            rows = told_elements(
                 batch.numbers.cpu().numpy(), batch.sizes.cpu().numpy(), batch.periodic.cpu().numpy()
             )
-            composition = torch.from_numpy(rows).to(latents.device)
+            elements = torch.from_numpy(rows).to(latents.device)
         else:
-            latents, composition = batch.latents, batch.composition
+            latents, elements = batch.latents, batch.elements
         groups = DomainGroups(batch.packing, batch.periodic)
         atom_periodic = batch.periodic[groups.packing.index]
         x_1 = self.network.normalise(latents.float(), atom_periodic)
-        told = composition if self.network.config.composition_condition else None
+        told = elements if self.network.config.element_condition else None
         return flow_matching_loss(self.network, x_1, groups, generator, told)

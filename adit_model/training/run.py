@@ -19,10 +19,10 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from adit_model.checkpoint import resolve_checkpoint
-from adit_model.compositions import composition_histogram
 from adit_model.config import AutoencoderConfig, ModelConfig
 from adit_model.data import load_source
 from adit_model.data.dataset import AtomicDataset
+from adit_model.element_orders import element_order_histogram
 from adit_model.layers import PairEncoder
 from adit_model.model import ADiT
 from adit_model.systems import CRYSTAL, MOLECULE
@@ -171,13 +171,13 @@ def step_sampler(
 
 
 def dataset_statistics(dataset: AtomicDataset) -> dict[str, Any]:
-    """Histograms of the atom counts of each domain, and of the molecules' compositions."""
+    """Histograms of the atom counts of each domain, and of the orders of elements in molecules."""
     sizes: dict[str, dict[str, int]] = {}
     for domain, kind in ((CRYSTAL, True), (MOLECULE, False)):
         values, counts = np.unique(dataset.sizes[dataset.periodic == kind], return_counts=True)
         sizes[domain] = {str(v): int(c) for v, c in zip(values, counts, strict=True)}
-    formulas = composition_histogram(dataset.numbers, dataset.sizes, dataset.periodic)
-    return {"sizes": sizes, "compositions": {MOLECULE: formulas}}
+    orders = element_order_histogram(dataset.numbers, dataset.sizes, dataset.periodic)
+    return {"sizes": sizes, "element_orders": {MOLECULE: orders}}
 
 
 def _load(specs: Sequence[str], known: AutoencoderConfig, progress: bool) -> AtomicDataset:

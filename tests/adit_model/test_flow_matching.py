@@ -36,7 +36,7 @@ class ExactDenoiser(nn.Module):
         super().__init__()
         self.calls: list[int] = []
 
-    def forward(self, x, t, domain, groups, self_condition=None, composition=None):
+    def forward(self, x, t, domain, groups, self_condition=None, elements=None):
         self.calls.append(int(domain[0]))
         time = t[groups.packing.index, None]
         variance = time**2 * SPREAD**2 + (1 - time) ** 2

@@ -121,7 +121,7 @@ def test_packed_latents_are_those_of_the_systems():
     assert (batch.sizes.tolist(), batch.periodic.tolist()) == ([3, 2], [False, True])
     assert (len(batch), batch.num_atoms) == (2, 5)
     assert batch.packing.index.tolist() == [0, 0, 0, 1, 1]
-    assert batch.composition.tolist() == [7, 8, 1, 0, 0]  # of the molecule, sorted
+    assert batch.elements.tolist() == [1, 8, 7, 0, 0]  # of the molecule
 
 
 def test_batches_from_a_later_step_are_the_tail(dataset):
