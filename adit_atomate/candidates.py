@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from emmet.core.structure import MoleculeMetadata, StructureMetadata
 from pydantic import BaseModel, Field
@@ -10,14 +10,14 @@ from pymatgen.core import Molecule, Structure
 
 from adit_atomate.schemas import ADiTSampleRecord
 
-PENDING = "pending"
-NOT_DECODED = "not decoded"
-INVALID = "invalid"
-DUPLICATE = "duplicate"
-KNOWN = "known"
-NOT_RELAXED = "not relaxed"
-NOT_AMONG_THE_BEST = "not among the best"
-KEPT = "kept"
+PENDING: Final = "pending"
+NOT_DECODED: Final = "not decoded"
+INVALID: Final = "invalid"
+DUPLICATE: Final = "duplicate"
+KNOWN: Final = "known"
+NOT_RELAXED: Final = "not relaxed"
+NOT_AMONG_THE_BEST: Final = "not among the best"
+KEPT: Final = "kept"
 Fate = Literal[
     "pending",
     "not decoded",

@@ -26,10 +26,6 @@ FORCE_FIELDS = {
     "DeepMD": ("deepmd", "deepmd-kit"),
     "UPET": ("upet", "upet"),
 }
-# The Materials Project trajectories that CHGNet was trained on have none of these (Deng et al.,
-# Nat. Mach. Intell. 5, 1031, 2023: 89 elements up to Pu); it would give them meaningless energies.
-NOT_IN_MPTRJ = frozenset({"Po", "At", "Rn", "Fr", "Ra"})
-HEAVIEST_IN_MPTRJ = 94
 
 
 def check_engine(maker: Maker, field: str) -> None:
@@ -65,7 +61,7 @@ def check_engine(maker: Maker, field: str) -> None:
 def force_field_of(maker: Maker) -> str | None:
     """Return atomate2's name of a Maker's force field, None if it runs none of those."""
     meta = getattr(maker, "calculator_meta", None)
-    return meta.name if type(meta).__name__ == "MLFF" else None
+    return str(meta.name) if meta is not None and type(meta).__name__ == "MLFF" else None
 
 
 def _needed(maker: Maker) -> tuple[str, str] | None:
@@ -86,10 +82,8 @@ def unknown_elements(maker: Maker, symbols: set[str]) -> list[str]:
     """Return those of the elements that a Maker's force field is known not to know."""
     from ase.data import atomic_numbers
 
-    if force_field_of(maker) != "CHGNet":
+    from adit_model.evaluation.force_fields import SUPPORTED
+
+    if force_field_of(maker) not in ("CHGNet", "SevenNet"):
         return []
-    return sorted(
-        symbol
-        for symbol in symbols
-        if symbol in NOT_IN_MPTRJ or atomic_numbers.get(symbol, 999) > HEAVIEST_IN_MPTRJ
-    )
+    return sorted(symbol for symbol in symbols if atomic_numbers.get(symbol) not in SUPPORTED)

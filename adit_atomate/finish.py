@@ -236,7 +236,7 @@ class ADiTDFTStageMaker(Maker):
         for i, candidate in enumerate(candidates, 1):
             structure = _latest(candidate)
             guarded = runs_ase(maker)
-            run = calculate(maker, structure) if guarded else maker.make(structure)  # type: ignore[call-arg]
+            run = calculate(maker, structure) if guarded else maker.make(structure)
             if guarded:
                 run.name = maker.name
             run.append_name(f" {i}/{len(candidates)}", dynamic=False)

@@ -116,7 +116,7 @@ class ADiTDiscoveryMaker(Maker):
             nonlocal shapes, samples
             if maker is None or (isinstance(maker, ADiTNoveltyMaker) and not maker.reference):
                 return
-            made = maker.make(shapes, samples)  # type: ignore[call-arg]
+            made = maker.make(shapes, samples)
             if after:
                 made.append_name(after)
             stages.append(made)

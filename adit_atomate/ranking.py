@@ -148,6 +148,10 @@ class ADiTHullMaker(Maker):
         """Energies of the elements for a calculator, and their scale."""
         if self.element_energies is not None:
             return self.element_energies, self.scale
+        from adit_model.evaluation.force_fields import CHGNET, element_references
+
+        if calculator is not None and calculator.endswith("CHGNet"):
+            return element_references(CHGNET.name).energies, CHGNET.scale
         return {}, self.scale
 
 
@@ -179,7 +183,8 @@ class ADiTStrainMaker(Maker):
         opened = open_samples(samples)
         coming = pending(opened)
         for sample in coming:
-            change = sample.relaxation and sample.relaxation.energy_change_per_atom
+            relaxation = sample.relaxation
+            change = None if relaxation is None else relaxation.energy_change_per_atom
             if change is not None:
                 sample.strain_energy_per_atom = sample.score = -change
         return close_stage("strain energy", started, len(coming), opened)

@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, cast
 
 from jobflow import CURRENT_JOB, Flow, Job, JobConfig, Maker, OnMissing, Response, job
 from pymatgen.core import Molecule, Structure
@@ -213,7 +213,7 @@ def relax_chunk(maker: Maker, structures: list[Structure | Molecule]) -> list[di
         result = attempt(maker, structure)
         results.append(result)
         if result["document"] is None:  # nothing of a failure is carried over
-            maker = type(maker).from_dict(maker.as_dict())
+            maker = cast(Maker, type(maker).from_dict(maker.as_dict()))
     return results
 
 
