@@ -243,6 +243,7 @@ class ADiTUniquenessMaker(Maker):
             if smiles is None:
                 sample.unique = None
                 sample.notes.append(f"not compared: {sample.reason}")
+                sample.reason = None
                 continue
             sample.unique = first.setdefault(smiles, sample.index) == sample.index
             sample.duplicate_of = None if sample.unique else first[smiles]
