@@ -132,3 +132,27 @@ def test_candidates(tiny_checkpoint, tmp_path):
     written = ase.io.read(tmp_path / "candidates.extxyz", index=":")
     assert len(written) == int(count) > 0
     assert len(list((tmp_path / "best").glob("*.cif"))) == min(3, int(count))
+
+
+@pytest.mark.slow
+@pytest.mark.integration
+def test_discover_crystals(tmp_path):
+    pytest.importorskip("chgnet", reason="the example relaxes with CHGNet")
+    out = run("05_discover_crystals.py", tmp_path, "default", "3")
+    lines = out.splitlines()
+    fates = [line for line in lines if re.match(r"[0-2] \w+ (kept|invalid|not|dup|known)", line)]
+    assert len(fates) == 3
+    kept = [line for line in fates if re.match(r"\d \w+ kept", line)]
+    ranked = [line for line in lines if line.endswith(" eV/atom above the hull")]
+    energies = [float(line.split(": ")[1].split()[0]) for line in ranked]
+    assert len(ranked) == len(kept) and energies == sorted(energies)
+
+
+@pytest.mark.slow
+@pytest.mark.integration
+def test_discover_molecules(tmp_path):
+    pytest.importorskip("tblite", reason="the example relaxes with GFN2-xTB")
+    out = run("06_discover_molecules.py", tmp_path, "default", "12")
+    strains = [int(strain) for strain in re.findall(r"strain (-?\d+) meV/atom", out)]
+    assert strains and strains == sorted(strains)
+    assert len(re.findall(r"^\d+ \w+ (?:kept|invalid|not|dup|known)", out, re.M)) == 12

@@ -301,3 +301,38 @@ def test_missing_files_and_engines_are_errors_before_any_work(makers, monkeypatc
     monkeypatch.setattr("adit_atomate.engines.find_spec", lambda name: None)
     with pytest.raises(ImportError, match=r"chgnet.*adit-atomate\[chgnet\]"):
         replace(makers, relax_maker=chgnet_relax_maker()).make(structures=CRYSTALS)
+
+
+@pytest.mark.slow
+def test_chgnet_with_broken_and_unknown_crystals(makers, tmp_path):
+    """A hull of NaCl alone: by CHGNet it lies on it, to within the force field's error."""
+    pytest.importorskip("chgnet")
+    from adit_atomate.ranking import ADiTHullMaker
+    from adit_atomate.relaxation import chgnet_relax_maker
+
+    rock_salt = [[0, 0, 0], [0.5, 0.5, 0.5]]
+    primitive = Lattice([[0, 2.9, 2.9], [2.9, 0, 2.9], [2.9, 2.9, 0]])
+    crystals = [
+        Structure(primitive, ["Na", "Cl"], rock_salt),
+        Structure(Lattice.cubic(3), ["Au", "Au"], [[0, 0, 0], [0.01, 0, 0]]),
+        Structure(primitive, ["Rn", "O"], rock_salt),
+        Structure(primitive, ["Am", "O"], rock_salt),
+    ]
+    cif = crystals[0].to(fmt="cif").replace('"', '""')
+    header = "material_id,formula,formation_energy_per_atom,e_above_hull,cif"
+    # Materials Project, mp-22862, MP2020-corrected
+    (tmp_path / "hull.csv").write_text(f'{header}\nmp-22862,Na1 Cl1,-2.1096,0.0,"{cif}"\n')
+    maker = replace(
+        makers,
+        validity_maker=None,
+        relax_maker=replace(chgnet_relax_maker(), steps=40),
+        rank_maker=ADiTHullMaker(hull=str(tmp_path / "hull.csv")),
+    )
+    document, _ = discover(maker, crystals)
+    salt, broken, radon, americium = document.samples
+    assert (salt.fate, salt.relaxation.state) == ("kept", "successful")
+    assert abs(salt.energy_above_hull) < 0.05
+    assert salt.competing_phases == ["NaCl"] and salt.hull_complete is False
+    assert broken.fate == "not relaxed" and broken.reason
+    assert radon.reason == "CHGNet relax does not know Rn"
+    assert americium.reason == "CHGNet relax does not know Am"
