@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from adit_model.evaluation.hull import Hull
 
 MATERIALS_PROJECT = "materials-project"
+SUSPICIOUS = -0.1  # eV/atom, several times the force field's error on formation energies
 
 
 @dataclass
@@ -143,6 +144,12 @@ class ADiTHullMaker(Maker):
         sample.energy_above_hull = sample.score = found.energy_above_hull
         sample.hull_reason = found.reason
         sample.competing_phases = found.competing or None
+        above = found.energy_above_hull
+        if above is not None and above < SUSPICIOUS and not found.complete:
+            sample.notes.append(
+                f"{-above:.2f} eV/atom below a partial hull: it probably lacks the phases that "
+                "compete, so the energy says little"
+            )
 
     def _elements(self, calculator: str | None) -> tuple[Mapping[str, float], str]:
         """Energies of the elements for a calculator, and their scale."""
