@@ -88,9 +88,9 @@ def test_jobflow(tiny_checkpoint, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.integration
-def test_relax(tiny_checkpoint, tmp_path):
-    out = run("03_relax.py", tmp_path, tiny_checkpoint)
-    samples = ADiT.load(tiny_checkpoint).sample(4, domain="crystal", seed=1, progress=False)
+def test_relax(tmp_path):
+    out = run("03_relax.py", tmp_path, "default")
+    samples = ADiT.load("default").sample(4, domain="crystal", seed=1, progress=False)
     lines = [line for line in out.splitlines() if " eV/atom after " in line]
     formulas = [line.partition(":")[0] for line in lines]
     structures = [s.system.to_structure() for s in samples if s.system is not None]
@@ -125,9 +125,9 @@ def test_active_learning(tmp_path, monkeypatch):
 
 @pytest.mark.slow
 @pytest.mark.integration
-def test_candidates(tiny_checkpoint, tmp_path):
+def test_candidates(tmp_path):
     pytest.importorskip("montydb", reason="the example keeps its stores in SQLite files")
-    out = run("08_candidates.py", tmp_path, tiny_checkpoint, str(tmp_path))
+    out = run("08_candidates.py", tmp_path, "default", str(tmp_path))
     (count,) = re.findall(r"^(\d+) distinct candidates$", out, re.M)
     written = ase.io.read(tmp_path / "candidates.extxyz", index=":")
     assert len(written) == int(count) > 0
