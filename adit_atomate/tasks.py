@@ -102,7 +102,7 @@ def read_relaxation(
     relaxed = final_structure(document)
     if isinstance(relaxed, Molecule) and isinstance(initial, Molecule):
         relaxed = relaxed.copy()  # ASE's atoms carry neither charge nor spin
-        relaxed.set_charge_and_spin(round(initial.charge), initial.spin_multiplicity)
+        relaxed.set_charge_and_spin(initial.charge, int(initial.spin_multiplicity))
     relaxation = ADiTRelaxation(**_common(document, uuid))
     relaxation.num_steps, relaxation.max_force = _steps(document), _max_force(document)
     relaxation.seconds = look(document, "output", "elapsed_time")
