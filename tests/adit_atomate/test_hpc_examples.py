@@ -60,13 +60,13 @@ def test_project_of_jobflow_remote():
 def test_files_of_fireworks(tmp_path):
     pytest.importorskip("fireworks", reason="FireWorks is not installed")
     from fireworks import FWorker
-    from fireworks.utilities.fw_serializers import load_object_from_file
+    from fireworks.user_objects.queue_adapters.common_adapter import CommonAdapter
 
     folder = HPC / "fireworks"
     for kind in ("gpu", "cpu"):
         worker = FWorker.from_file(str(folder / f"my_fworker_{kind}.yaml"))
         assert worker.category == kind
-        adapter = load_object_from_file(str(folder / f"my_qadapter_{kind}.yaml"))
+        adapter = CommonAdapter.from_file(str(folder / f"my_qadapter_{kind}.yaml"))
         script = adapter.get_script_str(str(tmp_path))
         assert f"#SBATCH --partition={kind}" in script
         assert ("#SBATCH --gres=gpu:1" in script) == (kind == "gpu")
