@@ -68,7 +68,7 @@ def run(options: argparse.Namespace, work: Path) -> None:
     (work / "ceiling").mkdir(exist_ok=True)
     if not (work / "ceiling" / KEPT).exists():  # the data compared to are measured once
         (work / "ceiling" / KEPT).symlink_to((work / "generated" / KEPT).resolve())
-    # a second for each of nearly all molecules; docs/perturbed.md has PoseBusters of real ones
+    # PoseBusters takes a second for each of nearly all real molecules
     call("evaluate", real, "--out", work / "ceiling", "--skip", "posebusters", *common)
     options.out.mkdir(parents=True, exist_ok=True)
     for name in ("generated", "ceiling"):
