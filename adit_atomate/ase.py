@@ -173,7 +173,7 @@ class ADiTSampler:
         first_index: int | None,
         batch_atoms: int | None = None,
     ) -> None:
-        from adit_model.sampling import check_request
+        from adit_model.sample_requests import check_request
 
         index = self.next_index if first_index is None else first_index
         check_request(

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 from jobflow import CURRENT_JOB, Job, JobConfig, Maker, OutputReference, job
 
 from adit_atomate.schemas import ADiTCounts, ADiTEvaluateDoc
-from adit_atomate.settings import ADiTSettings
 from adit_atomate.stores import check_job_store
 from adit_model.data.sources import absolute_source
 from adit_model.systems import DOMAINS
@@ -120,19 +119,19 @@ class ADiTEvaluateMaker(Maker):
         self, structures: Sequence[Any] | str, samples: Sequence[Any] | None
     ) -> ADiTEvaluateDoc:
         measures = self._check()
+        from adit_atomate.stages import check_workers
         from adit_model.evaluation.cells import CellStore
         from adit_model.evaluation.rows import Options
         from adit_model.evaluation.run import KEPT, evaluate
         from adit_model.evaluation.sources import load_reference
         from adit_model.folders import output_folder
-        from adit_model.records import worker_count
 
         started = time.perf_counter()
         entries = _entries(structures, samples)
         if CURRENT_JOB.store is not None:
             check_job_store(CURRENT_JOB.store, DATA_STORE, BYTES_PER_ROW * len(entries))
         folder = self._folder()
-        workers = ADiTSettings().CHECK_WORKERS or worker_count(len(entries))
+        workers = check_workers(len(entries))
         options = Options(CellStore(folder / KEPT), workers, measures=measures)
         with output_folder(folder):
             reference = load_reference(self.reference) if self.reference else None

@@ -195,7 +195,7 @@ class ADiTGenerateMaker(Maker):
 
     def _check(self, n: int | OutputReference, first_index: int) -> dict[str, Any]:
         """Check the request and all fields, and return the checkpoint's metadata."""
-        from adit_model.sampling import check_request
+        from adit_model.sample_requests import check_request
 
         count = 1 if isinstance(n, OutputReference) else n
         counts = self._atom_counts()

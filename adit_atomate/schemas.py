@@ -66,7 +66,7 @@ class ADiTSamplingSettings(BaseModel):
     domain: str = Field(description="'crystal', 'molecule' or 'both'.")
     seed: int = Field(description="Seed of all random numbers; sample i depends on it and on i.")
     num_steps: int = Field(description="Intervals of the time grid of the flow.")
-    solver: str = Field(description="ODE solver: 'euler', 'midpoint' or 'heun'.")
+    solver: str = Field(description="Solver: 'euler', 'midpoint', 'heun' or 'ancestral'.")
     guidance_scale: float = Field(description="Classifier-free guidance; 1 is none.")
     noise_scale: float = Field(
         description="Standard deviation of the noise that the ancestral solver renews."

@@ -10,11 +10,9 @@ place of these.
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jobflow import Job, Maker, job
@@ -30,6 +28,7 @@ from adit_atomate.candidates import (
     ADiTStageTiming,
 )
 from adit_atomate.settings import ADiTSettings
+from adit_model.data.sources import absolute_source
 
 if TYPE_CHECKING:
     from pymatgen.core import Molecule, Structure
@@ -38,7 +37,6 @@ if TYPE_CHECKING:
     from adit_model.systems import AtomicSystem
 
 STAGE_DATA = [["output", "samples"], ["output", "structures"]]
-SAMPLES_PER_WORKER = 200
 
 
 def flatten(structures: Sequence[Any]) -> list[Structure | Molecule | None]:
@@ -131,10 +129,9 @@ def structure_of(
 
 def check_workers(number: int) -> int:
     """Return the worker processes for a number of checks, as the settings have it."""
-    available = (
-        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    )
-    return ADiTSettings().CHECK_WORKERS or min(available, 1 + number // SAMPLES_PER_WORKER)
+    from adit_model.records import worker_count
+
+    return ADiTSettings().CHECK_WORKERS or worker_count(number)
 
 
 @dataclass
@@ -337,7 +334,7 @@ class ADiTNoveltyMaker(Maker):
             raise ValueError(
                 "novelty needs a reference: give ADiTNoveltyMaker(reference=...) or ADIT_REFERENCE"
             )
-        return [resolve_source(source) for source in given]
+        return [absolute_source(source) for source in given]
 
     @job(output_schema=ADiTStageDoc, data=STAGE_DATA)
     def _make(self, structures: list[Any], samples: list[Any]) -> ADiTStageDoc:
@@ -410,28 +407,3 @@ def _find_molecules(
         smiles = _smiles(sample, structures)
         sample.novel = None if smiles is None else smiles not in known
         sample.nearest_known = None if smiles is None else known.get(smiles)
-
-
-def resolve_source(source: str) -> str:
-    """Return a source of structures with an absolute path if it is one, before any work.
-
-    Raises
-    ------
-    ValueError
-        If there is no such file, folder or data set.
-    """
-    from adit_model.data.download import REMOTE_FILES
-    from adit_model.data.qm9 import SPLITS
-
-    path = Path(source).expanduser()
-    if source and path.exists():
-        return str(path.resolve())
-    head, colon, rest = source.partition(":")
-    if source in REMOTE_FILES or (head == "qm9" and rest in ("", *SPLITS)):
-        return source
-    if colon and head in ("csv", "npz", "db", "qmof", "geom") and Path(rest).expanduser().exists():
-        return f"{head}:{Path(rest).expanduser().resolve()}"
-    raise ValueError(
-        f"the reference {source!r} is no file, folder or data set that is known here: "
-        "`adit data --help` lists the data sets"
-    )

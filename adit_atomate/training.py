@@ -14,6 +14,7 @@ from jobflow import CURRENT_JOB, Job, Maker, OutputReference, Response, job
 from adit_atomate.folders import check_output, run_folder
 from adit_atomate.training_schemas import ADiTTrainDoc
 from adit_model.config import ModelConfig, from_mapping
+from adit_model.data.sources import absolute_source
 from adit_model.training.config import RunConfig, TrainingConfig, parse_time
 
 if TYPE_CHECKING:
@@ -281,19 +282,14 @@ class ADiTTrainDenoiserMaker(_StageMaker):
         return self._make(train, validation, init_from, autoencoder, crystal_fraction)
 
 
-def absolute_sources(sources: Sources) -> list[str] | OutputReference:
-    """Give the files among the sources their absolute paths: jobs change folder."""
+def absolute_sources(sources: Sources) -> list[str | OutputReference] | OutputReference:
+    """Give the files among the sources their absolute paths: jobs change folder.
+
+    Raises
+    ------
+    ValueError
+        If there is no such file, folder or data set.
+    """
     if isinstance(sources, OutputReference):
         return sources
-    result = []
-    for source in sources:
-        if isinstance(source, OutputReference):
-            result.append(source)
-            continue
-        head, colon, rest = source.partition(":")
-        if Path(source).expanduser().exists():
-            source = str(Path(source).expanduser().resolve())
-        elif colon and Path(rest).expanduser().exists():
-            source = f"{head}:{Path(rest).expanduser().resolve()}"
-        result.append(source)
-    return result
+    return [s if isinstance(s, OutputReference) else absolute_source(s) for s in sources]

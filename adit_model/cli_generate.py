@@ -81,7 +81,8 @@ def generate_command(args: argparse.Namespace) -> int:
     metadata = read_metadata(resolve_checkpoint(args.checkpoint))
 
     from adit_model.config import ModelConfig
-    from adit_model.sampling import check_request, sampling_settings
+    from adit_model.sample_requests import check_request
+    from adit_model.sampling import sampling_settings
 
     sizes = metadata["statistics"].get("sizes", {})
     check_request(args.n, args.domain, args.seed, num_atoms, args.batch_atoms, sizes)

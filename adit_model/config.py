@@ -162,8 +162,8 @@ class DenoiserConfig:
     element_condition : bool
         Tell the denoiser the element of each atom of a molecule, so that it decides where they are
         and what they bind to; sampling takes the elements, in order, of a molecule drawn from the
-        training data. Left to itself a small model misses the even number of electrons half the
-        time. Not of crystals, whose compositions shall be new.
+        training data. Elements that a small model chooses itself often add up to an odd number of
+        electrons. Not of crystals, whose compositions shall be new.
     """
 
     dim: int = 384

@@ -9,14 +9,12 @@ import numpy as np
 import torch
 
 from adit_model.flow_matching import time_grid
+from adit_model.sample_requests import check_request, make_request, sample_domain
 from adit_model.sampling import (
     Sample,
-    check_request,
     default_batch_atoms,
     finish_sample,
-    make_request,
     run_batches,
-    sample_domain,
     sampling_settings,
     stream_samples,
 )

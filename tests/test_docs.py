@@ -55,6 +55,8 @@ def test_python_runs(page, tiny_checkpoint, tmp_path):
     for checkpoint in re.findall(r"[\w/]+\.safetensors", code):  # that training would have left
         (tmp_path / checkpoint).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(tiny_checkpoint, tmp_path / checkpoint)
+    for data in re.findall(r"[\w/]+\.csv\.gz", code):
+        (tmp_path / data).touch()
     (tmp_path / "page.py").write_text(PLOT + STORE + code)
     # a force field needs structures, not what an untrained model makes
     checkpoint = "default" if "CHGNet" in code else str(tiny_checkpoint)

@@ -19,7 +19,7 @@ from adit_model.element_orders import ElementOrders, element_order_histogram, to
 from adit_model.flow_matching import flow_matching_loss
 from adit_model.layers import DomainGroups
 from adit_model.model import ADiT
-from adit_model.sampling import make_request
+from adit_model.sample_requests import make_request
 
 HISTOGRAM = {"CH4": 3, "OH2": 5, "CNH": 3, "NCH": 2, "C6H6": 1}
 

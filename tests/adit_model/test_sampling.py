@@ -14,7 +14,8 @@ from torch import nn
 
 from adit_model.config import AutoencoderConfig, DenoiserConfig, ModelConfig, SamplingConfig
 from adit_model.model import ADiT
-from adit_model.sampling import Sample, requested_counts
+from adit_model.sample_requests import requested_counts
+from adit_model.sampling import Sample
 
 SIZES = {
     "crystal": {str(k): k for k in range(1, 21)},
