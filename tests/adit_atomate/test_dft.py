@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
+
 import pytest
 from jobflow import Flow, run_locally
 from pymatgen.core import Structure
@@ -19,6 +22,9 @@ def crystals() -> list[Structure]:
         40, domain="crystal", seed=5, num_atoms=(2, 4), num_steps=20, progress=False
     )
     return [sample.system.to_structure() for sample in samples if sample.system is not None]
+
+
+PSEUDOPOTENTIALS = Path("/usr/share/abinit/psp/Pseudodojo_nc_sr_04_pbe_standard_psp8")  # Debian
 
 
 def sensible(structure: Structure) -> bool:
@@ -70,6 +76,47 @@ def test_chgnet_and_gpaw(crystals, job_store, clean_dir):
     energy = calculated.output.energy / len(chosen)  # GPAW counts from free atoms
     assert -12 < energy < 5
     assert "PBE" in next(clean_dir.rglob("gpaw.txt")).read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("abinit") is None, reason="ABINIT is not installed: apt abinit")
+@pytest.mark.skipif(not PSEUDOPOTENTIALS.is_dir(), reason="no PseudoDojo: apt abinit-data")
+def test_abinit(job_store, clean_dir):
+    """generate -> PBE in ABINIT, through atomate2's own Maker."""
+    pytest.importorskip("abipy", reason="abipy is not installed: pip install atomate2[abinit]")
+    from atomate2.abinit.jobs.core import StaticMaker
+    from atomate2.abinit.sets.core import StaticSetGenerator
+
+    files = {path.stem.split("-")[0]: path for path in PSEUDOPOTENTIALS.glob("*.psp8")}
+    model = ADiT.load("default")
+    options = {"domain": "crystal", "seed": 5, "num_atoms": (2, 4), "num_steps": 20}
+    generated = (
+        sample.system.to_structure()
+        for start in range(0, 3000, 200)
+        for sample in model.sample(200, first_index=start, progress=False, **options)
+        if sample.system is not None
+    )
+    chosen = next(
+        c for c in generated if sensible(c) and {e.symbol for e in c.composition} <= set(files)
+    )
+    maker = StaticMaker(
+        input_set_generator=StaticSetGenerator(
+            pseudos=[str(files[e.symbol]) for e in chosen.composition],
+            factory_kwargs={
+                "ecut": 10,
+                "kppa": 20,
+                "spin_mode": "unpolarized",
+                "smearing": "fermi_dirac: 0.1 eV",
+            },
+            user_abinit_settings={"nstep": 60, "chksymtnons": 0},
+        )
+    )
+    job = maker.make(chosen)
+    responses = run_locally(job, store=job_store, ensure_success=True, create_folders=True)
+    calculated = responses[job.uuid][1].output
+    assert calculated.state.value == "successful"
+    assert calculated.structure.matches(chosen)
+    assert -3000 < calculated.output.energy_per_atom < -20  # eV, of all valence electrons
 
 
 @pytest.mark.slow
