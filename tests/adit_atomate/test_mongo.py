@@ -10,9 +10,12 @@ import os
 import shutil
 import socket
 import subprocess
+import sys
 import time
+from pathlib import Path
 
 import pytest
+import yaml
 from jobflow import JobStore, run_locally
 from maggma.stores import GridFSStore, MongoStore
 from monty.json import MontyDecoder
@@ -20,6 +23,7 @@ from monty.json import MontyDecoder
 from adit_atomate import ADiTGenerateMaker
 from adit_atomate.stores import JobStoreError
 
+HPC = Path(__file__).resolve().parents[2] / "examples" / "hpc"
 SERVER = os.environ.get("ADIT_NX27017") or shutil.which("nx-27017")
 
 pytestmark = [
@@ -83,3 +87,28 @@ def test_a_store_that_is_missing_is_told_before_any_work(tiny_checkpoint, port):
     with pytest.raises(JobStoreError, match="no additional store 'data'"):
         job.run(store)
     assert store.count({"uuid": job.uuid}) == 0
+
+
+@pytest.mark.parametrize("part", ["--jobstore", "--queue"])
+def test_stores_of_the_jobflow_remote_project(part, port, tmp_path):
+    """`jf project check` on the project of examples/hpc, with its stores on the running server."""
+    pytest.importorskip("jobflow_remote", reason="jobflow-remote is not installed")
+    project = yaml.safe_load((HPC / "jobflow_remote" / "adit.yaml").read_text())
+    stores = project["jobstore"]
+    for settings in (
+        project["queue"]["store"],
+        stores["docs_store"],
+        stores["additional_stores"]["data"],
+    ):
+        settings.update(host="127.0.0.1", port=port)
+        del settings["username"], settings["password"]
+    (tmp_path / "adit.yaml").write_text(yaml.safe_dump(project))
+    out = subprocess.run(
+        [Path(sys.executable).with_name("jf"), "project", "check", part, "--errors"],
+        env={**os.environ, "JFREMOTE_PROJECTS_FOLDER": str(tmp_path), "COLUMNS": "100"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert "The project configuration is correct" in out.stdout, out.stdout + out.stderr
+    assert "\u2713" in out.stdout
