@@ -1,30 +1,26 @@
 """Energies of crystals in the evaluation: relaxation, energy above hull, what is stable.
 
-*Stable*: relaxed, at most 0 eV/atom above the hull; *metastable*: at most 0.1 eV/atom. *S.U.N.*:
-stable, unique and novel; *M.S.U.N.*: metastable, unique and novel. Unique and novel are those of
-the relaxed crystals, by pymatgen's StructureMatcher as elsewhere in the package; every rate is a
-share of all samples, valid or not.
+*Stable*: relaxed within the steps, at most 0 eV/atom above the hull; *metastable*: at most 0.1
+eV/atom. *S.U.N.*: stable, unique and novel; *M.S.U.N.*: metastable, unique and novel. Unique and
+novel are those of the relaxed crystals, by pymatgen's StructureMatcher as elsewhere in the package;
+every rate is a share of all samples, valid or not.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from statistics import mean, median
 from typing import Any
 
 import numpy as np
 
-from adit_model.evaluation.cells import CellStore, fingerprint, measure_systems
-from adit_model.evaluation.force_fields import (
-    FORCE_FIELDS,
-    ForceField,
-    element_references,
-    force_field,
-)
-from adit_model.evaluation.hull import OLDER_SOURCES, Hull
+from adit_model.evaluation.cells import CellStore, fingerprint
+from adit_model.evaluation.energy_hull import amounts, check_hull
+from adit_model.evaluation.force_fields import FORCE_FIELDS, element_references, force_field
+from adit_model.evaluation.hull import Hull
 from adit_model.evaluation.measures import FAILED, Measure
-from adit_model.evaluation.relax import RelaxationError, relax, single_point
+from adit_model.evaluation.relax import RelaxationError, relax
 from adit_model.evaluation.rows import Options, Row, dataset_hash
 from adit_model.evaluation.sources import Entry, Reference
 from adit_model.evaluation.summary import Row as AnyRow
@@ -32,8 +28,10 @@ from adit_model.evaluation.summary import by_size
 from adit_model.systems import CRYSTAL, AtomicSystem
 
 METASTABLE = 0.1  # eV/atom
-HULL_MARGIN = 0.02  # eV/atom, of the known phases that make a force field's own hull
-MATERIALS_PROJECT = "mp"
+# eV/atom; no crystal of the Materials Project lies below -4.5 (ErF3 in crystals_train), so what a
+# force field puts below this has left what it was trained on
+LOWEST_FORMATION_ENERGY = -6.0
+FAR_BELOW = -0.1  # eV/atom, several times the force field's error on formation energies
 TIME_LIMIT = 900.0  # seconds for a relaxation; 500 steps of 20 atoms take about 200
 RELAX_CHUNK = 20  # each start of a worker loads the force field again
 MEASURED = ("energy_initial", "energy", "relax_steps", "converged", "rmsd")
@@ -71,16 +69,6 @@ def relax_chgnet(system: AtomicSystem) -> dict[str, Any]:
 def relax_sevennet(system: AtomicSystem) -> dict[str, Any]:
     """Relax by SevenNet-0."""
     return _relax("sevennet", system)
-
-
-def energy_chgnet(system: AtomicSystem) -> dict[str, Any]:
-    """Energy by CHGNet, as it is."""
-    return {"energy": single_point(system, "chgnet")}
-
-
-def energy_sevennet(system: AtomicSystem) -> dict[str, Any]:
-    """Energy by SevenNet-0, as it is."""
-    return {"energy": single_point(system, "sevennet")}
 
 
 def _relax(name: str, system: AtomicSystem) -> dict[str, Any]:
@@ -125,111 +113,38 @@ def energy_measure(name: str) -> Measure:
     )
 
 
+def choose_energies(names: Sequence[str], hull: Collection[Any] = ()) -> tuple[Measure, ...]:
+    """Return the relaxations to take, after a check of all that can be checked before.
+
+    Parameters
+    ----------
+    names : sequence of str
+        Force fields.
+    hull : collection
+        Sources of the hull; see :func:`~adit_model.evaluation.energy_hull.make_hull`.
+
+    Raises
+    ------
+    ValueError
+        If there is no such force field, its package is missing, or the hull is none for it.
+    FileNotFoundError
+        If a file of the hull is missing.
+    """
+    if len(hull) and not names:
+        raise ValueError("a hull is of use with energies only")
+    measures = tuple(energy_measure(name) for name in dict.fromkeys(names))
+    for measure in measures:
+        if measure.missing:
+            raise ValueError(measure.missing)
+    for name in names:
+        check_hull(name, hull, alone=len(measures) == 1)
+    return measures
+
+
 def energy_names(measures: Sequence[Measure]) -> list[str]:
     """Force fields whose relaxation is among the measures, and which are installed."""
     asked = {measure.name for measure in measures if measure.missing is None}
     return [name for name in FORCE_FIELDS if f"relax-{name}" in asked]
-
-
-def make_hull(
-    name: str, sources: Sequence[str | Path], systems: Sequence[AtomicSystem], options: Options
-) -> Hull:
-    """Build a hull on the energy scale of a force field.
-
-    Parameters
-    ----------
-    name : str
-        The force field.
-    sources : sequence of str or Path
-        CSV files; or ``"mp"`` alone, for the Materials Project; or nothing, for elements only.
-    systems : sequence of AtomicSystem
-        What is to be compared, for the chemical systems to fetch or to compute.
-    options : Options
-        How to run.
-
-    Raises
-    ------
-    ValueError, FileNotFoundError, DownloadError
-        As the constructors of :class:`~adit_model.evaluation.hull.Hull`; or if the energies of the
-        source are on another scale and it has no structures.
-    """
-    found = force_field(name)
-    if not sources:
-        return Hull.of_elements(scale=found.scale)
-    if MATERIALS_PROJECT in map(str, sources):
-        if len(sources) > 1:
-            raise ValueError("the hull is of the Materials Project or of CSV files, not of both")
-        hull = Hull.from_materials_project()
-        if hull.scale != found.scale:
-            raise ValueError(
-                f"energies of the Materials Project are {hull.scale}, those of {found.label} are "
-                f"not: give CSV files with structures, of which {found.label} makes its own hull"
-            )
-        return hull
-    hull = Hull.from_csv(sources)
-    return hull if hull.scale == found.scale else _own_hull(found, sources, systems, options)
-
-
-def _own_hull(
-    found: ForceField,
-    sources: Sequence[str | Path],
-    systems: Sequence[AtomicSystem],
-    options: Options,
-) -> Hull:
-    """Compute known phases near the hull by the force field, in the systems that are asked for."""
-    references = element_references(found.name)
-    wanted = {frozenset(system.numbers.tolist()) for system in systems}
-    phases: dict[str, float] = {}
-    known = [system for path in sources for system in _near_hull(path, wanted)]
-    measure = Measure(
-        f"energy-{found.name}",
-        CRYSTAL,
-        ("energy",),
-        {"chgnet": energy_chgnet, "sevennet": energy_sevennet}[found.name],
-        time_limit=120.0,
-        package=found.package,
-    )
-    cells = measure_systems(
-        known,
-        [measure],
-        options.store,
-        workers=options.workers,
-        progress=options.title(f"hull of {found.name}"),
-    )
-    computed = 0
-    for system, cell in zip(known, cells, strict=True):
-        if isinstance(cell["energy"], float):
-            computed += 1
-            energy = references.formation_energy(_amounts(system), cell["energy"])
-            phases[system.formula] = min(energy, phases.get(system.formula, energy))
-    names = ", ".join(Path(path).name for path in sources)
-    return Hull(
-        phases,
-        references.energies,
-        scale=found.scale,
-        source=f"{found.label} of {computed} structures at most {HULL_MARGIN} eV/atom above the "
-        f"hull in {names} (partial)",
-        references=references.energies,
-    )
-
-
-def _near_hull(path: str | Path, wanted: set[frozenset[int]]) -> list[AtomicSystem]:
-    from adit_model.data.crystal_csv import load_crystal_csv, load_crystal_table
-
-    table = load_crystal_table(path)
-    table = table[table["e_above_hull"] <= HULL_MARGIN]
-    if "source" in table:
-        table = table[~table["source"].isin(OLDER_SOURCES)]
-    ids = set(table.index)
-    within: dict[frozenset[int], bool] = {}
-    found = []
-    for system in load_crystal_csv(path, progress=False):
-        elements = frozenset(system.numbers.tolist())
-        if elements not in within:
-            within[elements] = len(elements) > 1 and any(elements <= asked for asked in wanted)
-        if within[elements] and str(system.info["id"]) in ids:
-            found.append(system)
-    return found
 
 
 def fill_energies(
@@ -237,9 +152,9 @@ def fill_energies(
     entries: Sequence[Entry],
     reference: Reference | None,
     options: Options,
-    sources: Sequence[str | Path] = (),
+    hulls: Mapping[str, Hull],
     folder: Path | None = None,
-) -> dict[str, Hull]:
+) -> None:
     """Fill the columns that need a hull or the other rows.
 
     Parameters
@@ -252,21 +167,13 @@ def fill_energies(
         Known structures; without, nothing is said about novelty.
     options : Options
         How to run.
-    sources : sequence of str or Path
-        Of the hull; see :func:`make_hull`.
+    hulls : mapping
+        From each force field to its hull.
     folder : Path, optional
         Where to write the relaxed crystals, ``relaxed_NAME.extxyz`` with the row's index.
-
-    Returns
-    -------
-    dict
-        From each force field to its hull.
     """
     systems = {row["index"]: entries[row["index"]].system for row in rows}
-    crystals = [s for s in systems.values() if s is not None and s.is_periodic]
-    hulls = {}
-    for name in energy_names(options.measures):
-        hulls[name] = make_hull(name, sources, crystals, options)
+    for name, hull in hulls.items():
         relaxed: dict[int, AtomicSystem] = {}
         for row in rows:
             found = row.pop(f"{name}_relaxed", None)
@@ -276,34 +183,31 @@ def fill_energies(
                 relaxed[row["index"]] = AtomicSystem(
                     system.numbers, np.array(positions), np.array(cell)
                 )
-                _above_hull(row, name, system, hulls[name])
+                _above_hull(row, name, system, hull)
         _compare(rows, name, relaxed, reference, options)
         if folder is not None and relaxed:
             _write(folder / f"relaxed_{name}.extxyz", rows, name, relaxed)
-    return hulls
-
-
-def _amounts(system: AtomicSystem) -> dict[str, int]:
-    from ase.data import chemical_symbols
-
-    numbers, counts = np.unique(system.numbers, return_counts=True)
-    return {chemical_symbols[n]: int(k) for n, k in zip(numbers, counts, strict=True)}
 
 
 def _above_hull(row: Row, name: str, system: AtomicSystem, hull: Hull) -> None:
     references = element_references(name)
-    amounts = _amounts(system)
+    composition = amounts(system)
     try:
         before, after = (
-            references.formation_energy(amounts, row[f"{name}_{column}"])
+            references.formation_energy(composition, row[f"{name}_{column}"])
             for column in ("energy_initial", "energy")
         )
+        if after < LOWEST_FORMATION_ENERGY:
+            raise ValueError(
+                f"a formation energy of {after:.1f} eV/atom, lower than any compound has: the "
+                "force field fails here"
+            )
     except ValueError as error:
         row.update(dict.fromkeys([f"{name}_{column}" for column in DERIVED], f"{FAILED}{error}"))
         return
     row[f"{name}_formation_energy"] = after
-    first = hull.above(amounts, before, scale=references.scale)
-    last = hull.above(amounts, after, scale=references.scale)
+    first = hull.above(composition, before, scale=references.scale)
+    last = hull.above(composition, after, scale=references.scale)
     if last.energy_above_hull is None:
         reason = f"{FAILED}{last.reason}"
         row.update(dict.fromkeys([f"{name}_{column}" for column in DERIVED[1:]], reason))
@@ -311,8 +215,9 @@ def _above_hull(row: Row, name: str, system: AtomicSystem, hull: Hull) -> None:
     row[f"{name}_above_hull_initial"] = first.energy_above_hull
     row[f"{name}_above_hull"] = last.energy_above_hull
     row[f"{name}_competing"] = " + ".join(last.competing)
-    row[f"{name}_stable"] = last.energy_above_hull <= 0
-    row[f"{name}_metastable"] = last.energy_above_hull <= METASTABLE
+    converged = row[f"{name}_converged"] is True
+    row[f"{name}_stable"] = converged and last.energy_above_hull <= 0
+    row[f"{name}_metastable"] = converged and last.energy_above_hull <= METASTABLE
 
 
 def _compare(
@@ -388,8 +293,9 @@ def summarise_energies(
     -------
     dict
         For each force field ``model``, ``scale``, ``hull`` (``source``, ``complete``,
-        ``compounds``), ``rates``, ``by_num_atoms`` and ``numbers`` (``count``,
-        ``median``, ``mean``).
+        ``compounds``), ``trust`` (of how many energies above hull are ``elements_only``, no known
+        compound competing, and ``far_below`` the hull), ``rates``, ``by_num_atoms`` and
+        ``numbers`` (``count``, ``median``, ``mean``).
     """
     crystals = [row for row in rows if row["domain"] == CRYSTAL]
     result = {}
@@ -405,6 +311,7 @@ def summarise_energies(
             "model": force_field(name).label,
             "scale": force_field(name).scale,
             "hull": {"source": hull.source, "complete": hull.complete, "compounds": len(hull)},
+            "trust": _trust(crystals, name),
             "rates": _rates(crystals, name, has_reference),
             "by_num_atoms": {
                 label: {"count": len(part), "rates": _rates(part, name, has_reference)}
@@ -413,6 +320,21 @@ def summarise_energies(
             "numbers": numbers,
         }
     return result
+
+
+def _trust(rows: Sequence[AnyRow], name: str) -> dict[str, int]:
+    """Count the energies above hull that are so more for want of known phases than by nature."""
+    from ase.data import chemical_symbols
+
+    above = [(row, row.get(f"{name}_above_hull")) for row in rows]
+    known = [(row[f"{name}_competing"].split(" + "), e) for row, e in above if isinstance(e, float)]
+    return {
+        "of": len(known),
+        "elements_only": sum(
+            len(phases) > 1 and set(phases) <= set(chemical_symbols) for phases, _ in known
+        ),
+        "far_below": sum(energy < FAR_BELOW for _, energy in known),
+    }
 
 
 def _rates(rows: Sequence[AnyRow], name: str, has_reference: bool) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from adit_model.evaluation.energies import METASTABLE, NUMBERS, RATES
+from adit_model.evaluation.energies import FAR_BELOW, METASTABLE, NUMBERS, RATES
 from adit_model.evaluation.tables import number, percent, share, table
 
 PARTIAL = (
@@ -14,12 +14,28 @@ PARTIAL = (
 )
 WHOLE = "The hull holds all phases that its source knows."
 DEFINITIONS = f"""\
-Relaxation of atoms and cell: FIRE, Frechet cell filter, forces below 0.1 eV/angstrom, at most 500
-steps. *Stable*: relaxed, at most 0 eV/atom above the hull; *metastable*: at most {METASTABLE}.
-*S.U.N.*, *M.S.U.N.*: besides, the relaxed crystal is unique and novel. All are shares of all
-samples, valid or not; a relaxation that failed counts as not passed. *RMSD*: of the atoms in
-fractional coordinates, their mean move and the change of the cell taken out.
+- *Relaxation* of atoms and cell: FIRE, Frechet cell filter, *converged* when forces are below 0.1
+  eV/angstrom within 500 steps.
+- *Stable*: converged, at most 0 eV/atom above the hull; *metastable*: at most {METASTABLE}, the
+  stable ones included. *S.U.N.*, *M.S.U.N.*: besides, the relaxed crystal is unique among the
+  metastable ones and novel. All are shares of all samples, valid or not; a relaxation that failed
+  or did not converge counts as not passed.
+- *Formation energy*: relative to the elements by the same force field. *Energy above hull*: of
+  that, relative to the mixture of known phases with the lowest energy at the composition.
+- *RMSD*: root mean square displacement of the atoms, their mean move and the change of the cell
+  taken out. Medians and means are of the crystals that have the number.
 """
+
+
+def trust(found: Mapping[str, int]) -> str:
+    """Say how far a partial hull is to be trusted for these crystals."""
+    return (
+        f"Of {found['of']} crystals with an energy above hull, {found['elements_only']} compete "
+        "with pure elements only, since this hull knows no compound that does: there it is the "
+        f"formation energy. {found['far_below']} lie more than {-FAR_BELOW} eV/atom below the "
+        "hull, which tells of missing phases or of a failing force field rather than of a "
+        "discovery."
+    )
 
 
 def energy_lines(energies: Mapping[str, Mapping[str, Any]]) -> list[str]:
@@ -33,6 +49,8 @@ def energy_lines(energies: Mapping[str, Mapping[str, Any]]) -> list[str]:
             f"{part['scale']}. {WHOLE if hull['complete'] else PARTIAL}",
             "",
         ]
+        if not hull["complete"]:
+            lines += [trust(part["trust"]), ""]
         body = [(label, share(part["rates"][key])) for key, label, _ in RATES]
         lines += table(("", "share"), body)
         values = [

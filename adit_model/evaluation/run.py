@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from adit_model.evaluation.cells import measure_systems
-from adit_model.evaluation.energies import fill_energies, summarise_energies
+from adit_model.evaluation.energies import energy_names, fill_energies, summarise_energies
+from adit_model.evaluation.energy_hull import make_hull
 from adit_model.evaluation.report import write_report
 from adit_model.evaluation.rows import Options, Row, asked_columns, make_rows, write_rows
 from adit_model.evaluation.sources import Entry, Reference, draw
@@ -62,7 +63,7 @@ def evaluate(
     reference: Reference | None = None,
     compared: Reference | None = None,
     compare_number: int = COMPARE_NUMBER,
-    hull: Sequence[str | Path] = (),
+    hull: Sequence[Any] = (),
     plot: bool = True,
 ) -> Evaluation:
     """Measure, summarise, and write the table, the summary, the report and pictures.
@@ -84,9 +85,9 @@ def evaluate(
         Data that distributions are compared to.
     compare_number : int
         Structures drawn from it.
-    hull : sequence of str or Path
+    hull : sequence
         Where known phases come from, if energies are among the measures; see
-        :func:`~adit_model.evaluation.energies.make_hull`.
+        :func:`~adit_model.evaluation.energy_hull.make_hull`.
     plot : bool
         Draw pictures.
 
@@ -97,8 +98,13 @@ def evaluate(
     ValueError, FileNotFoundError, DownloadError
         If the hull cannot be made.
     """
+    crystals = [e.system for e in entries if e.system is not None and e.domain == CRYSTAL]
+    # first, since a hull that cannot be made is told before hours of relaxation
+    hulls = {
+        name: make_hull(name, hull, crystals, options) for name in energy_names(options.measures)
+    }
     rows = make_rows(entries, reference, options)
-    hulls = fill_energies(rows, entries, reference, options, hull, folder)
+    fill_energies(rows, entries, reference, options, hulls, folder)
     write_rows(folder / TABLE, rows, options.measures)
     drawn = _measure_reference(rows, compared, compare_number, options)
     asked = {domain: asked_columns(domain, reference, options.measures) for domain in DOMAINS}

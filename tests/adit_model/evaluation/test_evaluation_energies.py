@@ -10,9 +10,12 @@ from pymatgen.core import Lattice, Structure
 
 from adit_model.cli import main
 from adit_model.evaluation.cells import CellStore
-from adit_model.evaluation.energies import energy_measure, fill_energies, make_hull
+from adit_model.evaluation.energies import energy_measure, fill_energies, summarise_energies
+from adit_model.evaluation.energy_hull import make_hull
+from adit_model.evaluation.force_fields import element_references
+from adit_model.evaluation.hull import Hull
 from adit_model.evaluation.rows import Options
-from adit_model.evaluation.sources import Entry, Reference
+from adit_model.evaluation.sources import Entry
 from adit_model.systems import AtomicSystem
 
 pytest.importorskip("chgnet", reason="chgnet is not installed")
@@ -62,6 +65,7 @@ def table(folder: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+@pytest.mark.slow
 def test_a_known_compound_is_near_the_hull_and_a_squeezed_one_falls_to_it(evaluation) -> None:
     halite, squeezed, unknown = table(evaluation)
     above = float(halite["chgnet_above_hull"])
@@ -77,6 +81,7 @@ def test_a_known_compound_is_near_the_hull_and_a_squeezed_one_falls_to_it(evalua
         assert unknown[name] == "failed: CHGNet 0.3.0 does not know Rn"
 
 
+@pytest.mark.slow
 def test_summary_report_and_files_say_what_was_found(evaluation) -> None:
     out = evaluation / "out"
     part = json.loads((out / "summary.json").read_text())["crystals"]["energies"]["chgnet"]
@@ -93,6 +98,7 @@ def test_summary_report_and_files_say_what_was_found(evaluation) -> None:
     assert frames[0].get_volume() == pytest.approx(frames[1].get_volume(), rel=0.02)
 
 
+@pytest.mark.slow
 def test_a_second_run_takes_what_was_kept(evaluation) -> None:
     before = table(evaluation)
     cells = evaluation / "out" / "cells"
@@ -102,7 +108,9 @@ def test_a_second_run_takes_what_was_kept(evaluation) -> None:
     assert written == {path.name: path.stat().st_mtime_ns for path in cells.iterdir()}
 
 
-def filled(tmp_path: Path, energies: list[float], reference: Reference | None = None) -> list[dict]:
+def filled(
+    tmp_path: Path, energies: list[float], hull: Hull | None = None, converged: bool = True
+) -> list[dict]:
     """Rows of salts with given energies, as if relaxed."""
     systems = [AtomicSystem.from_structure(HALITE) for _ in energies]
     entries = [Entry(str(i), "crystal", 2, "NaCl", system) for i, system in enumerate(systems)]
@@ -113,12 +121,14 @@ def filled(tmp_path: Path, energies: list[float], reference: Reference | None = 
             "num_atoms": 2,
             "chgnet_energy_initial": energy + 0.05,
             "chgnet_energy": energy,
+            "chgnet_converged": converged,
             "chgnet_relaxed": [systems[i].cell.tolist(), systems[i].positions.tolist()],
         }
         for i, energy in enumerate(energies)
     ]
     options = Options(CellStore(tmp_path / "cells"), measures=(energy_measure("chgnet"),))
-    fill_energies(rows, entries, reference, options)
+    hull = hull or make_hull("chgnet", [], systems, options)
+    fill_energies(rows, entries, None, options, {"chgnet": hull})
     return rows
 
 
@@ -137,6 +147,37 @@ def test_of_equal_crystals_the_lowest_is_the_unique_one(tmp_path: Path) -> None:
     assert [row["chgnet_unique"] for row in rows] == [False, True, False]
 
 
+def test_what_did_not_converge_is_not_stable(tmp_path: Path) -> None:
+    (row,) = filled(tmp_path, [-3.7], converged=False)
+    assert row["chgnet_above_hull"] < -2
+    assert row["chgnet_stable"] is False and row["chgnet_metastable"] is False
+
+
+def test_an_energy_that_no_compound_has_is_a_failure_and_not_a_discovery(tmp_path: Path) -> None:
+    rows = filled(tmp_path, [-3.7, -23.0])
+    assert rows[0]["chgnet_stable"] is True
+    for column in ("formation_energy", "above_hull", "stable", "novel"):
+        text = rows[1][f"chgnet_{column}"]
+        assert text.startswith("failed: a formation energy of -2") and "force field" in text
+    rates = summarise_energies(rows, {"chgnet": Hull.of_elements()}, False)["chgnet"]["rates"]
+    assert rates["stable"] == {"passed": 1, "of": 2, "share": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("known", "elements_only", "far_below"), [({}, 2, 2), ({"NaCl": -2.1}, 0, 0)]
+)
+def test_the_summary_says_for_how_many_a_partial_hull_knows_nothing(
+    tmp_path: Path, known, elements_only: int, far_below: int
+) -> None:
+    energies = element_references("chgnet").energies
+    base = (energies["Na"] + energies["Cl"]) / 2
+    hull = Hull(known, ["Na", "Cl"], scale=Hull.of_elements().scale, source="")
+    rows = filled(tmp_path, [base - 2.15, base - 2.05], hull)
+    found = summarise_energies(rows, {"chgnet": hull}, False)["chgnet"]["trust"]
+    assert found == {"of": 2, "elements_only": elements_only, "far_below": far_below}
+
+
+@pytest.mark.slow
 def test_a_force_field_makes_its_own_hull_if_scales_differ(tmp_path: Path) -> None:
     pytest.importorskip("sevenn", reason="sevenn is not installed")
     options = Options(CellStore(tmp_path / "cells"))
@@ -148,8 +189,15 @@ def test_a_force_field_makes_its_own_hull_if_scales_differ(tmp_path: Path) -> No
     assert hull.scale != make_hull("chgnet", [path], [system], options).scale
     found = hull.above("NaCl", 0.0).energy_above_hull
     assert found is not None and 1.5 < found < 2.1  # PBE without the correction of chlorides
-    with pytest.raises(ValueError, match="not of both"):
-        make_hull("chgnet", ["mp", path], [system], options)
+    for sources, message in (
+        (["mp", path], "not of both"),
+        ([3], "a hull is made of paths"),
+        ([tmp_path / "none.csv"], "there is no file"),
+    ):
+        with pytest.raises((ValueError, TypeError, FileNotFoundError), match=message):
+            make_hull("chgnet", sources, [system], options)
+    with pytest.raises(ValueError, match="energies of the Materials Project are MP2020"):
+        make_hull("sevennet", ["mp"], [system], options)
 
 
 def test_arguments_are_checked_before_any_work(tmp_path: Path, capsys) -> None:
