@@ -48,6 +48,15 @@ class ADiTEvaluateMaker(Maker):
     also : list of str
         Measures that are left out by default: ``"xtb"``, the strain of molecules, and
         ``"coverage"`` of the data by crystals.
+    energies : list of str
+        Force fields that relax the crystals: ``"chgnet"``, ``"sevennet"``; half a minute or more
+        for each crystal. Needs the extra of the same name.
+    hull : list
+        Known phases, of which the energy above hull is: CSV files with
+        ``formation_energy_per_atom`` and ``e_above_hull``; or ``["mp"]``, the Materials Project,
+        with an API key where the job runs; or ``ComputedEntry`` objects, elements among them, on
+        the energy scale of the one force field (for CHGNet that of MP2020). Empty takes the
+        elements only.
     plot : bool
         Draw pictures.
     folder : str or None
@@ -70,6 +79,8 @@ class ADiTEvaluateMaker(Maker):
     compare_number: int = 2000
     skip: list[str] = field(default_factory=list)
     also: list[str] = field(default_factory=list)
+    energies: list[str] = field(default_factory=list)
+    hull: list[Any] = field(default_factory=list)
     plot: bool = True
     folder: str | None = None
 
@@ -97,8 +108,9 @@ class ADiTEvaluateMaker(Maker):
 
         Raises
         ------
-        ValueError, TypeError
-            If a source does not exist, or a field of the Maker is wrong.
+        ValueError, TypeError, FileNotFoundError
+            If a source does not exist, a field of the Maker is wrong, or a force field is not
+            installed.
         """
         self._check()
         if isinstance(structures, str | Path):
@@ -110,6 +122,7 @@ class ADiTEvaluateMaker(Maker):
             self,
             reference=[absolute_source(spec) for spec in self.reference],
             compare_to=[absolute_source(spec) for spec in self.compare_to],
+            hull=[_absolute_hull(source) for source in self.hull],
             folder=self.folder and str(Path(self.folder).expanduser().resolve()),
         )
         return maker._evaluate(structures, samples)
@@ -150,28 +163,38 @@ class ADiTEvaluateMaker(Maker):
                 reference=reference,
                 compared=compared,
                 compare_number=self.compare_number,
+                hull=self.hull,
                 plot=self.plot,
             )
         return _document(done, measures, folder, time.perf_counter() - started)
 
     def _check(self) -> tuple[Measure, ...]:
         """Check all fields, and return the measures to take."""
+        from adit_model.evaluation.energies import choose_energies
         from adit_model.evaluation.measures import choose_measures
 
         if self.compare_number < 1:
             raise ValueError(f"compare_number must be positive, got {self.compare_number}")
-        for option in ("reference", "compare_to", "skip", "also"):
+        for option in ("reference", "compare_to", "skip", "also", "energies", "hull"):
             if isinstance(getattr(self, option), str):
                 raise TypeError(f"{option} must be a list, got {getattr(self, option)!r}")
         if self.folder is not None and Path(self.folder).expanduser().is_file():
             raise ValueError(f"{self.folder} is a file, not a folder")
-        return choose_measures(self.skip, self.also)
+        return choose_measures(self.skip, self.also) + choose_energies(self.energies, self.hull)
 
     def _folder(self) -> Path:
         if self.folder is not None:
             return Path(self.folder)
         uuid = "" if CURRENT_JOB.job is None else CURRENT_JOB.job.uuid
         return Path("adit_evaluation", uuid).resolve()
+
+
+def _absolute_hull(source: Any) -> Any:
+    from adit_model.evaluation.energy_hull import MATERIALS_PROJECT
+
+    if not isinstance(source, str | Path) or str(source) in MATERIALS_PROJECT:
+        return source
+    return str(Path(source).expanduser().resolve())
 
 
 def _entries(structures: Sequence[Any] | str, samples: Sequence[Any] | None) -> list[Entry]:
@@ -233,6 +256,7 @@ def _document(
             for domain, part in found.items()
         },
         rates={domain: part["rates"] for domain, part in found.items()},
+        energies=done.summary.get("crystals", {}).get("energies", {}),
         rows=[{column: row.get(column) for column in columns} for row in done.rows],
         summary=done.summary,
         report=done.report,

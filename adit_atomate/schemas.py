@@ -134,6 +134,56 @@ class ADiTRate(BaseModel):
     share: float = Field(description="Their quotient, 0 to 1.")
 
 
+class ADiTNumber(BaseModel):
+    """A number of many structures."""
+
+    count: int = Field(description="Structures that have it.")
+    median: float | None = Field(None, description="None if there is none.")
+    mean: float | None = Field(None, description="None if there is none.")
+
+
+class ADiTHull(BaseModel):
+    """The hull that energies above it are of."""
+
+    source: str = Field(description="Where the known phases come from.")
+    complete: bool = Field(
+        description="Whether it holds all that the source knows. If not, an energy above it is a "
+        "lower bound on the true one, and a rate of stable crystals an upper bound."
+    )
+    compounds: int = Field(description="Known compounds in it.")
+
+
+class ADiTHullTrust(BaseModel):
+    """How far a partial hull is to be trusted for these crystals."""
+
+    of: int = Field(description="Crystals with an energy above hull.")
+    elements_only: int = Field(
+        description="Those that compete with pure elements only: the hull knows no compound near "
+        "their composition, so their energy above hull is the formation energy."
+    )
+    far_below: int = Field(
+        description="Those more than 0.1 eV/atom below the hull, which tells of missing phases."
+    )
+
+
+class ADiTEnergies(BaseModel):
+    """What relaxation by a force field found."""
+
+    model: str = Field(description="The force field and its version.")
+    scale: str = Field(description="Energy scale: functional and corrections, or force field.")
+    hull: ADiTHull = Field(description="The hull.")
+    trust: ADiTHullTrust = Field(description="How far the hull is to be trusted here.")
+    rates: dict[str, ADiTRate | None] = Field(
+        description="'converged', 'stable' (at most 0 eV/atom above the hull), 'metastable' (at "
+        "most 0.1), 'sun' and 'msun' (besides unique and novel; None without a reference): shares "
+        "of all crystals, valid or not; a relaxation that failed counts as not passed."
+    )
+    numbers: dict[str, ADiTNumber] = Field(
+        description="'above_hull_initial', 'above_hull', 'formation_energy' (eV/atom), 'rmsd' on "
+        "relaxation (angstrom), 'relax_steps'."
+    )
+
+
 class ADiTEvaluateDoc(BaseModel):
     """Result of :class:`~adit_atomate.evaluate.ADiTEvaluateMaker`.
 
@@ -144,6 +194,10 @@ class ADiTEvaluateDoc(BaseModel):
     rates: dict[str, dict[str, ADiTRate | None]] = Field(
         description="For each domain the rates of the report, by name; None for those that were "
         "not asked for or have nothing to be a share of."
+    )
+    energies: dict[str, ADiTEnergies] = Field(
+        default_factory=dict,
+        description="For each force field that was asked for, what it found of the crystals.",
     )
     rows: list[dict[str, Any]] = Field(
         description="One row for each structure, as in rows.csv: a cell is a value, None where "

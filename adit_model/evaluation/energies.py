@@ -133,11 +133,11 @@ def choose_energies(names: Sequence[str], hull: Collection[Any] = ()) -> tuple[M
     if len(hull) and not names:
         raise ValueError("a hull is of use with energies only")
     measures = tuple(energy_measure(name) for name in dict.fromkeys(names))
+    for name in names:
+        check_hull(name, hull, alone=len(measures) == 1)
     for measure in measures:
         if measure.missing:
             raise ValueError(measure.missing)
-    for name in names:
-        check_hull(name, hull, alone=len(measures) == 1)
     return measures
 
 

@@ -10,6 +10,7 @@ from jobflow import Flow, JobStore, run_locally
 from maggma.stores import MemoryStore
 from monty.json import MontyDecoder, MontyEncoder
 from pymatgen.core import Lattice, Molecule, Structure
+from pymatgen.entries.computed_entries import ComputedEntry
 
 from adit_atomate import ADiTEvaluateDoc, ADiTEvaluateMaker, ADiTGenerateMaker
 from adit_atomate.stores import JobStoreError
@@ -210,6 +211,66 @@ def test_maker_and_job_survive_json(maker, job_store, clean_dir):
     assert run(job, job_store)[job.uuid][1].output.rates["crystal"]["valid"].passed == 1
 
 
+@pytest.mark.slow
+def test_energies_by_a_force_field(maker, job_store, clean_dir):
+    pytest.importorskip("chgnet", reason="chgnet is not installed")
+    known = AtomicDataset.from_systems([AtomicSystem.from_structure(salt("K", "Cl", 6.3))])
+    known.save("known.npz")
+    cif = salt().to(fmt="cif")
+    (clean_dir / "hull.csv").write_text(
+        "material_id,formula,formation_energy_per_atom,e_above_hull,cif\n"
+        f'mp-1,Na1 Cl1,-2.1096,0.0,"{cif}"\n'
+    )
+    structures = [salt(), salt(a=5.3), salt("Rn", "O", 5), water()]
+    given = replace(
+        maker, reference=["known.npz"], energies=["chgnet"], hull=["hull.csv"], folder="here"
+    )
+    job = given.make(structures)
+    document = run(job, job_store, create_folders=True)[job.uuid][1].output
+    found = document.energies["chgnet"]
+    assert found.hull.source == "hull.csv (partial)" and not found.hull.complete
+    assert found.rates["converged"].passed == 2 and found.rates["converged"].of == 3
+    assert found.rates["metastable"].share == pytest.approx(2 / 3)
+    assert found.rates["msun"].passed == 1  # the squeezed one relaxes to the other
+    assert found.numbers["above_hull"].median == pytest.approx(0, abs=0.05)
+    assert found.numbers["above_hull_initial"].mean > found.numbers["above_hull"].mean + 0.02
+    assert found.trust.model_dump() == {"of": 2, "elements_only": 0, "far_below": 0}
+    rows = document.rows
+    assert rows[2]["chgnet_stable"] == "failed: CHGNet 0.3.0 does not know Rn"
+    assert rows[3].get("chgnet_energy") is None
+    assert "energies by CHGNet 0.3.0" in document.report
+    query = {"output.energies.chgnet.rates.msun.share": {"$gt": 0.3}}
+    assert job_store.query_one(query)["uuid"] == job.uuid
+
+    # The same hull as computed entries; what was relaxed is taken from the folder.
+    entries = [
+        ComputedEntry(formula, energy)
+        for formula, energy in (("Na", -1.0), ("Cl", -2.0), ("NaCl", -3.0 - 2 * 2.1096))
+    ]
+    second = replace(given, hull=entries).make(structures)
+    second = json.loads(json.dumps(second, cls=MontyEncoder), cls=MontyDecoder)
+    again = run(second, job_store, create_folders=True)[second.uuid][1].output
+    assert again.energies["chgnet"].rates == found.rates
+    assert again.energies["chgnet"].hull.source == "3 compositions of entries"
+    for row, other in zip(rows[:2], again.rows, strict=False):
+        assert other["chgnet_above_hull"] == pytest.approx(row["chgnet_above_hull"], abs=1e-6)
+
+
+def test_without_energies_there_are_none(finished):
+    assert finished[1].energies == {}
+
+
+def test_a_force_field_that_is_not_installed_is_told_before_there_is_a_job(monkeypatch):
+    import importlib.util
+
+    real = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name, *rest: None if name == "sevenn" else real(name)
+    )
+    with pytest.raises(ValueError, match=r"sevenn is not installed \(pip install .*\[sevennet\]"):
+        ADiTEvaluateMaker(energies=["sevennet"]).make([])
+
+
 @pytest.mark.parametrize(
     ("options", "structures", "error", "message"),
     [
@@ -220,6 +281,23 @@ def test_maker_and_job_survive_json(maker, job_store, clean_dir):
         ({"compare_number": 0}, [], ValueError, "compare_number must be positive, got 0"),
         ({"folder": "file"}, [], ValueError, "file is a file, not a folder"),
         ({}, "nowhere/", ValueError, "unknown data source 'nowhere/'"),
+        ({"energies": ["xtb"]}, [], ValueError, "force fields are chgnet, sevennet, got 'xtb'"),
+        ({"energies": "chgnet"}, [], TypeError, "energies must be a list, got 'chgnet'"),
+        ({"hull": ["mp"]}, [], ValueError, "a hull is of use with energies only"),
+        (
+            {"energies": ["chgnet"], "hull": ["nowhere.csv"]},
+            [],
+            FileNotFoundError,
+            "no file nowhere.csv",
+        ),
+        ({"energies": ["chgnet"], "hull": ["mp", "file"]}, [], ValueError, "not of both"),
+        ({"energies": ["sevennet"], "hull": ["mp"]}, [], ValueError, "those of SevenNet-0"),
+        (
+            {"energies": ["chgnet", "sevennet"], "hull": [ComputedEntry("Na", -1)]},
+            [],
+            ValueError,
+            "scale of one force field",
+        ),
     ],
 )
 def test_mistakes_are_told_before_there_is_a_job(clean_dir, options, structures, error, message):
