@@ -2,7 +2,7 @@
 
 Run from the repository root, for instance
 
-    python benchmarks/perturbed.py --number 500 --data DIR --out docs/perturbed.md
+    python benchmarks/perturbed.py --number 500 --posebusters 100 --data DIR --out docs/perturbed.md
 
 where DIR holds ``crystals_train.csv.gz`` and ``crystals_test.csv.gz``; QM9 comes from qm9pack.
 """
@@ -19,13 +19,13 @@ from typing import Any
 
 import numpy as np
 
-from adit_model.evaluation.cells import CellStore
-from adit_model.evaluation.measures import choose_measures
+from adit_model.evaluation.cells import CellStore, measure_systems
+from adit_model.evaluation.measures import MOLECULE_MEASURES, choose_measures
 from adit_model.evaluation.report import table
 from adit_model.evaluation.rows import Options
 from adit_model.evaluation.run import PACKAGES, evaluate, package_version
 from adit_model.evaluation.sources import Reference, draw, load_reference, make_entries
-from adit_model.evaluation.summary import RATES
+from adit_model.evaluation.summary import RATES, rates
 from adit_model.systems import CRYSTAL, DOMAINS, MOLECULE, AtomicSystem
 
 NOISE = 0.3  # angstrom, standard deviation of each coordinate
@@ -38,20 +38,45 @@ WORSE = 0.02  # a share lower by less than this has not moved
 # why a perturbation leaves a metric where it is: what the table says in place of a verdict
 BLIND = {
     ("compositional", "noise"): "reads the elements only",
+    ("compositional", "crushed"): "reads the elements only",
     ("neutral", "noise"): "reads the elements only",
+    ("neutral", "crushed"): "reads the elements only",
     ("structural", "noise"): "passes all above 0.5 angstrom; the strict set asks for more",
     ("structural", "swap"): "reads the positions only",
+    ("valid", "noise"): "as its two parts",
+    ("vun", "noise"): "as its parts",
     ("sane_lattice", "noise"): "reads the cell only",
     ("sane_lattice", "swap"): "reads the cell only",
     ("dense", "noise"): "reads cell and elements only",
+    ("dense", "swap"): "wide bounds, within which most elements fit another's cell",
     ("Wasserstein num_elements", "noise"): "reads the elements only",
+    ("Wasserstein num_elements", "swap"): "one element for each",
+    ("Wasserstein num_elements", "crushed"): "reads the elements only",
     ("Wasserstein num_atoms", "noise"): "no atom is added or lost",
     ("Wasserstein num_atoms", "swap"): "no atom is added or lost",
+    ("Wasserstein num_atoms", "crushed"): "no atom is added or lost",
     ("Wasserstein density", "noise"): "reads cell and elements only",
     ("Wasserstein volume_per_atom", "noise"): "reads the cell only",
     ("Wasserstein volume_per_atom", "swap"): "reads the cell only",
     ("total variation space_group", "swap"): "a swap keeps the symmetry where elements stay apart",
+    ("total variation space_group", "crushed"): "symmetry has no scale",
     ("total variation crystal_system", "swap"): "as above",
+    ("total variation crystal_system", "crushed"): "as above",
+    ("open_babel_valid", "noise"): "Open Babel finds bonds in anything; the next line asks more",
+    ("relaxed", "noise"): "almost anything relaxes; the energy drop tells",
+    ("pb_loaded", "noise"): "whatever has bonds can be loaded",
+    ("pb_loaded", "swap"): "whatever has bonds can be loaded",
+    ("pb_sanitization", "noise"): "without it there is no verdict",
+    ("pb_sanitization", "swap"): "without it there is no verdict",
+    ("pb_inchi", "noise"): "reads the bonds only",
+    ("pb_bond_angles", "swap"): "of heavy atoms only, which mostly stay where such were",
+    ("pb_aromatic_rings_flat", "noise"): "passes where no such ring is found",
+    ("pb_aromatic_rings_flat", "swap"): "passes where no such ring is found",
+    ("pb_other_rings_not_flat", "noise"): "noise makes nothing flat",
+} | {
+    (name, kind): "see below"
+    for name in ("unique", "novel")
+    for kind in ("noise", "swap", "crushed")
 }
 
 
@@ -62,6 +87,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--data", type=Path, required=True, metavar="DIR")
     parser.add_argument("--also", nargs="+", default=[], help="as of adit evaluate")
     parser.add_argument("--skip", nargs="+", default=[], help="as of adit evaluate")
+    parser.add_argument(
+        "--posebusters",
+        type=int,
+        default=0,
+        metavar="N",
+        help="molecules of each set that PoseBusters sees, about a second for each",
+    )
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--keep", type=Path, metavar="DIR", help="folder to go on from")
     parser.add_argument("--out", type=Path, metavar="FILE", help="Markdown file to write")
@@ -81,7 +113,7 @@ def run(options: argparse.Namespace, folder: Path) -> str:
     files = {name: str(options.data / f"crystals_{name}.csv.gz") for name in ("train", "test")}
     known = load_reference([files["train"], "qm9:train"], progress=True)
     held_out = load_reference([files["test"], "qm9:test"], progress=True)
-    measures = choose_measures(options.skip, options.also)
+    measures = choose_measures(["posebusters", *options.skip], options.also)
     found = {}
     for name in SETS[CRYSTAL]:
         (folder / name).mkdir(parents=True, exist_ok=True)
@@ -96,7 +128,25 @@ def run(options: argparse.Namespace, folder: Path) -> str:
         found[name] = evaluate(
             entries, folder / name, settings, about, reference=known, compared=held_out, plot=False
         ).summary
+        if name in SETS[MOLECULE] and options.posebusters:
+            molecules = [e.system for e in entries if e.system and e.domain == MOLECULE]
+            found[name]["molecules"]["rates"] |= bust(molecules[: options.posebusters], settings)
     return write(options, found)
+
+
+def bust(molecules: list[AtomicSystem], options: Options) -> dict[str, Any]:
+    """Take the rates of PoseBusters' checks."""
+    (measure,) = (measure for measure in MOLECULE_MEASURES if measure.name == "posebusters")
+    cells = measure_systems(
+        molecules,
+        [measure],
+        options.store,
+        workers=options.workers,
+        progress=options.title("PoseBusters"),
+    )
+    checks = {rate.name for rate in RATES[MOLECULE] if rate.columns[0].startswith("pb_")}
+    found = rates(MOLECULE, cells, measure.columns)
+    return {name: rate for name, rate in found.items() if name in checks}
 
 
 def perturb(
@@ -142,6 +192,8 @@ def swap(system: AtomicSystem, pool: np.ndarray, rng: np.random.Generator) -> At
 
 def write(options: argparse.Namespace, found: dict[str, dict[str, Any]]) -> str:
     parts = ["python benchmarks/perturbed.py --number", str(options.number), "--data DIR"]
+    if options.posebusters:
+        parts.append(f"--posebusters {options.posebusters}")
     for flag in ("also", "skip"):
         if names := getattr(options, flag):
             parts.append(f"--{flag} {shlex.join(names)}")
@@ -161,9 +213,27 @@ def write(options: argparse.Namespace, found: dict[str, dict[str, Any]]) -> str:
         "same test sets, or all there are) should rise. A cell in brackets did not get worse; the "
         "last column says why it could not.", "",
     ]  # fmt: skip
+    if options.posebusters:
+        lines += [
+            f"PoseBusters sees the first {options.posebusters} molecules of each set. It has no "
+            "verdict where RDKit finds no bonds at charge 0, or where it takes more than a minute, "
+            "as for cages of which it finds no conformers; so its checks are of the least damaged.",
+            "",
+        ]
+    unmoved = []
     for domain in DOMAINS:
+        body = rows(domain, found)
+        damaged = [name for name in SETS[domain] if name != "real"]
+        unmoved += [
+            label
+            for label, real, *cells, _ in body
+            if all(c.startswith("(") or (k == "copies" and c == real)
+                   for k, c in zip(damaged, cells, strict=True))
+        ]  # fmt: skip
         lines += [f"## {domain.capitalize()}s", ""]
-        lines += table(("", *SETS[domain], "what does not move"), rows(domain, found))
+        lines += table(("", *SETS[domain], "what does not move"), body)
+    if unmoved:
+        lines += [f"No damage here moves: {'; '.join(unmoved)}.", ""]
     lines += [
         "*Unique* and *novel* are shares of what is valid, and damage does not lower them: a "
         "broken copy of a known structure is no longer known. They measure repetition, not "
@@ -178,6 +248,11 @@ def rows(domain: str, found: dict[str, dict[str, Any]]) -> list[tuple[str, ...]]
     result = []
     for rate in RATES[domain]:
         shares = {name: part["rates"][rate.name] for name, part in parts.items()}
+        if not any(shares.values()):
+            continue  # not asked for
+        if rate.name == "pb_loaded":
+            verdicts = {n: part["rates"]["pb_all"]["of"] / seen(part) for n, part in parts.items()}
+            result.append(line("PoseBusters: a verdict", "verdict", verdicts, 100, falls=True))
         values = {name: found and found["share"] for name, found in shares.items()}
         result.append(line(rate.label, rate.name, values, 100, falls=True))
     if domain == MOLECULE:
@@ -204,6 +279,11 @@ def rows(domain: str, found: dict[str, dict[str, Any]]) -> list[tuple[str, ...]]
             title = {"wasserstein": "Wasserstein"}.get(kind, kind.replace("_", " "))
             result.append(line(f"{title} {column}", f"{title} {column}", values, 1, falls=False))
     return result
+
+
+def seen(part: dict[str, Any]) -> int:
+    """Molecules that PoseBusters was given."""
+    return int(part["rates"]["pb_passed"]["of"])
 
 
 def line(

@@ -76,6 +76,7 @@ MOLECULE_RATES = (
         for name in POSEBUSTERS_CHECKS
     ),
     Rate("pb_all", "PoseBusters: all of them", ("pb_all",), answered=True),
+    Rate("pb_passed", "PoseBusters: bonds and all of them, of all samples", ("pb_all",)),
 )
 # (column, label) of measures of molecules that are summarised by their median and mean
 STRAIN_NUMBERS = (
