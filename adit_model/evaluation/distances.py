@@ -65,9 +65,10 @@ def compare(
     Returns
     -------
     dict
-        ``"wasserstein"``: distance of each number. Crystals: ``"total_variation"`` of space
-        groups and crystal systems, both sides' ``"crystal_systems"`` as shares, and where it was
-        measured ``"coverage"``: ``"precision"`` and ``"recall"``. Molecules:
+        ``"wasserstein"``: distance of each number, and ``"means"`` of both sides. Crystals:
+        ``"total_variation"`` of space groups and crystal systems, both sides'
+        ``"crystal_systems"`` as shares, and where it was measured ``"coverage"``: ``"precision"``
+        and ``"recall"``. Molecules:
         ``"bond_lengths"`` (angstrom) and ``"angles"`` (degrees): distances by kind, those that
         make up a hundredth of the reference, with ``"mean"`` weighted by their share there.
     """
@@ -78,6 +79,10 @@ def compare(
         "wasserstein": {
             name: wasserstein(numbers(samples, name), numbers(reference, name))
             for name, _ in columns
+        },
+        "means": {
+            side: {name: mean(numbers(rows, name)) for name, _ in columns}
+            for side, rows in (("samples", samples), ("reference", reference))
         },
     }
     if domain == CRYSTAL:
@@ -106,6 +111,11 @@ def numbers(rows: Sequence[Mapping[str, Any]], column: str) -> list[float]:
     """Values of a column that are numbers."""
     values = (row.get(column) for row in rows)
     return [value for value in values if isinstance(value, int | float)]
+
+
+def mean(values: Sequence[float]) -> float | None:
+    """Mean; None if there is none."""
+    return sum(values) / len(values) if values else None
 
 
 def _fingerprints(rows: Sequence[Mapping[str, Any]]) -> list[Fingerprint]:

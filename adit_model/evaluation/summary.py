@@ -12,6 +12,7 @@ from adit_model.evaluation.distances import (
     CRYSTAL_NUMBERS,
     MOLECULE_NUMBERS,
     compare,
+    mean,
     numbers,
 )
 from adit_model.evaluation.measures import FAILED, NOT_INSTALLED
@@ -129,7 +130,7 @@ def summarise(
                 label: {"count": len(members), "rates": rates(domain, members, asked[domain])}
                 for label, members in by_size(mine).items()
             },
-            "means": {name: _mean(numbers(decoded, name)) for name, _ in columns},
+            "means": {name: mean(numbers(decoded, name)) for name, _ in columns},
             "failed": _failed(mine),
         }
         if domain != CRYSTAL:
@@ -177,7 +178,7 @@ def _strain(rows: Sequence[Row]) -> dict[str, Any]:
             values = numbers(members, column)
             result[group][column] = {
                 "median": float(np.median(values)) if values else None,
-                "mean": _mean(values),
+                "mean": mean(values),
             }
     return result
 
@@ -191,10 +192,6 @@ def by_size(rows: Sequence[Row]) -> dict[str, list[Row]]:
         f"{low}-{high}": [row for row in rows if low <= (row["num_atoms"] or 0) <= high]
         for low, high in bins
     }
-
-
-def _mean(values: Sequence[float]) -> float | None:
-    return sum(values) / len(values) if values else None
 
 
 def _failed(rows: Sequence[Row]) -> dict[str, dict[str, Any]]:
