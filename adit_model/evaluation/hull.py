@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import math
+import warnings
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -362,7 +363,9 @@ def _composition(given: Composition | Mapping[str, float] | str) -> Composition:
 
 
 def _reduced(given: Composition | str) -> str:
-    return _composition(given).reduced_formula
+    with warnings.catch_warnings():  # that noble gases have no electronegativity to sort by
+        warnings.simplefilter("ignore")
+        return _composition(given).reduced_formula
 
 
 def _shares(given: Composition | Mapping[str, float] | str) -> dict[str, float]:

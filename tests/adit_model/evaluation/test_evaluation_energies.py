@@ -200,6 +200,31 @@ def test_a_force_field_makes_its_own_hull_if_scales_differ(tmp_path: Path) -> No
         make_hull("sevennet", ["mp"], [system], options)
 
 
+@pytest.mark.slow
+def test_two_force_fields_have_a_hull_each(tmp_path: Path) -> None:
+    pytest.importorskip("sevenn", reason="sevenn is not installed")
+    squeezed = HALITE.copy()
+    squeezed.scale_lattice(0.85 * HALITE.volume)
+    squeezed.to(str(tmp_path / "a.cif"))
+    known = tmp_path / "known.csv"
+    known.write_text(TABLE + f'mp-1,Na1 Cl1,-2.1096,0.0,"{HALITE.to(fmt="cif")}"\n')
+    arguments = ["--energies", "chgnet", "sevennet", "--hull", str(known), "--quiet", "--no-plot"]
+    out = tmp_path / "out"
+    assert main(["evaluate", str(tmp_path / "a.cif"), "--out", str(out), *arguments]) == 0
+    energies = json.loads((out / "summary.json").read_text())["crystals"]["energies"]
+    assert energies["sevennet"]["hull"]["source"].startswith("SevenNet-0 (11 July 2024) of 1 ")
+    assert energies["chgnet"]["scale"] != energies["sevennet"]["scale"]
+    medians = {name: part["numbers"] for name, part in energies.items()}
+    for numbers in medians.values():
+        assert numbers["above_hull"]["median"] == pytest.approx(0, abs=0.05)
+        assert numbers["above_hull_initial"]["median"] > 0.05
+    # the chloride correction of MP2020, 0.614 eV an anion
+    first, second = (medians[n]["formation_energy"]["median"] for n in ("chgnet", "sevennet"))
+    assert second - first == pytest.approx(0.614 / 2, abs=0.1)
+    report = (out / "report.md").read_text()
+    assert "energies by CHGNet" in report and "energies by SevenNet-0" in report
+
+
 def test_arguments_are_checked_before_any_work(tmp_path: Path, capsys) -> None:
     sample = tmp_path / "a.cif"
     HALITE.to(str(sample))
