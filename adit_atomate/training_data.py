@@ -74,7 +74,8 @@ class ADiTDataMaker(Maker):
         Raises
         ------
         ValueError, TypeError
-            If there are no sources, or a field of the Maker is out of range.
+            If there are no sources, an ``ase.Atoms`` is periodic in one or two directions, or a
+            field of the Maker is out of range.
         """
         from adit_atomate.training import absolute_sources
 
@@ -90,7 +91,9 @@ class ADiTDataMaker(Maker):
             )
         absolute: list[Any] = []
         for source in sources:
-            absolute += absolute_sources([source]) if isinstance(source, str) else [source]
+            absolute += (
+                absolute_sources([source]) if isinstance(source, str) else [storable(source)]
+            )
         return self._prepare(absolute, absolute_sources(self.replay))
 
     @job(output_schema=ADiTDataDoc)
@@ -153,6 +156,17 @@ class ADiTDataMaker(Maker):
             for key, value in self.options.items()
         }
         return Preparation(**values)
+
+
+def storable(source: Any) -> Any:
+    """Turn ``ase.Atoms``, also those in a list, into what a job can store: pymatgen's objects."""
+    from ase import Atoms
+
+    from adit_model.systems import AtomicSystem
+
+    if isinstance(source, list | tuple):
+        return [storable(item) for item in source]
+    return AtomicSystem.from_atoms(source).to_pymatgen() if isinstance(source, Atoms) else source
 
 
 def read_sources(

@@ -184,6 +184,20 @@ def test_data_from_everywhere(old_file, job_store, tmp_path):
     assert (folder / "report.txt").read_text().startswith("12 entries read, 11 kept, 1 dropped")
 
 
+def test_data_from_ase(job_store):
+    sources = [bulk("NaCl", "rocksalt", a=5.64), [molecule("H2O"), bulk("Si")]]
+    job = ADiTDataMaker(options={"validation_fraction": 0.0}).make(sources)
+    document = last_output(run_locally(job, store=job_store, ensure_success=True), job)
+    train = list(AtomicDataset.load(document.train_paths[0]))
+    found = {tuple(sorted(system.numbers.tolist())): system for system in train}
+    assert set(found) == {(11, 17), (1, 1, 8), (14, 14)}
+    assert found[11, 17].volume == pytest.approx(5.64**3 / 4)
+    wire = bulk("Cu")
+    wire.pbc = (True, False, False)
+    with pytest.raises(ValueError, match="pbc must be true in all"):
+        ADiTDataMaker().make([wire])
+
+
 @pytest.mark.parametrize(
     ("maker", "sources", "message"),
     [
