@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from tqdm.auto import tqdm
 
 from adit_model.batch import Packing
 from adit_model.config import SamplingConfig
 from adit_model.flow_matching import integrate, time_grid
 from adit_model.layers import DomainGroups
+from adit_model.progress import tqdm
 from adit_model.sample_requests import BOTH, Request, check_request, count_of, make_request
 from adit_model.systems import CRYSTAL, AtomicSystem
 
