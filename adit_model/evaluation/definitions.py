@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from adit_model.evaluation.energies import METASTABLE
-from adit_model.metrics.molecule_routes import POSEBUSTERS_CHECKS
 from adit_model.systems import CRYSTAL, MOLECULE
 
 COUNTING = """\
@@ -13,7 +12,6 @@ Every rate is a share of all samples unless it says otherwise; what could not be
 and every check that failed or ran out of time, counts as not passed. Beside it stands the 95 %
 interval (Wilson) that the number of samples leaves.
 """
-_VERDICT = "of those with a verdict"
 # domain -> name of a rate -> what passes, in a few words
 MEANINGS: Mapping[str, Mapping[str, str]] = {
     CRYSTAL: {
@@ -39,9 +37,20 @@ MEANINGS: Mapping[str, Mapping[str, str]] = {
         "open_babel_valid": "the same with Open Babel's bonds, as published: nearly all pass",
         "open_babel_whole": "and that part has all atoms and no radical",
         "stable": "all atoms have their valence by EDM's bond lengths",
-        **{f"pb_{name}": _VERDICT for name in POSEBUSTERS_CHECKS},
-        "pb_all": _VERDICT,
-        "pb_passed": "RDKit finds bonds, and each check with a verdict passes",
+        "pb_loaded": "RDKit can load it",
+        "pb_sanitization": "RDKit's sanitisation",
+        "pb_inchi": "it has an InChI",
+        "pb_connected": "one piece",
+        "pb_no_radicals": "no radical",
+        "pb_bond_lengths": "between heavy atoms, within 25 % of distance geometry's bounds",
+        "pb_bond_angles": "the same for distances over two bonds",
+        "pb_steric_clash": "the same for more distant atoms, 30 % below the bounds",
+        "pb_aromatic_rings_flat": "atoms within 0.25 angstrom of a plane; passes if none is there",
+        "pb_other_rings_not_flat": "six-rings at least 0.05 angstrom off; passes if none is there",
+        "pb_double_bonds_flat": "atoms within 0.25 angstrom of a plane; passes if none is there",
+        "pb_internal_energy": "UFF, at most 100 times the mean of RDKit's conformers",
+        "pb_all": "of the molecules with a verdict, each check that gave one",
+        "pb_passed": "RDKit finds bonds, and each check that gave a verdict passes",
     },
 }
 DEFINITIONS: Mapping[str, str] = {
@@ -70,11 +79,11 @@ DEFINITIONS: Mapping[str, str] = {
   passes even with 0.3 angstrom of noise on every atom, but nothing of that is in one piece with all
   its hydrogens, which the line below it asks.
 - *Stable*: H, C, N, O and F only (Hoogeboom et al., ICML 2022).
-- *PoseBusters*: configuration `mol`, bonds by RDKit at charge 0. A verdict have the molecules with
-  bonds (for some cages its search for conformers finds none, hence no energy): those without, the
-  worst ones, are in none of these shares but the last.
+- *PoseBusters*: configuration `mol`, bonds by RDKit at charge 0. For some cages its search for
+  conformers finds none, hence there is no energy.
 - *Strain*: what relaxation with GFN2-xTB (charge 0, lowest multiplicity, BFGS, forces below 0.05
-  eV/angstrom) changes: energy drop, RMSD after the best rotation.
+  eV/angstrom) changes: energy drop, RMSD after the best rotation. That of real molecules is not
+  zero: their geometries are of another method.
 - Bonds, angles and rings of the distributions join atoms closer than 1.2 times the sum of their
   covalent radii, so they exist for invalid molecules too.
 - *Wasserstein*: by how much the values of this set have to be moved, on average, to be those of the
@@ -102,5 +111,5 @@ CAPTIONS: Mapping[str, str] = {
     "validity": "Shares by number of atoms (below: samples)",
     "distributions": "Distributions of this set (lines) and of the data (filled)",
     "energy_above_hull": "Energy above hull; what lies outside is in the outermost bars",
-    "structures": "Structures, evenly drawn from the set",
+    "structures": "Structures, evenly drawn from the set; invalid by the first table",
 }

@@ -124,6 +124,7 @@ def _above_hull(energies: Mapping[str, Any], rows: Sequence[Row]) -> Figure:
             ax.axvline(value, color="black", linewidth=0.6, linestyle=":")
         partial = "" if part["hull"]["complete"] else " (partial)"
         ax.set_title(part["model"], fontsize=9)
+        ax.set_ylabel("crystals", fontsize=8)
         ax.set_xlabel(f"energy above hull{partial}, eV/atom", fontsize=8)
     figure.set_size_inches(4.4 * len(energies), 3.2)
     axes[0].legend(frameon=False, fontsize=8)
@@ -167,7 +168,7 @@ def _histogram(ax: Axes, samples: Sequence[Any], known: Sequence[Any]) -> None:
     sides = [
         (label, values, color)
         for label, values, color in zip(
-            ("this set", "reference"), (samples, known), COLORS, strict=True
+            ("this set", "the data"), (samples, known), COLORS, strict=True
         )
         if len(values)
     ]
@@ -186,10 +187,12 @@ def _histogram(ax: Axes, samples: Sequence[Any], known: Sequence[Any]) -> None:
         step = max(1, int(high - low) // 40)
         edges = np.arange(np.floor(low) - 0.5, high + step, step)
     else:
-        edges = np.linspace(low, max(high, low + 1e-6), 41)
+        # few samples in many bins are but spikes
+        bins = int(np.clip(4 * np.sqrt(min(len(values) for _, values, _ in sides)), 10, 40))
+        edges = np.linspace(low, max(high, low + 1e-6), bins + 1)
     for label, values, color in sides:
         weights = np.full(len(values), 1 / len(values))
-        filled = label == "reference"
+        filled = label == "the data"
         ax.hist(
             values,
             edges.tolist(),

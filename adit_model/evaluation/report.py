@@ -12,9 +12,10 @@ from adit_model.evaluation.published import BY_NUM_ATOMS, TABLES
 from adit_model.evaluation.summary import RATES, STRAIN_NUMBERS
 from adit_model.evaluation.tables import interval, number, percent, share, table
 from adit_model.metrics.crystal_properties import CRYSTAL_SYSTEMS
-from adit_model.systems import CRYSTAL, DOMAINS
+from adit_model.systems import CRYSTAL, DOMAINS, MOLECULE
 
 OURS = "**this set**"
+RATE_HEADER = ("", "share", "95 %", "what passes")
 DISTANCES = ("", "distance", "mean, this set", "mean, the data")
 
 
@@ -33,7 +34,9 @@ def write_report(summary: Mapping[str, Any], pictures: Sequence[str] = ()) -> st
     if "command" in summary:
         lines += ["```", summary["command"], "```", ""]
     known = ", ".join(f"`{name}`" for name in summary.get("reference") or ())
-    data = f"`{summary['compared_to']}`" if "compared_to" in summary else known
+    data = known
+    if "compared_to" in summary:
+        data = ", ".join(f"`{name}`" for name in summary["compared_to"].split(", "))
     lines += [f"- Samples: `{summary['samples']}`"]
     lines += [f"- *Novel* is what is not in: {known or 'no reference given'}"]
     lines += [f"- Distributions are compared to: {data}"] if data else []
@@ -53,7 +56,7 @@ def write_report(summary: Mapping[str, Any], pictures: Sequence[str] = ()) -> st
         if part:
             mine = [name for name in left if name.startswith(f"{domain}s_")]
             left = [name for name in left if name not in mine]
-            lines += _domain(domain, part, mine, data)
+            lines += _domain(domain, part, mine)
     return "\n".join([*lines, *_pictures(left)])
 
 
@@ -66,28 +69,27 @@ def _pictures(names: Sequence[str]) -> list[str]:
     return lines
 
 
-def _domain(domain: str, part: Mapping[str, Any], pictures: Sequence[str], data: str) -> list[str]:
+def _domain(domain: str, part: Mapping[str, Any], pictures: Sequence[str]) -> list[str]:
     lines = [f"## {domain.capitalize()}s", ""]
     lines += [f"{part['count']} samples, {part['decoded']} of them decoded to structures.", ""]
     rates = part["rates"]
-    taken = [rate for rate in RATES[domain] if rates.get(rate.name)]
-    body = [
-        (rate.label, share(found), interval(found), MEANINGS[domain][rate.name])
-        for rate in taken
-        for found in [rates[rate.name]]
-    ]
-    if found := part.get("stable_atoms"):
-        meaning = "atoms, of all atoms, that have their valence by EDM's bond lengths"
-        body.append(("atoms stable (EDM)", share(found), "-", meaning))
-    lines += table(("", "share", "95 %", "what passes"), body, texts=1)
+    body = []
+    for rate in RATES[domain]:
+        if rates.get(rate.name) and not _is_check(rate.name):
+            body.append(_rate(rate.label, rates[rate.name], MEANINGS[domain][rate.name]))
+        if rate.name == "stable" and (found := part.get("stable_atoms")):
+            # atoms of one molecule are no independent samples, so there is no interval
+            body.append(("atoms stable (EDM)", share(found), "-", "the same, a share of all atoms"))
+    lines += table(RATE_HEADER, body, texts=1)
     lines += _not_taken(domain, rates)
     lines += _by_size(domain, part)
+    lines += _posebusters(part) if rates.get("pb_all") else []
     if "strain" in part:
         lines += _strain(part["strain"])
     if "distances" in part:
-        lines += _distances(domain, part, data)
+        lines += _distances(domain, part)
     lines += energy_lines(part.get("energies") or {})
-    lines += _failures(part["failed"])
+    lines += _failures(domain, part["failed"])
     lines += _pictures(pictures)
     lines += [f"### {domain.capitalize()}s: definitions", "", DEFINITIONS[domain]]
     lines += [f"### {domain.capitalize()}s: published figures, per cent", ""]
@@ -103,6 +105,32 @@ def _domain(domain: str, part: Mapping[str, Any], pictures: Sequence[str], data:
             first = [] if set(ours) == {"-"} else [(OURS, *ours)]
             lines += table(("", *published.columns), [*first, *others])
     return lines
+
+
+def _is_check(name: str) -> bool:
+    """Whether a rate is one of PoseBusters' checks, which have a table of their own."""
+    return name.startswith("pb_") and name not in ("pb_all", "pb_passed")
+
+
+def _rate(label: str, found: Mapping[str, Any], meaning: str) -> tuple[str, ...]:
+    return (label, share(found), interval(found), meaning)
+
+
+def _posebusters(part: Mapping[str, Any]) -> list[str]:
+    rates = part["rates"]
+    lines = [
+        "### Molecules: PoseBusters",
+        "",
+        f"Shares of the {rates['pb_all']['of']} molecules of {part['count']} with a verdict: the "
+        "rest, the worst, for which RDKit finds no bonds or which took too long, is in none.",
+        "",
+    ]
+    body = [
+        _rate(rate.label.removeprefix("PoseBusters: "), found, MEANINGS[MOLECULE][rate.name])
+        for rate in RATES[MOLECULE]
+        if _is_check(rate.name) and (found := rates.get(rate.name))
+    ]
+    return lines + table(RATE_HEADER, body, texts=1)
 
 
 def _not_taken(domain: str, rates: Mapping[str, Any]) -> list[str]:
@@ -122,7 +150,7 @@ def _by_size(domain: str, part: Mapping[str, Any]) -> list[str]:
     body += [
         (rate.label, *(percent(group["rates"].get(rate.name)) for group in bins.values()))
         for rate in RATES[domain]
-        if part["rates"].get(rate.name)
+        if part["rates"].get(rate.name) and not _is_check(rate.name)
     ]
     if domain == CRYSTAL:
         body.append(
@@ -134,14 +162,14 @@ def _by_size(domain: str, part: Mapping[str, Any]) -> list[str]:
     return lines + table(("per cent", *bins), body)
 
 
-def _distances(domain: str, part: Mapping[str, Any], data: str) -> list[str]:
+def _distances(domain: str, part: Mapping[str, Any]) -> list[str]:
     distances = part["distances"]
     columns = CRYSTAL_NUMBERS if domain == CRYSTAL else MOLECULE_NUMBERS
     lines = [
         f"### {domain.capitalize()}s: distance to the data",
         "",
-        f"{distances['samples']} structures against {distances['reference']} of {data}. 0 is "
-        "equal; small sets are some way off even if both are drawn from the same data.",
+        f"{distances['samples']} structures against {distances['reference']} of the data. 0 "
+        "is equal; small sets are some way off even if both are drawn from the same data.",
         "",
     ]
     means = distances.get("means", {})
@@ -170,7 +198,12 @@ def _distances(domain: str, part: Mapping[str, Any], data: str) -> list[str]:
     for name, unit in (("bond_lengths", "angstrom"), ("angles", "degrees")):
         title = name.replace("_", " ")
         body += [
-            (f"Wasserstein, {title} {kind} ({unit})", number(value), "", "")
+            (
+                f"Wasserstein, {title} {'of all kinds' if kind == 'mean' else kind} ({unit})",
+                number(value),
+                "",
+                "",
+            )
             for kind, value in distances[name].items()
         ]
     return lines + table(DISTANCES, body)
@@ -188,12 +221,24 @@ def _strain(strain: Mapping[str, Any]) -> list[str]:
     return ["### Molecules: strain", "", *table(header, body)]
 
 
-def _failures(failed: Mapping[str, Mapping[str, Any]]) -> list[str]:
+def _failures(domain: str, failed: Mapping[str, Mapping[str, Any]]) -> list[str]:
     if not failed:
         return []
     columns: dict[tuple[str, str], list[str]] = {}
     for name, entry in failed.items():
         columns.setdefault((str(entry["count"]), entry["first"]), []).append(name)
-    body = [(", ".join(names), *reason) for reason, names in columns.items()]
-    lines = ["Cells that hold a reason in place of a value, and the first reason of each column:"]
+    body = [(_shortened(names), *reason) for reason, names in columns.items()]
+    lines = [f"### {domain.capitalize()}s: questions without an answer", ""]
+    lines += ["Cells of `rows.csv` that hold a reason in place of a value, and the first reason:"]
     return [*lines, "", *table(("columns", "cells", "first reason"), body, texts=1)]
+
+
+def _shortened(names: Sequence[str]) -> str:
+    """Join names of columns, many of one prefix by that."""
+    groups: dict[str, list[str]] = {}
+    for name in names:
+        groups.setdefault(name.partition("_")[0], []).append(name)
+    return ", ".join(
+        f"{prefix}_* ({len(group)} columns)" if len(group) > 3 else ", ".join(group)
+        for prefix, group in groups.items()
+    )

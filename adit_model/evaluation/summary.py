@@ -189,7 +189,9 @@ def by_size(rows: Sequence[Row]) -> dict[str, list[Row]]:
     last = SIZE_BINS[-1][1]
     bins = [*SIZE_BINS, *([(last + 1, largest)] if largest > last else [])]
     return {
-        f"{low}-{high}": [row for row in rows if low <= (row["num_atoms"] or 0) <= high]
+        f"{low}-{high}" if low < high else str(low): [
+            row for row in rows if low <= (row["num_atoms"] or 0) <= high
+        ]
         for low, high in bins
     }
 
