@@ -342,6 +342,7 @@ def test_real_crystals_score_as_known_and_damaged_ones_lower(clean_dir, data_dir
 
 
 @pytest.mark.data
+@pytest.mark.slow
 @pytest.mark.skipif(not HAS_QM9, reason="needs qm9pack")
 def test_real_molecules_score_as_known_and_shaken_ones_lower(clean_dir):
     dataset = load_source("qm9:test", progress=False)
