@@ -100,9 +100,8 @@ def evaluate(
     """
     crystals = [e.system for e in entries if e.system is not None and e.domain == CRYSTAL]
     # first, since a hull that cannot be made is told before hours of relaxation
-    hulls = {
-        name: make_hull(name, hull, crystals, options) for name in energy_names(options.measures)
-    }
+    names = energy_names(options.measures) if crystals else []
+    hulls = {name: make_hull(name, hull, crystals, options) for name in names}
     rows = make_rows(entries, reference, options)
     fill_energies(rows, entries, reference, options, hulls, folder)
     write_rows(folder / TABLE, rows, options.measures)
