@@ -123,6 +123,8 @@ class ADiTHullMaker(Maker):
         return Hull.from_csv(self._paths()) if self.hull else Hull.of_elements(self.scale)
 
     def _place(self, sample: ADiTSampleFate, composition: Any, hull: Hull) -> None:
+        from adit_model.evaluation.energies import LOWEST_FORMATION_ENERGY
+
         sample.hull_source, sample.hull_complete = hull.source, hull.complete
         relaxation = sample.relaxation
         if relaxation is None or relaxation.energy_per_atom is None:
@@ -140,6 +142,12 @@ class ADiTHullMaker(Maker):
         shares = composition.fractional_composition
         elements = sum(shares[symbol] * energies[symbol] for symbol in symbols)
         sample.formation_energy_per_atom = relaxation.energy_per_atom - elements
+        if sample.formation_energy_per_atom < LOWEST_FORMATION_ENERGY:
+            sample.hull_reason = (
+                f"a formation energy of {sample.formation_energy_per_atom:.1f} eV/atom, lower than "
+                f"any compound has: {relaxation.calculator} fails here"
+            )
+            return
         found = hull.above(composition, sample.formation_energy_per_atom, scale=scale)
         sample.energy_above_hull = sample.score = found.energy_above_hull
         sample.hull_reason = found.reason

@@ -303,6 +303,19 @@ def test_missing_files_and_engines_are_errors_before_any_work(makers, monkeypatc
         replace(makers, relax_maker=chgnet_relax_maker()).make(structures=CRYSTALS)
 
 
+def test_an_energy_that_no_compound_has_is_not_ranked(makers):
+    from adit_atomate.ranking import ADiTHullMaker
+
+    crystals = [Structure(Lattice.cubic(2.6), [symbol], [[0, 0, 0]]) for symbol in ("Cu", "Au")]
+    wrong = ADiTHullMaker(element_energies={"Cu": 50.0, "Au": 0.0})
+    document, _ = discover(replace(makers, validity_maker=None, rank_maker=wrong), crystals)
+    by_formula = {c.formula_pretty: c for c in document.candidates}
+    assert [c.rank for c in document.candidates] == [1, 2]
+    assert by_formula["Cu"].rank == 2 and by_formula["Cu"].energy_above_hull is None
+    assert "lower than any compound has" in by_formula["Cu"].hull_reason
+    assert by_formula["Au"].energy_above_hull is not None
+
+
 @pytest.mark.slow
 def test_chgnet_with_broken_and_unknown_crystals(makers, tmp_path):
     """A hull of NaCl alone: by CHGNet it lies on it, to within the force field's error."""
