@@ -177,6 +177,7 @@ def last_validation(output: Path) -> dict[str, float]:
 
 def draw(rows: list[dict[str, Any]], options: argparse.Namespace) -> None:
     from matplotlib import pyplot as plt
+    from matplotlib.ticker import NullFormatter, ScalarFormatter
 
     figure, (left, right) = plt.subplots(1, 2, figsize=(8, 3.2))
     left.plot([r["parameters"] for r in rows], [r["loss"] for r in rows], "o-")
@@ -190,6 +191,8 @@ def draw(rows: list[dict[str, Any]], options: argparse.Namespace) -> None:
         share = row["gflops"] * 1e9 / row["steps"]
         right.plot([(s + 1) * share for s, _ in points], [v for _, v in points], label=row["size"])
     right.set(xscale="log", yscale="log", xlabel="model FLOPs", ylabel="training loss")
+    right.xaxis.set_minor_formatter(NullFormatter())
+    right.yaxis.set_minor_formatter(ScalarFormatter())
     right.legend()
     figure.tight_layout()
     options.plot.parent.mkdir(parents=True, exist_ok=True)
@@ -249,10 +252,19 @@ def one_step(size: str) -> dict[str, float]:
         seconds = time.perf_counter() - started
     return {
         "parameters": sum(p.numel() for p in model.parameters()),
-        "peak_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
+        "peak_gib": peak_gib(),
         "seconds": seconds,
         "flops_of_a_system": training_flops(model, int(sizes.sum()), systems) / systems,
     }
+
+
+def peak_gib() -> float:
+    """Peak memory of this process; Linux's ru_maxrss would count the parent's as well."""
+    status = Path("/proc/self/status")
+    if status.is_file():
+        line = next(x for x in status.read_text().splitlines() if x.startswith("VmHWM"))
+        return int(line.split()[1]) / 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
 if __name__ == "__main__":
