@@ -291,7 +291,7 @@ MINI = ModelConfig(
         feature_scale=0.2,
         element_condition=True,
     ),
-    sampling=SamplingConfig(num_steps=50, solver="ancestral", guidance_scale=1.0, noise_scale=0.8),
+    sampling=SamplingConfig(num_steps=50, solver="ancestral", guidance_scale=1.0, noise_scale=0.6),
 )
 
 
