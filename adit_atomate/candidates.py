@@ -120,6 +120,11 @@ class ADiTSampleFate(ADiTSampleRecord):
     competing_phases: list[str] | None = Field(
         None, description="Formulas of the phases it would decompose to."
     )
+    hull_doubtful: bool = Field(
+        False,
+        description="Whether it lies so far below a partial hull that the hull probably lacks the "
+        "phases that compete; ranked after those within 0.1 eV/atom of the hull.",
+    )
     strain_energy_per_atom: float | None = Field(
         None, description="Molecules: energy the relaxation released, in eV/atom."
     )

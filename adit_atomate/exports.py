@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from monty.json import MontyDecoder
 
+from adit_atomate.ranking import rank_key
+
 if TYPE_CHECKING:
     from ase import Atoms
     from maggma.core import Store
@@ -70,9 +72,9 @@ def export_candidates(
     return [document["group_id"] for document in documents]
 
 
-def _rank(document: dict[str, Any]) -> tuple[bool, float, str]:
-    score = document.get("score")
-    return score is None, 0.0 if score is None else score, document["group_id"]
+def _rank(document: dict[str, Any]) -> tuple[int, float, str]:
+    key = rank_key(document.get("score"), document.get("hull_doubtful", False))
+    return *key, document["group_id"]
 
 
 def _structure(document: dict[str, Any]) -> Any:

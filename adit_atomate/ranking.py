@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from adit_model.evaluation.hull import Hull
 
 MATERIALS_PROJECT = "materials-project"
+NEAR_HULL = 0.1  # eV/atom, what the field calls metastable
 SUSPICIOUS = -0.1  # eV/atom, several times the force field's error on formation energies
 
 
@@ -34,7 +35,9 @@ class ADiTHullMaker(Maker):
 
     The formation energy is that of the relaxation, from the energies of the elements as the same
     calculator gives them. A crystal without an answer (no reference energy of an element, say)
-    goes on with the reason, and is ranked last.
+    goes on with the reason, and is ranked last. One that lies more than 0.1 eV/atom below a hull
+    made of files is ranked after those within 0.1 eV/atom of it: the files probably lack the phases
+    that compete with it.
 
     Parameters
     ----------
@@ -154,6 +157,7 @@ class ADiTHullMaker(Maker):
         sample.competing_phases = found.competing or None
         above = found.energy_above_hull
         if above is not None and above < SUSPICIOUS and not found.complete:
+            sample.hull_doubtful = self.hull is not None  # a hull of elements judges none
             sample.notes.append(
                 f"{-above:.2f} eV/atom below a partial hull: it probably lacks the phases that "
                 "compete, so the energy says little"
@@ -206,7 +210,18 @@ class ADiTStrainMaker(Maker):
 
 
 def rank(samples: Sequence[ADiTSampleFate]) -> list[ADiTSampleFate]:
-    """Sort by score, lowest first; those without one last, by index."""
-    return sorted(
-        samples, key=lambda s: (s.score is None, 0.0 if s.score is None else s.score, s.index)
-    )
+    """Sort as :func:`rank_key` says; equal ones by index."""
+    return sorted(samples, key=lambda s: (*rank_key(s.score, s.hull_doubtful), s.index))
+
+
+def rank_key(score: float | None, doubtful: bool) -> tuple[int, float]:
+    """Return what to sort by: the score, lowest first.
+
+    Doubtful ones come after those with a score of at most 0.1 eV/atom and before the rest, those
+    without a score last.
+    """
+    if score is None:
+        return 3, 0.0
+    if doubtful:
+        return 1, score
+    return (0 if score <= NEAR_HULL else 2), score

@@ -303,6 +303,50 @@ def test_missing_files_and_engines_are_errors_before_any_work(makers, monkeypatc
         replace(makers, relax_maker=chgnet_relax_maker()).make(structures=CRYSTALS)
 
 
+def test_doubtful_energies_come_after_those_near_the_hull():
+    from adit_atomate.candidates import ADiTSampleFate
+    from adit_atomate.ranking import rank
+
+    def fate(index, score, doubtful=False):
+        return ADiTSampleFate(
+            index=index,
+            structure_index=index,
+            domain="crystal",
+            num_atoms=1,
+            formula="Cu",
+            decoded=True,
+            score=score,
+            hull_doubtful=doubtful,
+        )
+
+    samples = [
+        fate(0, None),
+        fate(1, -3.2, doubtful=True),
+        fate(2, 0.3),
+        fate(3, 0.1),
+        fate(4, -0.5, doubtful=True),
+        fate(5, -0.05),
+    ]
+    assert [s.index for s in rank(samples)] == [5, 3, 1, 4, 2, 0]
+
+
+def test_a_partial_hull_is_doubted_and_one_of_elements_is_not(makers, tmp_path):
+    from adit_atomate.ranking import ADiTHullMaker
+
+    table = tmp_path / "hull.csv"
+    cif = fcc("Cu", 3.6).to(fmt="cif").replace('"', '""')
+    header = "material_id,formula,formation_energy_per_atom,e_above_hull,cif"
+    table.write_text(f'{header}\nmp-522,Cu1 Au1,-0.05,0.0,"{cif}"\n')
+    bound = {"Cu": 1.0, "Au": 0.1}  # copper: 1 eV/atom below
+    crystals = [fcc("Cu", 3.6), fcc("Au", 4.06)]
+    for hull, expected in ((str(table), True), (None, False)):
+        maker = ADiTHullMaker(hull=hull, element_energies=bound)
+        document, _ = discover(replace(makers, validity_maker=None, rank_maker=maker), crystals)
+        copper = next(s for s in document.samples if s.formula == "Cu")
+        assert copper.energy_above_hull < -0.5, copper.hull_reason
+        assert copper.hull_doubtful is expected
+
+
 def test_an_energy_that_no_compound_has_is_not_ranked(makers):
     from adit_atomate.ranking import ADiTHullMaker
 
