@@ -118,10 +118,11 @@ def depict(molecules: Sequence[Any], path: str | Path | None = None, *, columns:
 
 def _without_conformer(system: AtomicSystem) -> Any:
     """RDKit molecule without hydrogens and coordinates; None where no bonds are found."""
-    from rdkit import Chem
+    from rdkit import Chem, rdBase
 
     try:
-        return Chem.MolFromSmiles(Chem.MolToSmiles(Chem.RemoveHs(system.to_rdkit())))
+        with rdBase.BlockLogs():  # the panel says so
+            return Chem.MolFromSmiles(Chem.MolToSmiles(Chem.RemoveHs(system.to_rdkit())))
     except ValueError:
         return None
 
