@@ -190,7 +190,7 @@ class ADiTEvaluateMaker(Maker):
 
 
 def _absolute_hull(source: Any) -> Any:
-    from adit_model.evaluation.energy_hull import MATERIALS_PROJECT
+    from adit_model.evaluation.hull import MATERIALS_PROJECT
 
     if not isinstance(source, str | Path) or str(source) in MATERIALS_PROJECT:
         return source

@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from jobflow import Job, Maker, job
 
@@ -20,13 +20,15 @@ from adit_atomate.stages import (
     pending,
     structure_of,
 )
-
-if TYPE_CHECKING:
-    from adit_model.evaluation.hull import Hull
-
-MATERIALS_PROJECT = "materials-project"
-NEAR_HULL = 0.1  # eV/atom, what the field calls metastable
-SUSPICIOUS = -0.1  # eV/atom, several times the force field's error on formation energies
+from adit_model.evaluation.hull import (
+    FAR_BELOW,
+    MATERIALS_PROJECT,
+    METASTABLE,
+    MP2020,
+    Hull,
+    check_formation_energy,
+    check_scale,
+)
 
 
 @dataclass
@@ -45,8 +47,8 @@ class ADiTHullMaker(Maker):
         Name of the jobs.
     hull : str, list of str or None
         CSV files of known phases, see :meth:`adit_model.evaluation.hull.Hull.from_csv`, or
-        ``"materials-project"`` to ask there, with an API key. By default the setting ``ADIT_HULL``;
-        without one the hull is that of the elements, and the documents say so.
+        ``"mp"`` or ``"materials-project"`` to ask there, with an API key. By default the setting
+        ``ADIT_HULL``; without one the hull is that of the elements, and the documents say so.
     element_energies : dict or None
         Energy of each element in eV/atom, as ``relax_maker`` gives it for the stable form. Known
         for CHGNet; needed for other calculators.
@@ -84,8 +86,6 @@ class ADiTHullMaker(Maker):
         FileNotFoundError, ValueError
             If a file is missing, or the scales differ.
         """
-        from adit_model.evaluation.hull import MP2020, check_scale
-
         if not self.hull:
             return
         check_scale(MP2020, self.scale)
@@ -94,7 +94,7 @@ class ADiTHullMaker(Maker):
                 raise FileNotFoundError(f"there is no file {path} to build the hull from")
 
     def _paths(self) -> list[str]:
-        if not self.hull or self.hull == MATERIALS_PROJECT:
+        if not self.hull or self.hull in MATERIALS_PROJECT:
             return []
         given = [self.hull] if isinstance(self.hull, str) else self.hull
         return [str(Path(path).expanduser().resolve()) for path in given]
@@ -119,15 +119,11 @@ class ADiTHullMaker(Maker):
         )
 
     def _hull(self, systems: set[str]) -> Hull:
-        from adit_model.evaluation.hull import Hull
-
-        if self.hull == MATERIALS_PROJECT:
+        if self.hull in MATERIALS_PROJECT:
             return Hull.from_materials_project(sorted(systems))
         return Hull.from_csv(self._paths()) if self.hull else Hull.of_elements(self.scale)
 
     def _place(self, sample: ADiTSampleFate, composition: Any, hull: Hull) -> None:
-        from adit_model.evaluation.energies import LOWEST_FORMATION_ENERGY
-
         sample.hull_source, sample.hull_complete = hull.source, hull.complete
         relaxation = sample.relaxation
         if relaxation is None or relaxation.energy_per_atom is None:
@@ -145,18 +141,17 @@ class ADiTHullMaker(Maker):
         shares = composition.fractional_composition
         elements = sum(shares[symbol] * energies[symbol] for symbol in symbols)
         sample.formation_energy_per_atom = relaxation.energy_per_atom - elements
-        if sample.formation_energy_per_atom < LOWEST_FORMATION_ENERGY:
-            sample.hull_reason = (
-                f"a formation energy of {sample.formation_energy_per_atom:.1f} eV/atom, lower than "
-                f"any compound has: {relaxation.calculator} fails here"
-            )
+        try:
+            check_formation_energy(sample.formation_energy_per_atom)
+        except ValueError as error:
+            sample.hull_reason = str(error)
             return
         found = hull.above(composition, sample.formation_energy_per_atom, scale=scale)
         sample.energy_above_hull = sample.score = found.energy_above_hull
         sample.hull_reason = found.reason
         sample.competing_phases = found.competing or None
         above = found.energy_above_hull
-        if above is not None and above < SUSPICIOUS and not found.complete:
+        if above is not None and above < FAR_BELOW and not found.complete:
             sample.hull_doubtful = self.hull is not None  # a hull of elements judges none
             sample.notes.append(
                 f"{-above:.2f} eV/atom below a partial hull: it probably lacks the phases that "
@@ -224,4 +219,4 @@ def rank_key(score: float | None, doubtful: bool) -> tuple[int, float]:
         return 3, 0.0
     if doubtful:
         return 1, score
-    return (0 if score <= NEAR_HULL else 2), score
+    return (0 if score <= METASTABLE else 2), score

@@ -18,8 +18,14 @@ from pathlib import Path
 import numpy as np
 
 from adit_model.data.crystal_csv import load_crystal_table
-from adit_model.evaluation.energies import FAR_BELOW, METASTABLE
-from adit_model.evaluation.hull import ENERGY_COLUMN, HULL_COLUMN, OLDER_SOURCES, Hull
+from adit_model.evaluation.hull import (
+    ENERGY_COLUMN,
+    FAR_BELOW,
+    HULL_COLUMN,
+    METASTABLE,
+    OLDER_SOURCES,
+    Hull,
+)
 
 ON_HULL = 0.001  # eV/atom
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from adit_model.evaluation.energies import METASTABLE
+from adit_model.evaluation.hull import METASTABLE
 from adit_model.systems import CRYSTAL, MOLECULE
 
 COUNTING = """\

@@ -18,7 +18,7 @@ import numpy as np
 from adit_model.evaluation.cells import CellStore, fingerprint
 from adit_model.evaluation.energy_hull import amounts, check_hull
 from adit_model.evaluation.force_fields import FORCE_FIELDS, element_references, force_field
-from adit_model.evaluation.hull import Hull
+from adit_model.evaluation.hull import FAR_BELOW, METASTABLE, Hull, check_formation_energy
 from adit_model.evaluation.measures import FAILED, Measure
 from adit_model.evaluation.relax import RelaxationError, relax
 from adit_model.evaluation.rows import Options, Row, dataset_hash
@@ -27,11 +27,6 @@ from adit_model.evaluation.summary import Row as AnyRow
 from adit_model.evaluation.summary import by_size
 from adit_model.systems import CRYSTAL, AtomicSystem
 
-METASTABLE = 0.1  # eV/atom
-# eV/atom; no crystal of the Materials Project lies below -4.5 (ErF3 in crystals_train), so what a
-# force field puts below this has left what it was trained on
-LOWEST_FORMATION_ENERGY = -6.0
-FAR_BELOW = -0.1  # eV/atom, several times the force field's error on formation energies
 TIME_LIMIT = 900.0  # seconds for a relaxation; 500 steps of 20 atoms take about 200
 RELAX_CHUNK = 20  # each start of a worker loads the force field again
 MEASURED = ("energy_initial", "energy", "relax_steps", "converged", "rmsd")
@@ -197,11 +192,7 @@ def _above_hull(row: Row, name: str, system: AtomicSystem, hull: Hull) -> None:
             references.formation_energy(composition, row[f"{name}_{column}"])
             for column in ("energy_initial", "energy")
         )
-        if after < LOWEST_FORMATION_ENERGY:
-            raise ValueError(
-                f"a formation energy of {after:.1f} eV/atom, lower than any compound has: the "
-                "force field fails here"
-            )
+        check_formation_energy(after)
     except ValueError as error:
         row.update(dict.fromkeys([f"{name}_{column}" for column in DERIVED], f"{FAILED}{error}"))
         return

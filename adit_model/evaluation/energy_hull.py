@@ -10,14 +10,13 @@ import numpy as np
 
 from adit_model.evaluation.cells import measure_systems
 from adit_model.evaluation.force_fields import ForceField, element_references, force_field
-from adit_model.evaluation.hull import MP2020, OLDER_SOURCES, Hull
+from adit_model.evaluation.hull import MATERIALS_PROJECT, MP2020, OLDER_SOURCES, Hull
 from adit_model.evaluation.measures import Measure
 from adit_model.evaluation.relax import single_point
 from adit_model.evaluation.rows import Options
 from adit_model.systems import CRYSTAL, AtomicSystem
 
 HULL_MARGIN = 0.02  # eV/atom, of the known phases that make a force field's own hull
-MATERIALS_PROJECT = ("mp", "materials-project")
 
 
 def energy_chgnet(system: AtomicSystem) -> dict[str, Any]:

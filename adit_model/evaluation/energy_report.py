@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from adit_model.evaluation.definitions import ENERGY_DEFINITIONS, ENERGY_MEANINGS
-from adit_model.evaluation.energies import FAR_BELOW, NUMBERS, RATES
+from adit_model.evaluation.energies import NUMBERS, RATES
+from adit_model.evaluation.hull import FAR_BELOW
 from adit_model.evaluation.tables import interval, number, percent, share, table
 
 PARTIAL = (

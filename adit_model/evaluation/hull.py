@@ -29,10 +29,31 @@ MP2020 = "MP2020-corrected PBE"
 OLDER_SOURCES = frozenset({"flla-2015"})
 FORMULA_COLUMNS = ("formula", "pretty_formula", "full_formula")
 ENERGY_COLUMN, HULL_COLUMN = "formation_energy_per_atom", "e_above_hull"
+MATERIALS_PROJECT = ("mp", "materials-project")  # names of the whole hull, asked for there
+METASTABLE = 0.1  # eV/atom above the hull, at most
+FAR_BELOW = -0.1  # eV/atom, several times the error of force fields on formation energies
+# eV/atom; no crystal of the Materials Project lies below -4.5 (ErF3 in crystals_train), so what a
+# force field puts below this has left what it was trained on
+LOWEST_FORMATION_ENERGY = -6.0
 SYSTEMS_AT_ONCE = 50  # chemical systems in one question to the Materials Project
 MAX_ELEMENTS = 8  # above, a query asks for every stable entry rather than for all subsystems
 _SMALL = 1e-6  # share of a phase in a mixture that does not count
 _DIGITS = 8  # of energies in eV/atom, what the linear programme is good for
+
+
+def check_formation_energy(energy: float) -> None:
+    """Refuse a formation energy, in eV/atom, that a compound cannot have.
+
+    Raises
+    ------
+    ValueError
+        If it is below :data:`LOWEST_FORMATION_ENERGY`.
+    """
+    if energy < LOWEST_FORMATION_ENERGY:
+        raise ValueError(
+            f"a formation energy of {energy:.1f} eV/atom, lower than any compound has: the force "
+            "field fails here"
+        )
 
 
 @dataclass(frozen=True)

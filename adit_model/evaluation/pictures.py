@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from adit_model.evaluation.distances import CRYSTAL_NUMBERS, MOLECULE_NUMBERS, numbers
-from adit_model.evaluation.energies import METASTABLE
+from adit_model.evaluation.hull import METASTABLE
 from adit_model.metrics.crystal_properties import CRYSTAL_SYSTEMS, crystal_system
 from adit_model.systems import CRYSTAL, DOMAINS, AtomicSystem
 
