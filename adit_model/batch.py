@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
@@ -155,18 +156,28 @@ class AtomicBatch:
         ]
 
 
+def to_device(tensor: Tensor, device: torch.device | str) -> Tensor:
+    """Move a tensor; to a GPU from pinned memory, so that nothing waits for the copy."""
+    if torch.device(device).type == "cuda" and not tensor.is_cuda:
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
+
+
 class Packing:
     """Where each atom of a packed batch stands.
 
     Parameters
     ----------
     sizes : torch.Tensor
-        Atoms of each system, shape (S,), int64, all >= 1.
+        Atoms of each system, shape (S,), int64, all >= 1. Tensors on a device are read back once.
+    width : int, optional
+        Pad to this size instead of that of the largest system.
 
     Raises
     ------
     ValueError
-        If there are no systems, one has no atoms, or the sizes are not int64.
+        If there are no systems, one has no atoms or more than ``width``, or the sizes are not
+        int64.
 
     Attributes
     ----------
@@ -177,27 +188,39 @@ class Packing:
     rank : torch.Tensor
         Place of each atom within its system, shape (A,).
     max_size : int
-        Largest system.
+        Size that systems are padded to.
     """
 
-    def __init__(self, sizes: Tensor) -> None:
+    def __init__(self, sizes: Tensor, width: int | None = None) -> None:
         if sizes.ndim != 1 or sizes.dtype != torch.int64:
             raise ValueError(
                 f"sizes must be int64 of shape (S,), "
                 f"got {sizes.dtype} of shape {tuple(sizes.shape)}"
             )
-        listed = sizes.tolist()  # the only wait for the device
+        listed = sizes.tolist()
         if not listed or min(listed) < 1:
             raise ValueError(f"sizes must be positive and at least one, got {listed}")
         self.sizes = sizes
         self.num_systems = len(listed)
         self.num_atoms = sum(listed)
-        self.max_size = max(listed)
+        self.max_size = max(listed) if width is None else width
+        if max(listed) > self.max_size:
+            raise ValueError(f"a system of {max(listed)} atoms does not fit width {width}")
         systems = torch.arange(self.num_systems, device=sizes.device)
         self.index = torch.repeat_interleave(systems, sizes, output_size=self.num_atoms)
         starts = torch.cumsum(sizes, 0) - sizes
         self.rank = torch.arange(self.num_atoms, device=sizes.device) - starts[self.index]
         self.slot = self.index * self.max_size + self.rank  # place in the padded array
+
+    def tensors(self) -> list[Tensor]:
+        """Tensors that depend on the batch."""
+        return [self.sizes, self.index, self.rank, self.slot]
+
+    def replaced(self, tensors: list[Tensor]) -> Packing:
+        """Return a packing of as many systems and atoms, of other :meth:`tensors`."""
+        other = copy.copy(self)
+        other.sizes, other.index, other.rank, other.slot = tensors
+        return other
 
     @property
     def mask(self) -> Tensor:

@@ -128,7 +128,7 @@ class Denoiser(nn.Module):
         index = packing.index
         dim = config.dim
         condition = self.time(sinusoidal_embedding(1000.0 * t, FREQUENCY_DIM).to(x_t.dtype))
-        condition = condition + self.domain(domain)  # (S, D)
+        condition = condition + self.domain.weight.index_select(0, domain)  # (S, D)
         if self.size is not None:
             sizes = sinusoidal_embedding(packing.sizes, FREQUENCY_DIM)
             condition = condition + self.size(sizes.to(x_t.dtype))
@@ -146,7 +146,9 @@ class Denoiser(nn.Module):
         h = self.input(torch.cat([noisy, previous], dim=-1))  # (A, D)
         h = h + sinusoidal_embedding(packing.rank, dim).to(h.dtype)
         if self.elements is not None and elements is not None:
-            h = h + self.elements(elements)
+            # What nn.Embedding does, whose gradient cannot be recorded in a CUDA graph.
+            rows = self.elements.weight.index_select(0, elements)
+            h = h + rows.masked_fill((elements == 0)[:, None], 0.0)
 
         base = skip * x_t
         coordinates = base[:, :3] if self_condition is None else self_condition[:, :3]

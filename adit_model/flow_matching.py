@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from adit_model.denoiser import CRYSTAL_CLASS, MOLECULE_CLASS, NULL_CLASS, Denoiser
 from adit_model.layers import DomainGroups
+
+if TYPE_CHECKING:
+    from adit_model.training.graphs import GraphedDenoiser
 
 T_MIN, T_MAX = 0.01, 0.99
 FOCUS_MEAN, FOCUS_STD = 0.2, 0.75  # of logit(t)
@@ -30,17 +34,19 @@ def draw_times(
     The cumulative distribution is t^(1 + skew), so a uniform number to the power
     1 / (1 + skew) follows it. A share ``focus`` is logit-normal, of mean 0.2 and deviation 0.75.
     """
-    uniform = torch.rand(number, generator=generator)
+    device = None if generator is None else generator.device
+    uniform = torch.rand(number, generator=generator, device=device)
     times = T_MIN + (T_MAX - T_MIN) * uniform ** (1.0 / (1.0 + skew))
     if focus > 0:
-        normal = torch.randn(number, generator=generator)
+        normal = torch.randn(number, generator=generator, device=device)
         focused = (FOCUS_MEAN + FOCUS_STD * normal).sigmoid().clamp(T_MIN, T_MAX)
-        times = torch.where(torch.rand(number, generator=generator) < focus, focused, times)
+        chosen = torch.rand(number, generator=generator, device=device) < focus
+        times = torch.where(chosen, focused, times)
     return times
 
 
 def flow_matching_loss(
-    denoiser: Denoiser,
+    denoiser: Denoiser | GraphedDenoiser,
     x_1: Tensor,
     groups: DomainGroups,
     generator: torch.Generator | None = None,
@@ -59,7 +65,7 @@ def flow_matching_loss(
     groups : DomainGroups
         Of the batch.
     generator : torch.Generator
-        Of noise, times and dropout, on the CPU.
+        Of noise, times and dropout, on the CPU; on a GPU they are drawn there, from its seed.
     elements : torch.Tensor
         See :meth:`Denoiser.forward`; hidden with the domain, and again as often by itself.
 
@@ -70,16 +76,18 @@ def flow_matching_loss(
     """
     config, packing = denoiser.config, groups.packing
     number, device = packing.num_systems, x_1.device
-    x_0 = torch.randn(x_1.shape, generator=generator).to(x_1)
+    drawn = _on_device(generator, device)
+    at = None if drawn is None else drawn.device
+    x_0 = torch.randn(x_1.shape, generator=drawn, device=at).to(x_1)
     focus = config.time_focus if denoiser.training else 0.0
-    t = draw_times(number, config.time_skew, generator, focus).to(x_1)
-    hidden = torch.rand(number, generator=generator).to(device) < config.class_dropout
+    t = draw_times(number, config.time_skew, drawn, focus).to(x_1)
+    hidden = torch.rand(number, generator=drawn, device=at).to(device) < config.class_dropout
     self_condition = bool(torch.rand((), generator=generator) < config.self_condition)
     domain = domain_classes(groups.periodic).masked_fill(hidden, NULL_CLASS)
     t_atom = t[packing.index, None]
     x_t = (1 - t_atom) * x_0 + t_atom * x_1
     if elements is not None:
-        secret = torch.rand(number, generator=generator).to(device) < config.class_dropout
+        secret = torch.rand(number, generator=drawn, device=at).to(device) < config.class_dropout
         elements = elements.masked_fill((hidden | secret)[packing.index], 0)
 
     previous = None
@@ -89,14 +97,19 @@ def flow_matching_loss(
     error = denoiser(x_t, t, domain, groups, previous, elements) - x_1
     weighted = (error / (1 - t_atom.clamp(max=config.time_clip))).square()  # (A, L)
     loss = weighted.mean()
-    per_atom = weighted.detach().mean(-1)
-    atom_periodic = groups.periodic[packing.index]
     terms = {}
-    for name, mask in (("crystal", atom_periodic), ("molecule", ~atom_periodic)):
-        if mask.any():
-            terms[name] = per_atom[mask].mean()
-            terms[f"{name}_coordinates"] = weighted.detach()[mask, :3].mean()
+    for (periodic, _), rows in zip(groups.groups, groups.split(weighted.detach()), strict=True):
+        name = "crystal" if periodic else "molecule"
+        terms[name] = rows.mean()
+        terms[f"{name}_coordinates"] = rows[:, :3].mean()
     return loss, terms
+
+
+def _on_device(generator: torch.Generator | None, device: torch.device) -> torch.Generator | None:
+    """Give a generator on the GPU the seed of this one: it would wait for numbers made here."""
+    if generator is None or device.type != "cuda" or generator.device.type == "cuda":
+        return generator
+    return torch.Generator(device).manual_seed(generator.initial_seed())
 
 
 def time_grid(num_steps: int, start: float = 0.0) -> list[float]:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from adit_model.batch import Packing
+from adit_model.batch import Packing, to_device
 
 NUM_RADIAL = 20
 RADIAL_RANGE = (0.7, 10.0)  # angstrom
@@ -57,26 +59,76 @@ class DomainGroups:
         Of the whole batch.
     periodic : torch.Tensor
         Which systems are crystals, shape (S,), bool.
+    widths : tuple of int, optional
+        Pad molecules, and crystals, to these sizes.
     """
 
-    def __init__(self, packing: Packing, periodic: Tensor) -> None:
+    def __init__(
+        self, packing: Packing, periodic: Tensor, widths: tuple[int, int] | None = None
+    ) -> None:
         self.packing = packing
         self.periodic = periodic
         self.groups: list[tuple[bool, Packing]] = []  # is it crystals, where their atoms stand
         self._counts: list[int] = []
         self._order: Tensor | None = None  # atoms of the first group, then of the second
+        self._inverse: Tensor | None = None
+        self._systems: list[Tensor] = []  # of each group
         kinds = periodic.unique().tolist()
         if len(kinds) == 1:
             self.groups.append((bool(kinds[0]), packing))
             return
         atom_periodic = periodic[packing.index]
         for kind in (True, False):
-            part = Packing(packing.sizes[periodic == kind])
+            systems = torch.nonzero(periodic == kind)[:, 0]
+            part = Packing(packing.sizes[systems], None if widths is None else widths[kind])
             self.groups.append((kind, part))
             self._counts.append(part.num_atoms)
+            self._systems.append(systems)
         if not bool(periodic[: self.groups[0][1].num_systems].all()):  # else crystals come first
             self._order = torch.argsort(~atom_periodic, stable=True)
             self._inverse = torch.argsort(self._order)
+
+    def tensors(self) -> list[Tensor]:
+        """Tensors that depend on the batch, always in the same order."""
+        found = [self.periodic, *self.packing.tensors()]
+        for _, part in self.groups:
+            if part is not self.packing:
+                found += part.tensors()
+        found += self._systems
+        if self._order is not None and self._inverse is not None:
+            found += [self._order, self._inverse]
+        return found
+
+    def replaced(self, tensors: Sequence[Tensor]) -> DomainGroups:
+        """Return groups of as many systems and atoms, of other :meth:`tensors`."""
+        rest = list(tensors)
+
+        def take(number: int) -> list[Tensor]:
+            taken = rest[:number]
+            del rest[:number]
+            return taken
+
+        other = copy.copy(self)
+        (other.periodic,) = take(1)
+        other.packing = self.packing.replaced(take(4))
+        other.groups = [
+            (kind, other.packing if part is self.packing else part.replaced(take(4)))
+            for kind, part in self.groups
+        ]
+        other._systems = take(len(self._systems))
+        if self._order is not None:
+            other._order, other._inverse = take(2)
+        return other
+
+    def to(self, device: torch.device | str) -> DomainGroups:
+        """Return the groups on another device; nothing waits for it."""
+        return self.replaced([to_device(tensor, device) for tensor in self.tensors()])
+
+    def systems(self, x: Tensor) -> list[Tensor]:
+        """System rows (S, ...) of each group."""
+        if not self._systems:
+            return [x]
+        return [x.index_select(0, systems) for systems in self._systems]
 
     def split(self, x: Tensor) -> list[Tensor]:
         """Atom rows (A, ...) of each group."""
@@ -91,7 +143,7 @@ class DomainGroups:
         if not self._counts:
             return parts[0]
         x = torch.cat(parts)
-        return x if self._order is None else x.index_select(0, self._inverse)
+        return x if self._inverse is None else x.index_select(0, self._inverse)
 
 
 @dataclass
@@ -247,7 +299,8 @@ class Attention(nn.Module):
         """
         qkv = self.qkv(x)  # (A, 3 D)
         parts = []
-        for i, ((periodic, packing), rows) in enumerate(
+        scales = None if pair_scale is None else groups.systems(pair_scale)
+        for i, ((_, packing), rows) in enumerate(
             zip(groups.groups, groups.split(qkv), strict=True)
         ):
             q, k, v = (
@@ -261,9 +314,8 @@ class Attention(nn.Module):
                 parts.append(packing.unpad(y.permute(1, 2, 0, 3).flatten(2)))  # (A', D)
                 continue
             pair = self.pair_bias(pairs[i], packing)  # (2 H, S, N, N)
-            if pair_scale is not None:
-                kind = groups.periodic == periodic
-                pair = pair * (1 + pair_scale[kind].T[..., None, None])
+            if scales is not None:
+                pair = pair * (1 + scales[i].T[..., None, None])
             bias, weight = pair.chunk(2)
             logits = q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5 + bias  # (H, S, N, N)
             attention = logits.masked_fill(~packing.mask[:, None, :], -1e9).softmax(-1)

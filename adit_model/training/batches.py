@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 
 import numpy as np
@@ -11,9 +11,12 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, IterableDataset
 
-from adit_model.batch import AtomicBatch, Packing
+from adit_model.batch import AtomicBatch, Packing, to_device
 from adit_model.data.dataset import AtomicDataset
 from adit_model.element_orders import told_elements
+from adit_model.layers import DomainGroups
+
+LEVEL_STEP = 3  # atoms by which a system may differ from the one it is exchanged for
 
 
 @dataclass
@@ -32,6 +35,9 @@ class StepSampler:
         Of the permutations.
     rank, world : int
         This process, and how many there are; each gets every ``world``-th system of a batch.
+    sizes : numpy.ndarray, optional
+        Atoms of each system, shape (S,). With them every batch holds the same number of atoms of a
+        domain: a few systems are exchanged for slightly smaller or larger ones.
 
     Raises
     ------
@@ -45,6 +51,7 @@ class StepSampler:
     seed: int
     rank: int = 0
     world: int = 1
+    sizes: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         pools = [np.flatnonzero(self.periodic), np.flatnonzero(~self.periodic)]
@@ -60,6 +67,12 @@ class StepSampler:
         if self.batch_size < self.world:
             raise ValueError(f"batch_size {self.batch_size} is less than {self.world} processes")
         self.parts = [(d, p, c) for d, (p, c) in enumerate(zip(pools, counts, strict=True)) if c]
+        self._by_size: dict[int, tuple[dict[int, np.ndarray], float]] = {}
+        if self.sizes is not None:
+            for domain, pool, _ in self.parts:
+                sizes = self.sizes[pool]
+                members = {int(n): pool[sizes == n] for n in np.unique(sizes)}
+                self._by_size[domain] = (members, float(sizes.mean()))
         self._permutation = lru_cache(maxsize=4)(self._draw)
 
     def _draw(self, domain: int, epoch: int) -> np.ndarray:
@@ -71,6 +84,31 @@ class StepSampler:
         """Whether every process sees every domain of the data, and both, at every step."""
         return len(self.parts) == 2 and min(count for *_, count in self.parts) >= self.world
 
+    def _level(self, chosen: np.ndarray, domain: int, step: int) -> np.ndarray:
+        """Exchange systems until the batch holds as many atoms as batches do on average."""
+        assert self.sizes is not None
+        members, mean = self._by_size[domain]
+        random = np.random.default_rng([self.seed, domain, step, 1])
+        chosen = chosen.copy()
+        excess = int(self.sizes[chosen].sum()) - round(mean * len(chosen))
+        while excess:
+            before = excess
+            for place in random.permutation(len(chosen)):
+                size = int(self.sizes[chosen[place]])
+                nearer = np.sign(excess) * np.arange(min(LEVEL_STEP, abs(excess)), 0, -1)
+                wanted = next((n for n in (size - nearer).tolist() if n in members), size)
+                if wanted != size:
+                    chosen[place] = random.choice(members[wanted])
+                    excess -= size - wanted
+                if not excess:
+                    break
+            if excess == before:
+                raise ValueError(
+                    "batches of a fixed number of atoms need systems of more sizes: leave out "
+                    "cuda_graphs"
+                )
+        return chosen
+
     def indices(self, step: int) -> np.ndarray:
         """Systems of this process at a step, crystals first."""
         chosen = []
@@ -80,6 +118,10 @@ class StepSampler:
             for epoch in np.unique(epochs):
                 order = self._permutation(domain, int(epoch))
                 chosen.append(pool[order[within[epochs == epoch]]])
+            if self.sizes is not None:
+                here = np.concatenate(chosen)
+                kept, last = here[:-count], here[-count:]
+                chosen = [kept, self._level(last, domain, step)]
         return np.concatenate(chosen)[self.rank :: self.world]
 
 
@@ -118,12 +160,19 @@ class LatentBatch:
         Which systems are crystals and how many atoms they have, shape (S,).
     elements : torch.Tensor
         What the denoiser is told of the elements, shape (A,).
+    groups : DomainGroups, optional
+        Of the batch; made where there are none.
     """
 
     latents: Tensor
     periodic: Tensor
     sizes: Tensor
     elements: Tensor
+    groups: DomainGroups = field(default=None)  # type: ignore[assignment]
+
+    def __post_init__(self) -> None:
+        if self.groups is None:
+            self.groups = DomainGroups(Packing(self.sizes), self.periodic)
 
     def __len__(self) -> int:
         return len(self.sizes)
@@ -135,13 +184,14 @@ class LatentBatch:
 
     def to(self, device: torch.device | str) -> LatentBatch:
         """Return the batch on another device."""
-        tensors = (self.latents, self.periodic, self.sizes, self.elements)
-        return LatentBatch(*(tensor.to(device) for tensor in tensors))
+        groups = self.groups.to(device)
+        latents, elements = (to_device(tensor, device) for tensor in (self.latents, self.elements))
+        return LatentBatch(latents, groups.periodic, groups.packing.sizes, elements, groups)
 
     @property
     def packing(self) -> Packing:
         """Where each atom stands."""
-        return Packing(self.sizes)
+        return self.groups.packing
 
 
 class LatentSource:
@@ -160,6 +210,7 @@ class LatentSource:
     def __init__(
         self, latents: np.ndarray, sizes: np.ndarray, periodic: np.ndarray, numbers: np.ndarray
     ) -> None:
+        self.widths: tuple[int, int] | None = None  # see DomainGroups
         self.latents, self.sizes, self.periodic = latents, sizes, periodic
         self.elements = told_elements(numbers, sizes, periodic)
         self.offsets = np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)])
@@ -167,12 +218,20 @@ class LatentSource:
     def batch(self, indices: np.ndarray) -> LatentBatch:
         """Pack the latents of the systems at ``indices``."""
         atoms = atom_rows(self.offsets, indices)
+        periodic = torch.from_numpy(self.periodic[indices])
+        sizes = torch.from_numpy(self.sizes[indices].astype(np.int64))
         return LatentBatch(
             torch.from_numpy(self.latents[atoms]),
-            torch.from_numpy(self.periodic[indices]),
-            torch.from_numpy(self.sizes[indices].astype(np.int64)),
+            periodic,
+            sizes,
             torch.from_numpy(self.elements[atoms]),
+            DomainGroups(Packing(sizes), periodic, self.widths),
         )
+
+    def largest(self) -> tuple[int, int]:
+        """Atoms of the largest molecule and of the largest crystal, 0 without any."""
+        molecules, crystals = self.sizes[~self.periodic], self.sizes[self.periodic]
+        return int(molecules.max(initial=0)), int(crystals.max(initial=0))
 
 
 def atom_rows(offsets: np.ndarray, indices: np.ndarray) -> np.ndarray:

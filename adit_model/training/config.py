@@ -55,7 +55,10 @@ class TrainingConfig:
     stop_after : int or None
         Steps after which the state is saved and the run stops, to be resumed.
     precision : str
-        ``"32"`` or ``"bf16"`` (GPU).
+        ``"32"`` or ``"bf16"`` (GPU, and processors that multiply it).
+    cuda_graphs : bool
+        Stage 2 on one GPU: record the denoiser's kernels once and replay them, which spares the
+        CPU from launching each. Batches then hold a fixed number of atoms.
     devices, num_nodes : int
         Processes a node, nodes.
     accelerator : str
@@ -82,6 +85,7 @@ class TrainingConfig:
     max_time: str | None = None
     stop_after: int | None = None
     precision: str = "32"
+    cuda_graphs: bool = False
     devices: int = 1
     num_nodes: int = 1
     accelerator: str = "auto"

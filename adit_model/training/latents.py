@@ -33,13 +33,15 @@ def encode_dataset(
     dataset : AtomicDataset
         In canonical pose, or centred.
     batch_size : int
-        Systems encoded at a time.
+        Systems encoded at a time; 16 times as many on a GPU.
     progress : bool
         Show a progress bar.
     poses : torch.Generator
         Draw a random pose of each system; without, they are encoded as they are.
     """
     device = next(autoencoder.parameters()).device
+    if device.type == "cuda":
+        batch_size *= 16
     source = SystemSource(dataset)
     parts = []
     starts = range(0, len(dataset), batch_size)

@@ -20,6 +20,7 @@ from adit_model.layers import DomainGroups
 from adit_model.training.batches import LatentBatch, step_generator
 from adit_model.training.config import TrainingConfig
 from adit_model.training.flops import training_flops
+from adit_model.training.graphs import GraphedDenoiser
 from adit_model.training.optimizers import build_optimizer
 from adit_model.training.poses import augment
 
@@ -45,7 +46,9 @@ class StageModule(lightning.LightningModule):
         self.samples_seen = 0
         self.core_seconds = 0.0
         self._window: tuple[float, int, float] = (time.perf_counter(), 0, 0.0)
+        self._flops = (0.0, 0.0)  # of an atom, of a system
         self._sums: dict[str, tuple[Tensor, int]] = {}
+        self._dropped: Tensor | int = 0  # steps whose gradients were not finite, on a GPU
 
     @abstractmethod
     def compute_loss(
@@ -62,12 +65,16 @@ class StageModule(lightning.LightningModule):
         self.samples_seen += size
         started, samples, flops = self._window
         samples += size
-        flops += world * training_flops(self.network, data.num_atoms, len(data))
+        per_atom, per_system = self._flops
+        flops += world * (per_atom * data.num_atoms + per_system * len(data))
         self._window = (started, samples, flops)
         for name, value in {"loss": loss, **{f"train/{k}": v for k, v in terms.items()}}.items():
             total, number = self._sums.get(name, (torch.zeros_like(value), 0))
             self._sums[name] = (total + value.detach(), number + 1)
         if (step + 1) % self.training_config.log_every == 0:
+            if self._dropped:
+                logger.warning("gradients of %d steps were not finite: dropped", self._dropped)
+                self._dropped = 0
             now = time.perf_counter()
             elapsed = max(now - started, 1e-9)
             self.core_seconds += elapsed * torch.get_num_threads() * world
@@ -99,6 +106,7 @@ class StageModule(lightning.LightningModule):
 
     def on_train_start(self) -> None:
         """Start the clock."""
+        self._flops = (training_flops(self.network, 1, 0), training_flops(self.network, 0, 1))
         self._window = (time.perf_counter(), 0, 0.0)
         device = self.device
         self.average = {k: v.to(device) for k, v in self.average.items()}
@@ -110,14 +118,12 @@ class StageModule(lightning.LightningModule):
         config = self.training_config
         horizon = 1.0 + config.ema_horizon * self.global_step
         decay = min(config.ema_decay, 1.0 - 1.0 / horizon)
-        averages, values = [], []
-        for name, value in self.network.state_dict().items():
-            if value.is_floating_point():
-                averages.append(self.average[name])
-                values.append(value)
-            else:
-                self.average[name].copy_(value)
-        torch._foreach_lerp_(averages, values, 1.0 - decay)
+        state = self.network.state_dict()
+        names = [name for name, value in state.items() if value.is_floating_point()]
+        averages = [self.average[name] for name in names]
+        torch._foreach_lerp_(averages, [state[name] for name in names], 1.0 - decay)
+        for name in state.keys() - set(names):
+            self.average[name].copy_(state[name])
 
     def on_validation_start(self) -> None:
         """Put the averaged weights in place."""
@@ -138,7 +144,12 @@ class StageModule(lightning.LightningModule):
         A loss that stays NaN still does, see :func:`adit_model.training.callbacks.check_finite`.
         """
         gradients = [p.grad for p in self.network.parameters() if p.grad is not None]
-        if not torch.isfinite(torch.stack(torch._foreach_norm(gradients)).sum()):
+        finite = torch.isfinite(torch.stack(torch._foreach_norm(gradients)).sum())
+        if finite.is_cuda:  # it is not waited for
+            for gradient in gradients:
+                gradient.copy_(torch.where(finite, gradient, 0.0))
+            self._dropped = self._dropped + (~finite).long()
+        elif not finite:
             logger.warning("gradients of step %d are not finite: dropped", self.global_step)
             torch._foreach_zero_(gradients)
 
@@ -238,6 +249,7 @@ class DenoiserModule(StageModule):
         self, network: Denoiser, config: TrainingConfig, autoencoder: Autoencoder | None = None
     ) -> None:
         super().__init__(network, config)
+        self._graphed: GraphedDenoiser | None = None
         self.autoencoder = (
             None if autoencoder is None else autoencoder.train().requires_grad_(False)
         )
@@ -254,10 +266,16 @@ class DenoiserModule(StageModule):
                 batch.numbers.cpu().numpy(), batch.sizes.cpu().numpy(), batch.periodic.cpu().numpy()
             )
             elements = torch.from_numpy(rows).to(latents.device)
+            groups = DomainGroups(batch.packing, batch.periodic)
         else:
-            latents, elements = batch.latents, batch.elements
-        groups = DomainGroups(batch.packing, batch.periodic)
+            latents, elements, groups = batch.latents, batch.elements, batch.groups
         atom_periodic = batch.periodic[groups.packing.index]
         x_1 = self.network.normalise(latents.float(), atom_periodic)
         told = elements if self.network.config.element_condition else None
-        return flow_matching_loss(self.network, x_1, groups, generator, told)
+        network: Denoiser | GraphedDenoiser = self.network
+        if self.training_config.cuda_graphs and self.network.training:
+            if self._graphed is None:
+                bfloat16 = self.training_config.precision == "bf16"
+                self._graphed = GraphedDenoiser(self.network, bfloat16)
+            network = self._graphed
+        return flow_matching_loss(network, x_1, groups, generator, told)

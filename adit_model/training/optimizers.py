@@ -119,8 +119,8 @@ class MuonAdamW(Optimizer):
         for (rows, columns), pairs in stacks.items():
             directions = orthogonalise(torch.stack([part for _, part in pairs]))
             scale = 0.2 * max(rows, columns) ** 0.5
-            for (target, _), direction in zip(pairs, directions, strict=True):
-                target.add_(direction, alpha=-group["lr"] * scale)
+            targets = [target for target, _ in pairs]
+            torch._foreach_add_(targets, list(directions), alpha=-group["lr"] * scale)
 
     def _adamw(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
         beta1, beta2 = group["betas"]

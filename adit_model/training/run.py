@@ -6,7 +6,7 @@ import json
 import shlex
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +19,10 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from adit_model.checkpoint import resolve_checkpoint
-from adit_model.config import AutoencoderConfig, ModelConfig
+from adit_model.config import AutoencoderConfig, DenoiserConfig, ModelConfig
 from adit_model.data import load_source
 from adit_model.data.dataset import AtomicDataset
+from adit_model.denoiser import Denoiser
 from adit_model.element_orders import element_order_histogram
 from adit_model.layers import PairEncoder
 from adit_model.model import ADiT
@@ -35,6 +36,7 @@ from adit_model.training.batches import (
 )
 from adit_model.training.callbacks import STATE_NAME, StateSaver, WeightAverager
 from adit_model.training.config import RunConfig, TrainingConfig, load_run_config, parse_time
+from adit_model.training.growth import grow
 from adit_model.training.latents import cached_latents, latent_statistics, random_pose_latents
 from adit_model.training.loggers import (
     StepProgressBar,
@@ -157,9 +159,20 @@ def _check_run(stage: str, config: RunConfig, folder: Path, resume: bool) -> Non
         )
     if config.training.freeze_encoder and (stage != "autoencoder" or config.init_from is None):
         raise ValueError("freeze_encoder is for stage 1 with init_from, a trained encoder")
+    if config.training.cuda_graphs:
+        _check_graphs(stage, config.training)
     for name in (config.autoencoder, config.init_from):
         if name is not None:
             resolve_checkpoint(name)
+
+
+def _check_graphs(stage: str, settings: TrainingConfig) -> None:
+    if stage != "denoiser":
+        raise ValueError("cuda_graphs is for stage 2")
+    if settings.devices * settings.num_nodes > 1:
+        raise ValueError("cuda_graphs is for one GPU")
+    if settings.accelerator == "cpu" or not torch.cuda.is_available():
+        raise ValueError("cuda_graphs needs a CUDA GPU: leave it out")
 
 
 def step_sampler(
@@ -211,6 +224,26 @@ def _load_weights(network: nn.Module, start: nn.Module | None, name: str | None)
         raise ValueError(f"the weights of {name} do not fit this run's model: {error}") from error
 
 
+def _load_denoiser(network: Denoiser, start: Denoiser | None, name: str | None) -> None:
+    """Start from other weights; those of fewer blocks are spread over the depth."""
+    if start is None or start.config.num_layers >= network.config.num_layers:
+        _load_weights(network, start, name)
+        return
+    # How it was trained does not matter, only what makes up the network.
+    options = asdict(network.config) | {"num_layers": start.config.num_layers}
+    like = Denoiser(DenoiserConfig(**options), network.latent_dim, network.coordinate_scale)
+    _load_weights(like, start, name)
+    try:
+        grow(like, network)
+    except ValueError as error:
+        raise ValueError(f"the weights of {name} do not fit this run's model: {error}") from error
+
+
+def _encoding_device(settings: TrainingConfig) -> torch.device:
+    gpu = settings.accelerator != "cpu" and torch.cuda.is_available()
+    return torch.device("cuda" if gpu and settings.devices * settings.num_nodes == 1 else "cpu")
+
+
 def _first_stage(config: RunConfig, start: ADiT | None) -> tuple[ADiT, StageModule]:
     model = ADiT(config.model, with_denoiser=False)
     if start is not None:
@@ -237,10 +270,15 @@ def _second_stage(
     assert model.denoiser is not None
 
     if start is not None:
-        _load_weights(model.denoiser, start.denoiser, config.init_from)
+        _load_denoiser(model.denoiser, start.denoiser, config.init_from)
+
+    device = _encoding_device(config.training)
 
     def encode(data: AtomicDataset) -> LatentSource:
-        return cached_latents(autoencoder, first_stage.checkpoint_hash, data, folder, progress)
+        autoencoder.to(device)
+        latents = cached_latents(autoencoder, first_stage.checkpoint_hash, data, folder, progress)
+        autoencoder.cpu()
+        return latents
 
     train_source: SystemSource | LatentSource
     if stage_1.canonical:
@@ -254,6 +292,10 @@ def _second_stage(
         mean, std = latent_statistics(sample_of_latents, stage_1.identity_start)
         model.denoiser.latent_mean.copy_(torch.from_numpy(mean))
         model.denoiser.latent_std.copy_(torch.from_numpy(std))
+    if config.training.cuda_graphs:
+        if not isinstance(train_source, LatentSource):
+            raise ValueError("cuda_graphs needs an autoencoder of canonical poses")
+        train_source.widths = train_source.largest()
     encoder = None if stage_1.canonical else autoencoder
     module = DenoiserModule(model.denoiser, config.training, encoder)  # its average starts here
     return model, module, train_source, validation_sources
@@ -389,7 +431,10 @@ class StageData(lightning.LightningDataModule):
 
     def sampler(self, rank: int, world: int) -> StepSampler:
         """Which systems a process sees."""
-        return step_sampler(self.config.training, self.source.periodic, rank, world)
+        sampler = step_sampler(self.config.training, self.source.periodic, rank, world)
+        if self.config.training.cuda_graphs and isinstance(self.source, LatentSource):
+            sampler = replace(sampler, sizes=self.source.sizes)
+        return sampler
 
     def train_dataloader(self) -> Any:
         """Endless batches of this process."""

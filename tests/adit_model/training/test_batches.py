@@ -63,6 +63,49 @@ def test_each_epoch_sees_each_system_once(arguments, epoch):
         assert sorted(part) == pool.tolist()
 
 
+@given(samplers(), st.integers(0, 50), st.data())
+@settings(deadline=None)
+def test_levelled_batches_hold_as_many_atoms_as_the_average(arguments, step, data):
+    periodic = arguments[0]
+    length = len(periodic)
+    sizes = np.array(data.draw(st.lists(st.integers(1, 4), min_size=length, max_size=length)))
+    plain = StepSampler(*arguments)
+    try:
+        chosen = StepSampler(*arguments, sizes=sizes).indices(step)
+    except ValueError as error:
+        assert "more sizes" in str(error)
+        assert not all(len(np.unique(sizes[periodic == kind])) == 4 for kind in (True, False))
+        return
+    before = plain.indices(step)
+    np.testing.assert_array_equal(periodic[chosen], periodic[before])
+    for kind in (True, False):
+        mine = chosen[periodic[chosen] == kind]
+        assert sizes[mine].sum() == round(sizes[periodic == kind].mean() * len(mine))
+    if np.array_equal(sizes[chosen], sizes[before]):
+        np.testing.assert_array_equal(chosen, before)
+
+
+def test_levelling_exchanges_few_systems_and_depends_on_the_step_alone():
+    random = np.random.default_rng(0)
+    periodic = random.random(2000) < 0.3
+    sizes = random.integers(1, 20, 2000)
+    sampler = StepSampler(periodic, 500, 0.4, 1, sizes=sizes)
+    plain = StepSampler(periodic, 500, 0.4, 1)
+    for step in (7, 3, 7):
+        chosen = sampler.indices(step)
+        again = StepSampler(periodic, 500, 0.4, 1, sizes=sizes).indices(step)
+        np.testing.assert_array_equal(chosen, again)
+        assert (chosen != plain.indices(step)).mean() < 0.2
+
+
+def test_sizes_that_cannot_be_levelled_are_an_error():
+    sizes = np.array([2, 9] * 10)
+    sampler = StepSampler(np.zeros(20, bool), 5, 0.5, 0, sizes=sizes)
+    with pytest.raises(ValueError, match="more sizes: leave out"):
+        for step in range(20):
+            sampler.indices(step)
+
+
 def test_order_changes_with_the_epoch_and_the_seed():
     periodic = np.zeros(50, bool)
     epochs = [

@@ -239,6 +239,28 @@ def test_init_from_starts_from_given_weights(stage, run, saved, tmp_path):
     assert training["init_from"]["steps"] == 5
 
 
+def test_init_from_fewer_blocks_starts_from_the_same_predictions(run, make_config, log, tmp_path):
+    trained = run("denoiser", tmp_path / "first", steps=4)
+    model = make_config(tmp_path).model
+    deeper = replace(model, denoiser=replace(model.denoiser, num_layers=4, time_focus=0.5))
+    options = {"init_from": str(trained.checkpoint), "learning_rate": 1e-30}
+    for name, config in (("same", model), ("deeper", deeper)):
+        run("denoiser", tmp_path / name, model=config, **options)
+    losses = [
+        [{k: v for k, v in row.items() if k.startswith("val/")} for row in log(folder, column)]
+        for folder in (tmp_path / "same", tmp_path / "deeper")
+        for column in ("val/crystal",)
+    ]
+    assert losses[0]
+    for one, other in zip(*losses, strict=True):
+        assert other == pytest.approx(one, rel=1e-5)
+    shallow = replace(model, denoiser=replace(model.denoiser, num_layers=1))
+    odd = replace(model, denoiser=replace(model.denoiser, num_layers=4, dim=32))
+    for config in (shallow, odd):
+        with pytest.raises(ValueError, match="do not fit this run"):
+            run("denoiser", tmp_path / "third", model=config, **options)
+
+
 def test_bfloat16_trains(run, log, tmp_path):
     exact = run("denoiser", tmp_path / "32", steps=3)
     rough = run("denoiser", tmp_path / "bf16", steps=3, precision="bf16")

@@ -1,0 +1,68 @@
+"""Start a deeper denoiser from the weights of a shallower one."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from torch import Tensor
+
+from adit_model.denoiser import Denoiser
+
+
+def grow(old: Denoiser, new: Denoiser) -> None:
+    """Give a denoiser the weights of one with fewer blocks, so that both predict the same.
+
+    The old blocks are spread evenly over the new depth. The blocks between them keep the zero
+    gates they are made with (adaLN-Zero), which add nothing until they are trained; so do new
+    updates of the coordinates, and a new description of pairs is a copy of the last one before it.
+
+    Parameters
+    ----------
+    old : Denoiser
+        Trained.
+    new : Denoiser
+        Just made, with more blocks and otherwise the same configuration; changed in place.
+
+    Raises
+    ------
+    ValueError
+        If the configurations differ in more than depth, or an old description of pairs would not
+        stand before the block it stood before.
+    """
+    if replace(old.config, num_layers=new.config.num_layers) != new.config:
+        raise ValueError("a denoiser grows in depth only: its other options must stay as they are")
+    if old.config.num_layers > new.config.num_layers:
+        raise ValueError("a denoiser cannot be made shallower")
+    if old.latent_dim != new.latent_dim:
+        raise ValueError("a denoiser grows in depth only: the latents must have as many channels")
+    place = [
+        i * new.config.num_layers // old.config.num_layers for i in range(old.config.num_layers)
+    ]
+    every = old.config.geometry_every
+    pair_place = [place[i * every] for i in range(len(old.pair_encoders))]
+    if any(p % every for p in pair_place):
+        raise ValueError(
+            f"{old.config.num_layers} blocks with geometry_every {every} cannot be spread over "
+            f"{new.config.num_layers}: take a multiple"
+        )
+    state: dict[str, Tensor] = {
+        name: value
+        for name, value in old.state_dict().items()
+        if not name.startswith(("blocks.", "pair_encoders.", "coordinate_updates."))
+    }
+    state |= {
+        name: value for name, value in new.state_dict().items() if name not in state
+    }  # zero gates, zero updates
+
+    def take(kind: str, source: int, target: int) -> None:
+        module = getattr(old, kind)[source]
+        state.update({f"{kind}.{target}.{k}": v for k, v in module.state_dict().items()})
+
+    for source, target in enumerate(place):
+        take("blocks", source, target)
+    for target in range(len(new.pair_encoders)):
+        source = sum(p <= target * every for p in pair_place) - 1
+        take("pair_encoders", source, target)
+    for source, target in enumerate(pair_place[1:]):
+        take("coordinate_updates", source, target // every - 1)
+    new.load_state_dict(state)

@@ -1,0 +1,76 @@
+"""Deeper denoisers from shallower ones."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from adit_model.batch import Packing
+from adit_model.config import MINI, DenoiserConfig
+from adit_model.denoiser import Denoiser
+from adit_model.layers import DomainGroups
+from adit_model.training.growth import grow
+
+SMALL = replace(MINI.denoiser, dim=16, num_heads=2, num_layers=4)
+
+
+def random(config: DenoiserConfig) -> Denoiser:
+    """Denoiser whose weights are all random, the gates too."""
+    torch.manual_seed(0)
+    denoiser = Denoiser(config)
+    for parameter in denoiser.parameters():
+        parameter.data.normal_(std=0.3)
+    denoiser.latent_mean.normal_()
+    return denoiser
+
+
+def predict(denoiser: Denoiser) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(1)
+    groups = DomainGroups(Packing(torch.tensor([3, 5])), torch.tensor([True, False]))
+    x, previous = torch.randn(2, 8, 8, generator=generator)
+    t, domain = torch.tensor([0.3, 0.8]), torch.tensor([1, 2])
+    elements = torch.tensor([0, 0, 0, 6, 1, 1, 1, 1])
+    return denoiser(x, t, domain, groups, previous, elements)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"geometry_every": 1}, {"geometry_every": 4}, {"geometry": False, "geometry_every": 1}],
+    ids=str,
+)
+@pytest.mark.parametrize("depth", [4, 8, 12])
+def test_grown_denoiser_predicts_the_same_and_can_learn_more(options, depth):
+    old = random(replace(SMALL, **options))
+    new = Denoiser(replace(old.config, num_layers=depth))
+    grow(old, new)
+    torch.testing.assert_close(predict(new), predict(old))
+    predict(new).square().sum().backward()
+    gates = [block.modulation.weight.grad for block in new.blocks]
+    assert all(bool(gate.abs().sum() > 0) for gate in gates)
+
+
+def test_every_block_of_the_old_one_is_there():
+    old = random(SMALL)
+    new = Denoiser(replace(SMALL, num_layers=8))
+    grow(old, new)
+    for source, target in zip(old.blocks, new.blocks[::2], strict=True):
+        for a, b in zip(source.parameters(), target.parameters(), strict=True):
+            torch.testing.assert_close(a, b)
+
+
+@pytest.mark.parametrize(
+    ("options", "latent_dim", "message"),
+    [
+        ({"dim": 32}, 8, "depth only"),
+        ({"size_condition": False}, 8, "depth only"),
+        ({"num_layers": 2}, 8, "shallower"),
+        ({"num_layers": 6}, 8, "take a multiple"),
+        ({"num_layers": 8}, 4, "channels"),
+    ],
+)
+def test_what_cannot_be_grown_is_refused(options, latent_dim, message):
+    new = Denoiser(replace(SMALL, **options), latent_dim)
+    with pytest.raises(ValueError, match=message):
+        grow(random(SMALL), new)
