@@ -279,7 +279,7 @@ MINI = ModelConfig(
     ),
     denoiser=DenoiserConfig(
         dim=192,
-        num_layers=6,
+        num_layers=12,
         num_heads=6,
         size_condition=True,
         geometry=True,

@@ -32,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.quality:
         model.metadata["metrics"] = json.loads(options.quality.read_text(encoding="utf-8"))
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    model.save(options.out)
+    model.save(options.out, half=options.half)
     print(f"{options.out}: {options.out.stat().st_size / 1e6:.1f} MB, {settings}")
 
 
@@ -46,6 +46,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--quality", type=Path, metavar="FILE", help="JSON of benchmarks/quality.py to keep inside"
     )
+    parser.add_argument("--half", action="store_true", help="store float16")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE")
     return parser.parse_args(arguments)
 

@@ -68,6 +68,10 @@ class PaddedGroups:
         """Rows (S N, ...) of each domain, as views."""
         return list(x.split([packing.num_atoms for _, packing in self.groups]))
 
+    def systems(self, x: Tensor) -> list[Tensor]:
+        """System rows (S, ...) of each domain, as views."""
+        return list(x.split([packing.num_systems for _, packing in self.groups]))
+
     def join(self, parts: list[Tensor]) -> Tensor:
         """Join the domains."""
         return torch.cat(parts)
@@ -92,7 +96,8 @@ def padded_flow_matching_loss(
     packing, number = groups.packing, len(sizes)
     x_0 = pad_rows(torch.randn(latents.shape, generator=generator), real)
     x_1 = denoiser.normalise(pad_rows(latents, real), periodic[packing.index])
-    t = draw_times(number, config.time_skew, generator)
+    focus = config.time_focus if denoiser.training else 0.0
+    t = draw_times(number, config.time_skew, generator, focus)
     hidden = torch.rand(number, generator=generator) < config.class_dropout
     self_condition = bool(torch.rand((), generator=generator) < config.self_condition)
     domain = domain_classes(periodic).masked_fill(hidden, NULL_CLASS)

@@ -350,6 +350,7 @@ def _fit(
             "steps": stage_module.global_step,
             "samples": stage_module.samples_seen,
             "core_hours": round(stage_module.core_seconds / 3600, 3),
+            "device": _device_name(stage_module.device),
         }
         copy.save(checkpoint)
 
@@ -403,6 +404,10 @@ def _fit(
         stopped_by=saver.stopped_by,
         metrics={k: float(v) for k, v in trainer.logged_metrics.items()},
     )
+
+
+def _device_name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 
 def _strategy(module: StageModule, data: StageData) -> str:
