@@ -118,7 +118,7 @@ def _train_command(args: argparse.Namespace) -> int:
         raise
     config = load_run_config(args.stage, args.config, args.overrides)
     with output_folder(Path(config.output)):
-        result = run_stage(args.stage, config, args.resume, not args.quiet)
+        result = run_stage(args.stage, config, args.resume, not args.quiet, interactive=True)
     if getattr(rank_zero_only, "rank", 0):
         return 0  # one process of many reports
     state = "finished" if result.finished else f"stopped by {result.stopped_by}"
@@ -126,7 +126,7 @@ def _train_command(args: argparse.Namespace) -> int:
     print(f"weights: {result.checkpoint}")
     if not result.finished:
         print(f"go on from {result.state} with --resume")
-    return 0
+    return INTERRUPTED if result.stopped_by == "SIGINT" else 0
 
 
 def _of_the_user(error: Exception) -> bool:

@@ -55,6 +55,8 @@ class StateSaver(Callback):
         Called after each save, to write the weights so far.
     stop_after : int or None
         Stop (and save) after this many steps.
+    interactive : bool
+        Take Ctrl-C as one more signal; a second one interrupts at once.
     """
 
     def __init__(
@@ -64,7 +66,9 @@ class StateSaver(Callback):
         max_seconds: float | None,
         export: Callable[[lightning.LightningModule], Any],
         stop_after: int | None = None,
+        interactive: bool = False,
     ) -> None:
+        self.signals = (*SIGNALS, signal.SIGINT) if interactive else SIGNALS
         self.stop_after, self.first_step = stop_after, 0
         self.folder, self.minutes, self.max_seconds = folder, minutes, max_seconds
         self.export = export
@@ -82,7 +86,7 @@ class StateSaver(Callback):
         """Catch SIGTERM and SIGUSR1, which SLURM sends before the end of a job."""
         if threading.current_thread() is not threading.main_thread():
             return  # Python delivers signals to the main thread only
-        for number in SIGNALS:
+        for number in self.signals:
             self._previous[number] = signal.signal(number, self._on_signal)
 
     def on_train_start(
@@ -100,6 +104,8 @@ class StateSaver(Callback):
         self._previous.clear()
 
     def _on_signal(self, number: int, frame: Any) -> None:
+        if number == signal.SIGINT and self.received is not None:
+            raise KeyboardInterrupt
         self.received = signal.Signals(number).name
 
     def on_train_batch_end(

@@ -63,7 +63,7 @@ class TrainingResult:
     finished : bool
         Whether all steps were done.
     stopped_by : str or None
-        ``"SIGTERM"``, ``"SIGUSR1"``, ``"max_time"``, ``"stop_after"`` or None.
+        ``"SIGTERM"``, ``"SIGUSR1"``, ``"SIGINT"``, ``"max_time"``, ``"stop_after"`` or None.
     metrics : dict
         Last logged values.
     """
@@ -102,9 +102,26 @@ def train(
 
 
 def run_stage(
-    stage: str, config: RunConfig, resume: bool = False, progress: bool = True
+    stage: str,
+    config: RunConfig,
+    resume: bool = False,
+    progress: bool = True,
+    interactive: bool = False,
 ) -> TrainingResult:
     """Train a stage.
+
+    Parameters
+    ----------
+    stage : str
+        ``"autoencoder"`` or ``"denoiser"``.
+    config : RunConfig
+        What to train, on what.
+    resume : bool
+        Go on from ``last.ckpt`` in the output folder if there is one.
+    progress : bool
+        Show progress bars.
+    interactive : bool
+        Ctrl-C saves the state and stops the run, instead of raising ``KeyboardInterrupt``.
 
     Raises
     ------
@@ -139,7 +156,15 @@ def run_stage(
     _describe(model, stage, config, training_data, start)
     with quiet_lightning():
         return _fit(
-            stage, config, model, module, train_source, validation_sources, resume, progress
+            stage,
+            config,
+            model,
+            module,
+            train_source,
+            validation_sources,
+            resume,
+            progress,
+            interactive,
         )
 
 
@@ -329,6 +354,7 @@ def _fit(
     validation_sources: list[Any],
     resume: bool,
     progress: bool,
+    interactive: bool,
 ) -> TrainingResult:
     settings = config.training
     folder = Path(config.output)
@@ -356,7 +382,7 @@ def _fit(
 
     max_seconds = None if settings.max_time is None else parse_time(settings.max_time)
     saver = StateSaver(
-        folder, settings.checkpoint_minutes, max_seconds, export, settings.stop_after
+        folder, settings.checkpoint_minutes, max_seconds, export, settings.stop_after, interactive
     )
     callbacks: list[Any] = [WeightAverager(), saver, LearningRateMonitor("step")]
     if progress:

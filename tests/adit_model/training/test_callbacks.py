@@ -76,6 +76,29 @@ def test_time_limit_saves_and_stops(run, saved, tmp_path):
     assert ADiT.load(result.checkpoint).metadata["training"]["steps"] == result.step
 
 
+def test_second_interrupt_does_not_wait_for_the_step(tmp_path):
+    saver = StateSaver(tmp_path, 60, None, lambda module: None, interactive=True)
+    saver.install()
+    try:
+        signal.raise_signal(signal.SIGINT)
+        assert saver.received == "SIGINT"
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    finally:
+        saver.restore()
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_interrupt_of_a_run_in_python_is_not_caught(tmp_path):
+    saver = StateSaver(tmp_path, 60, None, lambda module: None)
+    saver.install()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    finally:
+        saver.restore()
+
+
 def test_signal_handlers_are_put_back(run, tmp_path):
     before = [signal.getsignal(number) for number in SIGNALS]
     run("autoencoder", tmp_path / "good", steps=1)

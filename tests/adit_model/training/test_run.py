@@ -51,6 +51,7 @@ def test_resumed_run_equals_an_uninterrupted_one(
     [
         ("autoencoder", signal.SIGTERM),
         ("denoiser", signal.SIGUSR1),
+        ("denoiser", signal.SIGINT),
         ("autoencoder", signal.SIGKILL),
     ],
 )
@@ -92,7 +93,7 @@ def test_signal_stops_a_run_that_then_goes_on_exactly(
     if killed:
         assert process.returncode == -signal.SIGKILL
     else:
-        assert (process.returncode, errors) == (0, "")
+        assert (process.returncode, errors) == (130 if number == signal.SIGINT else 0, "")
         assert f"stopped by {number.name} after {done} steps" in output
         assert (tmp_path / "parts" / f"{stage}.safetensors").is_file()
     options["steps"] = done + 5
