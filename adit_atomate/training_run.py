@@ -35,6 +35,7 @@ FREE = (
     "checkpoint_minutes",
     "devices",
     "num_nodes",
+    "sharded",
     "accelerator",
 )
 

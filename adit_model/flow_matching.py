@@ -51,6 +51,7 @@ def flow_matching_loss(
     groups: DomainGroups,
     generator: torch.Generator | None = None,
     elements: Tensor | None = None,
+    self_condition: bool | None = None,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Squared error of the predicted x_1, weighted by 1 / (1 - min(t, time_clip))^2.
 
@@ -68,6 +69,8 @@ def flow_matching_loss(
         Of noise, times and dropout, on the CPU; on a GPU they are drawn there, from its seed.
     elements : torch.Tensor
         See :meth:`Denoiser.forward`; hidden with the domain, and again as often by itself.
+    self_condition : bool
+        Whether to condition on a first prediction; drawn if not given.
 
     Returns
     -------
@@ -82,7 +85,8 @@ def flow_matching_loss(
     focus = config.time_focus if denoiser.training else 0.0
     t = draw_times(number, config.time_skew, drawn, focus).to(x_1)
     hidden = torch.rand(number, generator=drawn, device=at).to(device) < config.class_dropout
-    self_condition = bool(torch.rand((), generator=generator) < config.self_condition)
+    if self_condition is None:
+        self_condition = bool(torch.rand((), generator=generator) < config.self_condition)
     domain = domain_classes(groups.periodic).masked_fill(hidden, NULL_CLASS)
     t_atom = t[packing.index, None]
     x_t = (1 - t_atom) * x_0 + t_atom * x_1

@@ -15,6 +15,7 @@ import torch
 from lightning.pytorch.callbacks import Callback
 
 from adit_model.training.modules import StageModule
+from adit_model.training.sharding import all_finite
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 STATE_NAME = "last.ckpt"
@@ -52,7 +53,7 @@ class StateSaver(Callback):
     max_seconds : float or None
         Stop (and save) after this much wall-clock time.
     export : callable
-        Called after each save, to write the weights so far.
+        Called after each save in each process, to write the weights so far.
     stop_after : int or None
         Stop (and save) after this many steps.
     interactive : bool
@@ -161,13 +162,13 @@ class StateSaver(Callback):
         trainer.save_checkpoint(partial, weights_only=False)
         if trainer.is_global_zero:
             partial.replace(self.path)
-            self.export(pl_module)
+        self.export(pl_module)
         self.saved = time.monotonic()
 
     def _check_finite(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, loss: torch.Tensor
     ) -> None:
-        finite = all(bool(torch.isfinite(x).all()) for x in (loss, *pl_module.parameters()))
+        finite = all_finite([loss, *pl_module.parameters()])
         if trainer.world_size > 1:  # all processes must agree
             finite = trainer.strategy.reduce_boolean_decision(finite, all=True)
         if finite:

@@ -61,6 +61,9 @@ class TrainingConfig:
         CPU from launching each. Batches then hold a fixed number of atoms.
     devices, num_nodes : int
         Processes a node, nodes.
+    sharded : bool
+        Divide weights, gradients and the optimiser's moments among the processes (fully sharded
+        data parallel), for networks of which a GPU cannot hold copies. Needs ``adamw``.
     accelerator : str
         ``"auto"``, ``"cpu"`` or ``"gpu"``.
     """
@@ -88,6 +91,7 @@ class TrainingConfig:
     cuda_graphs: bool = False
     devices: int = 1
     num_nodes: int = 1
+    sharded: bool = False
     accelerator: str = "auto"
 
     def __post_init__(self) -> None:
@@ -103,6 +107,10 @@ class TrainingConfig:
                 raise ValueError(f"training.{name} must lie in 0..1, got {getattr(self, name)}")
         if self.optimizer not in ("adamw", "muon"):
             raise ValueError(f"training.optimizer must be adamw or muon, got {self.optimizer!r}")
+        if self.sharded and self.optimizer != "adamw":
+            raise ValueError(
+                "training.sharded needs the optimizer adamw: muon needs whole matrices"
+            )
         if self.precision not in ("32", "bf16"):
             raise ValueError(f"training.precision must be '32' or 'bf16', got {self.precision!r}")
         if self.accelerator not in ("auto", "cpu", "gpu"):

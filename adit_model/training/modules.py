@@ -23,6 +23,7 @@ from adit_model.training.flops import training_flops
 from adit_model.training.graphs import GraphedDenoiser
 from adit_model.training.optimizers import build_optimizer
 from adit_model.training.poses import augment
+from adit_model.training.sharding import local, shard, sharded_like, whole
 
 logger = logging.getLogger(__name__)
 
@@ -48,7 +49,20 @@ class StageModule(lightning.LightningModule):
         self._window: tuple[float, int, float] = (time.perf_counter(), 0, 0.0)
         self._flops = (0.0, 0.0)  # of an atom, of a system
         self._sums: dict[str, tuple[Tensor, int]] = {}
+        self._sharded = False
+        self._shared: torch.Generator | None = None
         self._dropped: Tensor | int = 0  # steps whose gradients were not finite, on a GPU
+
+    def configure_model(self) -> None:
+        """Divide the weights among the processes, if they shall be."""
+        if self.training_config.sharded and not self._sharded:
+            assert self.device_mesh is not None
+            shard(self.network, self.device_mesh["data_parallel"])
+            self._sharded = True
+
+    def whole_average(self) -> dict[str, Tensor]:
+        """Averaged weights on the CPU; all processes must ask for them."""
+        return {k: whole(v).detach().cpu() for k, v in self.average.items()}
 
     @abstractmethod
     def compute_loss(
@@ -60,8 +74,10 @@ class StageModule(lightning.LightningModule):
         """Loss of the batch of one step; its noise depends on the step alone."""
         step, data = batch
         seed = self.training_config.seed
-        loss, terms = self.compute_loss(data, step_generator(seed, step, self.global_rank))
         world, size = self.trainer.world_size, self.training_config.batch_size
+        # What all processes must decide alike, so that they call the network as often.
+        self._shared = None if world == 1 else step_generator(seed, step, world)
+        loss, terms = self.compute_loss(data, step_generator(seed, step, self.global_rank))
         self.samples_seen += size
         started, samples, flops = self._window
         samples += size
@@ -109,7 +125,8 @@ class StageModule(lightning.LightningModule):
         self._flops = (training_flops(self.network, 1, 0), training_flops(self.network, 0, 1))
         self._window = (time.perf_counter(), 0, 0.0)
         device = self.device
-        self.average = {k: v.to(device) for k, v in self.average.items()}
+        live = self.network.state_dict()
+        self.average = {k: sharded_like(v, live[k]) for k, v in self.average.items()}
         self._sums = {k: (v.to(device), n) for k, (v, n) in self._sums.items()}
 
     @torch.no_grad()
@@ -120,15 +137,17 @@ class StageModule(lightning.LightningModule):
         decay = min(config.ema_decay, 1.0 - 1.0 / horizon)
         state = self.network.state_dict()
         names = [name for name, value in state.items() if value.is_floating_point()]
-        averages = [self.average[name] for name in names]
-        torch._foreach_lerp_(averages, [state[name] for name in names], 1.0 - decay)
+        averages = [local(self.average[name]) for name in names]
+        torch._foreach_lerp_(averages, [local(state[name]) for name in names], 1.0 - decay)
         for name in state.keys() - set(names):
             self.average[name].copy_(state[name])
 
     def on_validation_start(self) -> None:
         """Put the averaged weights in place."""
         self._live = {k: v.detach().clone() for k, v in self.network.state_dict().items()}
-        self.network.load_state_dict({k: v.to(self.device) for k, v in self.average.items()})
+        self.network.load_state_dict(
+            {k: sharded_like(v, self._live[k]) for k, v in self.average.items()}
+        )
         self._paused = time.perf_counter()
 
     def on_validation_end(self) -> None:
@@ -143,8 +162,12 @@ class StageModule(lightning.LightningModule):
 
         A loss that stays NaN still does, see :func:`adit_model.training.callbacks.check_finite`.
         """
-        gradients = [p.grad for p in self.network.parameters() if p.grad is not None]
+        gradients = [local(p.grad) for p in self.network.parameters() if p.grad is not None]
         finite = torch.isfinite(torch.stack(torch._foreach_norm(gradients)).sum())
+        if self._sharded:  # all processes must agree
+            finite = finite.float()
+            torch.distributed.all_reduce(finite, torch.distributed.ReduceOp.MIN)
+            finite = finite > 0
         if finite.is_cuda:  # it is not waited for
             for gradient in gradients:
                 gradient.copy_(torch.where(finite, gradient, 0.0))
@@ -165,7 +188,9 @@ class StageModule(lightning.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the averaged weights, the counters and the sums of the next log line."""
         checkpoint["stage"] = type(self).__name__
-        checkpoint["average"] = self.average
+        checkpoint["average"] = (
+            self.whole_average() if self._sharded else self.average
+        )  # of all processes
         checkpoint["sums"] = self._sums
         checkpoint["counters"] = {
             "samples_seen": self.samples_seen,
@@ -278,4 +303,8 @@ class DenoiserModule(StageModule):
                 bfloat16 = self.training_config.precision == "bf16"
                 self._graphed = GraphedDenoiser(self.network, bfloat16)
             network = self._graphed
-        return flow_matching_loss(network, x_1, groups, generator, told)
+        twice = None  # left to chance
+        if self._shared is not None and self.network.training:
+            draw = torch.rand((), generator=self._shared)
+            twice = bool(draw < self.network.config.self_condition)
+        return flow_matching_loss(network, x_1, groups, generator, told, twice)

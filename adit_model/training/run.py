@@ -14,6 +14,7 @@ import lightning
 import numpy as np
 import torch
 from lightning.pytorch.callbacks import LearningRateMonitor
+from lightning.pytorch.strategies import ModelParallelStrategy
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from torch import nn
 from torch.utils.data import DataLoader
@@ -143,7 +144,12 @@ def run_stage(
     training_data = _load(config.train, knows, progress)
     validation_data = [_load((spec,), knows, progress) for spec in config.validation]
     world = config.training.devices * config.training.num_nodes
-    step_sampler(config.training, training_data.periodic, 0, world)  # says what does not fit
+    sampler = step_sampler(config.training, training_data.periodic, 0, world)  # checks what fits
+    if config.training.sharded and not (sampler.mixed or len(sampler.parts) == 1):
+        raise ValueError(
+            "sharded needs both domains in each process at every step: raise batch_size, or "
+            "crystal_fraction to a value between 0 and 1"
+        )
     if first_stage is None:
         model, module = _first_stage(config, start)
         train_source: SystemSource | LatentSource = SystemSource(training_data)
@@ -186,6 +192,8 @@ def _check_run(stage: str, config: RunConfig, folder: Path, resume: bool) -> Non
         raise ValueError("freeze_encoder is for stage 1 with init_from, a trained encoder")
     if config.training.cuda_graphs:
         _check_graphs(stage, config.training)
+    if config.training.sharded and config.training.devices * config.training.num_nodes < 2:
+        raise ValueError("sharded needs several processes: set devices or num_nodes")
     for name in (config.autoencoder, config.init_from):
         if name is not None:
             resolve_checkpoint(name)
@@ -363,7 +371,9 @@ def _fit(
 
     def export(stage_module: lightning.LightningModule) -> None:
         assert isinstance(stage_module, StageModule)
-        weights = {k: v.detach().cpu() for k, v in stage_module.average.items()}
+        weights = stage_module.whole_average()
+        if stage_module.global_rank:
+            return
         copy = ADiT(model.config, model.statistics, model.metadata, stage == "denoiser")
         if frozen is not None:
             assert copy.denoiser is not None
@@ -436,11 +446,13 @@ def _device_name(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 
-def _strategy(module: StageModule, data: StageData) -> str:
+def _strategy(module: StageModule, data: StageData) -> str | ModelParallelStrategy:
     settings = data.config.training
     world = settings.devices * settings.num_nodes
     if world == 1:
         return "auto"
+    if settings.sharded:
+        return ModelParallelStrategy(world, 1, save_distributed_checkpoint=False)
     # Weights of pairs of atoms belong to one domain: without it in a batch they have no gradient.
     geometry = any(isinstance(part, PairEncoder) for part in module.network.modules())
     if geometry and not data.sampler(0, world).mixed:

@@ -27,13 +27,15 @@ import torch
 
 from adit_model.cli import main
 from adit_model.training.callbacks import StateSaver
+from adit_model.training.sharding import whole
 
 save = StateSaver.save
 
 
 def save_of_each_rank(self, trainer, module):
     save(self, trainer, module)
-    content = {"weights": module.state_dict(), "average": module.average}
+    states = {"weights": module.state_dict(), "average": module.average}
+    content = {kind: {k: whole(v) for k, v in state.items()} for kind, state in states.items()}
     torch.save(content, self.folder / f"rank{trainer.global_rank}.pt")
 
 
@@ -55,7 +57,7 @@ def start(folder: Path, stage: str, config: Path, *options: str) -> subprocess.P
 
 def finish(process: subprocess.Popen) -> str:
     try:
-        output, errors = process.communicate(timeout=300)
+        output, errors = process.communicate(timeout=150)
     finally:
         process.kill()
     assert process.returncode == 0, errors
@@ -75,7 +77,10 @@ def assert_equal_ranks(folder: Path) -> None:
             assert torch.equal(value, other[kind][name]), name
 
 
-def test_two_processes_take_the_steps_of_one(run, make_config, write_config, log, tmp_path):
+@pytest.mark.parametrize("sharded", [False, True], ids=["copies", "sharded"])
+def test_two_processes_take_the_steps_of_one(
+    sharded, run, make_config, write_config, log, tmp_path
+):
     """Systems of one size without noise: the mean over two halves is the mean over all."""
     systems = [
         *(molecule(name) for name in ("NH3", "H2CO", "C2H2", "H2O2")),
@@ -96,7 +101,7 @@ def test_two_processes_take_the_steps_of_one(run, make_config, write_config, log
         "gradient_clip": 0.3,
     }
     one = run("autoencoder", tmp_path / "one", **options)
-    config = write_config("autoencoder", tmp_path / "two", devices=2, **options)
+    config = write_config("autoencoder", tmp_path / "two", devices=2, sharded=sharded, **options)
     assert "finished after 10 steps" in finish(start(tmp_path, "autoencoder", config))
     assert_equal_ranks(tmp_path / "two")
     losses = [[row["loss"] for row in log(tmp_path / name, "loss")] for name in ("one", "two")]
@@ -158,3 +163,46 @@ def test_cached_latents_unequal_ranks_and_a_signal(run, write_config, log, saved
     resumed = run("denoiser", tmp_path / "two", resume=True, steps=step + 2, **options)
     assert (resumed.step, resumed.finished) == (step + 2, True)
     assert [row["step"] for row in log(tmp_path / "two", "loss")] == list(range(step + 2))
+
+
+def test_sharded_run_goes_on_exactly_also_with_copies_or_alone(
+    run, write_config, log, saved, tmp_path
+):
+    options = {"batch_size": 6, "devices": 2, "sharded": True, "precision": "bf16"}
+
+    def train(name: str, steps: int, *more: str, **changed) -> None:
+        config = write_config("denoiser", tmp_path / name, steps=steps, **(options | changed))
+        output = finish(start(tmp_path, "denoiser", config, *more))
+        assert f"finished after {steps} steps" in output
+
+    train("whole", 10)
+    train("parts", 6)
+    train("parts", 10, "--resume")
+    states = [saved(tmp_path / name) for name in ("whole", "parts")]
+    for kind in ("state_dict", "average"):
+        assert states[0][kind].keys() == states[1][kind].keys()
+        for name, value in states[0][kind].items():
+            assert type(value) is torch.Tensor
+            torch.testing.assert_close(states[1][kind][name], value, rtol=0, atol=0, msg=name)
+    losses = [log(tmp_path / name, "loss") for name in ("whole", "parts")]
+    assert losses[0] == losses[1]
+    moved = ADiT.load(tmp_path / "whole" / "denoiser.safetensors").denoiser.state_dict()
+    assert all(torch.equal(moved[k], v) for k, v in states[0]["average"].items())
+    # The state is whole: copies, and one process, go on from it.
+    train("parts", 12, "--resume", sharded=False)
+    resumed = run("denoiser", tmp_path / "parts", resume=True, steps=14, batch_size=6)
+    assert resumed.finished
+    assert [row["step"] for row in log(tmp_path / "parts", "loss")] == list(range(14))
+
+
+def test_sharded_runs_that_cannot_be_are_refused_before_any_work(run, tmp_path):
+    cases = [
+        ({"devices": 1}, "sharded needs several processes"),
+        ({"devices": 2, "batch_size": 3, "crystal_fraction": 0.34}, "both domains in each process"),
+    ]
+    for options, message in cases:
+        with pytest.raises(ValueError, match=message):
+            run("denoiser", tmp_path / "out", sharded=True, **options)
+        assert not (tmp_path / "out").exists() or not list((tmp_path / "out").iterdir())
+    with pytest.raises(ValueError, match="needs the optimizer adamw"):
+        run("denoiser", tmp_path / "out", sharded=True, devices=2, optimizer="muon")

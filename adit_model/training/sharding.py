@@ -1,0 +1,58 @@
+"""Fully sharded data parallel: each process keeps a part of every weight."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor, distribute_tensor
+
+from adit_model.denoiser import Denoiser
+from adit_model.layers import Block, DiTBlock
+
+
+def shard(network: nn.Module, mesh: Any) -> None:
+    """Divide the weights of both stages among processes, block by block (PyTorch's FSDP2).
+
+    A block's weights are whole while it computes, and only then, so that a process holds its share
+    of weights, gradients and moments, and one block.
+
+    Parameters
+    ----------
+    network : torch.nn.Module
+        Denoiser or autoencoder, with the same weights in all processes; changed in place.
+    mesh : torch.distributed.device_mesh.DeviceMesh
+        Of one dimension.
+    """
+    # The autoencoder is not called as a whole, its two parts are.
+    roots = [network] if isinstance(network, Denoiser) else list(network.children())
+    for root in roots:
+        for module in root.modules():
+            if isinstance(module, Block | DiTBlock):
+                fully_shard(module, mesh=mesh, reshard_after_forward=True)
+        # Also of the root: whole weights that stayed would not see those loaded for validation.
+        fully_shard(root, mesh=mesh, reshard_after_forward=True)
+
+
+def local(tensor: Tensor) -> Tensor:
+    """Part of a tensor that this process keeps, which is all of it if it is not sharded."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """All of a tensor. If it is sharded all processes must ask for it."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def sharded_like(tensor: Tensor, other: Tensor) -> Tensor:
+    """Divide a tensor, the same in all processes, as another one is, on the other's device."""
+    if not isinstance(other, DTensor) or isinstance(tensor, DTensor):
+        return tensor.to(other.device)
+    return distribute_tensor(tensor.to(other.device), other.device_mesh, other.placements)
+
+
+def all_finite(tensors: list[Tensor]) -> bool:
+    """Whether what this process keeps of tensors is finite."""
+    return all(bool(torch.isfinite(local(tensor)).all()) for tensor in tensors)
