@@ -6,8 +6,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.fsdp import fully_shard
-from torch.distributed.tensor import DTensor, distribute_tensor
 
 from adit_model.denoiser import Denoiser
 from adit_model.layers import Block, DiTBlock
@@ -26,6 +24,8 @@ def shard(network: nn.Module, mesh: Any) -> None:
     mesh : torch.distributed.device_mesh.DeviceMesh
         Of one dimension.
     """
+    from torch.distributed.fsdp import fully_shard  # not in every build of torch
+
     # The autoencoder is not called as a whole, its two parts are.
     roots = [network] if isinstance(network, Denoiser) else list(network.children())
     for root in roots:
@@ -36,20 +36,27 @@ def shard(network: nn.Module, mesh: Any) -> None:
         fully_shard(root, mesh=mesh, reshard_after_forward=True)
 
 
-def local(tensor: Tensor) -> Tensor:
+def is_sharded(tensor: Any) -> bool:
+    """Whether other processes keep parts of a tensor."""
+    return hasattr(tensor, "to_local")
+
+
+def local(tensor: Any) -> Tensor:
     """Part of a tensor that this process keeps, which is all of it if it is not sharded."""
-    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+    return tensor.to_local() if is_sharded(tensor) else tensor
 
 
-def whole(tensor: Tensor) -> Tensor:
+def whole(tensor: Any) -> Tensor:
     """All of a tensor. If it is sharded all processes must ask for it."""
-    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+    return tensor.full_tensor() if is_sharded(tensor) else tensor
 
 
-def sharded_like(tensor: Tensor, other: Tensor) -> Tensor:
+def sharded_like(tensor: Any, other: Any) -> Tensor:
     """Divide a tensor, the same in all processes, as another one is, on the other's device."""
-    if not isinstance(other, DTensor) or isinstance(tensor, DTensor):
+    if not is_sharded(other) or is_sharded(tensor):
         return tensor.to(other.device)
+    from torch.distributed.tensor import distribute_tensor
+
     return distribute_tensor(tensor.to(other.device), other.device_mesh, other.placements)
 
 
