@@ -4,16 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import pairwise
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from adit_model.denoiser import CRYSTAL_CLASS, MOLECULE_CLASS, NULL_CLASS, Denoiser
 from adit_model.layers import DomainGroups
-
-if TYPE_CHECKING:
-    from adit_model.training.graphs import GraphedDenoiser
 
 T_MIN, T_MAX = 0.01, 0.99
 FOCUS_MEAN, FOCUS_STD = 0.2, 0.75  # of logit(t)
@@ -46,12 +42,13 @@ def draw_times(
 
 
 def flow_matching_loss(
-    denoiser: Denoiser | GraphedDenoiser,
+    denoiser: Denoiser,
     x_1: Tensor,
     groups: DomainGroups,
     generator: torch.Generator | None = None,
     elements: Tensor | None = None,
     self_condition: bool | None = None,
+    predict: Callable[..., Tensor] | None = None,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Squared error of the predicted x_1, weighted by 1 / (1 - min(t, time_clip))^2.
 
@@ -71,6 +68,8 @@ def flow_matching_loss(
         See :meth:`Denoiser.forward`; hidden with the domain, and again as often by itself.
     self_condition : bool
         Whether to condition on a first prediction; drawn if not given.
+    predict : callable
+        Stands in for calling the denoiser.
 
     Returns
     -------
@@ -78,6 +77,7 @@ def flow_matching_loss(
         The loss, and its terms by domain.
     """
     config, packing = denoiser.config, groups.packing
+    predict = predict or denoiser
     number, device = packing.num_systems, x_1.device
     drawn = _on_device(generator, device)
     at = None if drawn is None else drawn.device
@@ -97,8 +97,8 @@ def flow_matching_loss(
     previous = None
     if self_condition:
         with torch.no_grad():
-            previous = denoiser(x_t, t, domain, groups, None, elements).detach()
-    error = denoiser(x_t, t, domain, groups, previous, elements) - x_1
+            previous = predict(x_t, t, domain, groups, None, elements).detach()
+    error = predict(x_t, t, domain, groups, previous, elements) - x_1
     weighted = (error / (1 - t_atom.clamp(max=config.time_clip))).square()  # (A, L)
     loss = weighted.mean()
     terms = {}

@@ -56,13 +56,7 @@ class GraphedDenoiser:
 
     def __init__(self, denoiser: Denoiser, bfloat16: bool) -> None:
         self.denoiser, self.bfloat16 = denoiser, bfloat16
-        self.config = denoiser.config
         self._recorded: dict[tuple[bool, bool], Any] = {}
-
-    @property
-    def training(self) -> bool:
-        """As of the denoiser."""
-        return self.denoiser.training
 
     def __call__(
         self,

@@ -160,7 +160,7 @@ class StageModule(lightning.LightningModule):
     def on_after_backward(self) -> None:
         """Drop gradients that are not finite: one overflow must not end a run.
 
-        A loss that stays NaN still does, see :func:`adit_model.training.callbacks.check_finite`.
+        A loss that stays NaN still does, see :class:`adit_model.training.callbacks.StateSaver`.
         """
         gradients = [local(p.grad) for p in self.network.parameters() if p.grad is not None]
         finite = torch.isfinite(torch.stack(torch._foreach_norm(gradients)).sum())
@@ -297,14 +297,12 @@ class DenoiserModule(StageModule):
         atom_periodic = batch.periodic[groups.packing.index]
         x_1 = self.network.normalise(latents.float(), atom_periodic)
         told = elements if self.network.config.element_condition else None
-        network: Denoiser | GraphedDenoiser = self.network
-        if self.training_config.cuda_graphs and self.network.training:
-            if self._graphed is None:
-                bfloat16 = self.training_config.precision == "bf16"
-                self._graphed = GraphedDenoiser(self.network, bfloat16)
-            network = self._graphed
+        if self.training_config.cuda_graphs and self._graphed is None:
+            bfloat16 = self.training_config.precision == "bf16"
+            self._graphed = GraphedDenoiser(self.network, bfloat16)
+        predict = self._graphed if self.network.training else None
         twice = None  # left to chance
         if self._shared is not None and self.network.training:
             draw = torch.rand((), generator=self._shared)
             twice = bool(draw < self.network.config.self_condition)
-        return flow_matching_loss(network, x_1, groups, generator, told, twice)
+        return flow_matching_loss(self.network, x_1, groups, generator, told, twice, predict)

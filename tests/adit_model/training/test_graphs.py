@@ -84,13 +84,15 @@ def test_denoiser_of_tensors_predicts_what_the_denoiser_does(source, denoiser):
 def test_recorded_denoiser_has_the_losses_and_gradients_of_the_denoiser(bfloat16, source, denoiser):
     denoiser = denoiser.cuda().train()
     found = []
-    for network in (denoiser, GraphedDenoiser(denoiser, bfloat16)):
+    for predict in (None, GraphedDenoiser(denoiser, bfloat16)):
         losses, gradients = [], []
         for step, batch in enumerate(batches(source, 6)):
             batch = batch.to("cuda")
             x_1 = denoiser.normalise(batch.latents, batch.periodic[batch.packing.index])
             with torch.autocast("cuda", torch.bfloat16, enabled=bfloat16):
-                loss, _ = flow_matching_loss(network, x_1, batch.groups, step_generator(0, step))
+                loss, _ = flow_matching_loss(
+                    denoiser, x_1, batch.groups, step_generator(0, step), predict=predict
+                )
             denoiser.zero_grad()
             loss.backward()
             losses.append(loss.item())

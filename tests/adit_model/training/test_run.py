@@ -20,7 +20,8 @@ from adit_model.systems import AtomicSystem
 from adit_model.training.batches import StepSampler
 from adit_model.training.callbacks import STATE_NAME
 from adit_model.training.flops import training_flops
-from adit_model.training.run import dataset_statistics, run_stage, train
+from adit_model.training.run import run_stage, train
+from adit_model.training.stages import dataset_statistics
 
 STAGES = ("autoencoder", "denoiser")
 AT_ONCE = "00:00"  # max_time: stop after one step
