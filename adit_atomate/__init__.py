@@ -11,24 +11,23 @@ from typing import TYPE_CHECKING, Any
 from adit_model import __version__
 
 if TYPE_CHECKING:
-    from adit_atomate.active_learning import ADiTActiveLearningMaker
-    from adit_atomate.candidates import (
+    from adit_atomate.discovery.documents import (
         ADiTCrystalCandidateDoc,
         ADiTDiscoveryDoc,
         ADiTMoleculeCandidateDoc,
     )
-    from adit_atomate.data import MaterialsProjectSource, StoreSource, from_store
+    from adit_atomate.discovery.flow import ADiTDiscoveryMaker, ADiTMoleculeDiscoveryMaker
+    from adit_atomate.documents import ADiTEvaluateDoc, ADiTGenerateDoc
     from adit_atomate.evaluate import ADiTEvaluateMaker
-    from adit_atomate.flows import ADiTDiscoveryMaker, ADiTMoleculeDiscoveryMaker
-    from adit_atomate.jobs import ADiTGenerateMaker
-    from adit_atomate.schemas import ADiTEvaluateDoc, ADiTGenerateDoc
+    from adit_atomate.generate import ADiTGenerateMaker, ADiTGenerateShardsMaker
     from adit_atomate.settings import ADiTSettings
-    from adit_atomate.shards import ADiTGenerateShardsMaker
-    from adit_atomate.training import ADiTTrainAutoencoderMaker, ADiTTrainDenoiserMaker
-    from adit_atomate.training_data import ADiTDataMaker
-    from adit_atomate.training_flows import ADiTFineTuneMaker, ADiTTrainMaker
-    from adit_atomate.training_report import ADiTTrainReportMaker
-    from adit_atomate.training_schemas import ADiTDataDoc, ADiTTrainDoc, ADiTTrainReport
+    from adit_atomate.training.active_learning import ADiTActiveLearningMaker
+    from adit_atomate.training.data import ADiTDataMaker
+    from adit_atomate.training.documents import ADiTDataDoc, ADiTTrainDoc, ADiTTrainReport
+    from adit_atomate.training.flows import ADiTFineTuneMaker, ADiTTrainMaker
+    from adit_atomate.training.report import ADiTTrainReportMaker
+    from adit_atomate.training.stages import ADiTTrainAutoencoderMaker, ADiTTrainDenoiserMaker
+    from adit_atomate.training.store_data import MaterialsProjectSource, StoreSource, from_store
 
 __all__ = [
     "ADiTActiveLearningMaker",
@@ -59,30 +58,30 @@ __all__ = [
 ]
 
 _MODULES = {
-    "ADiTActiveLearningMaker": "adit_atomate.active_learning",
-    "ADiTCrystalCandidateDoc": "adit_atomate.candidates",
-    "ADiTDataDoc": "adit_atomate.training_schemas",
-    "ADiTDataMaker": "adit_atomate.training_data",
-    "ADiTDiscoveryDoc": "adit_atomate.candidates",
-    "ADiTDiscoveryMaker": "adit_atomate.flows",
-    "ADiTEvaluateDoc": "adit_atomate.schemas",
+    "ADiTActiveLearningMaker": "adit_atomate.training.active_learning",
+    "ADiTCrystalCandidateDoc": "adit_atomate.discovery.documents",
+    "ADiTDataDoc": "adit_atomate.training.documents",
+    "ADiTDataMaker": "adit_atomate.training.data",
+    "ADiTDiscoveryDoc": "adit_atomate.discovery.documents",
+    "ADiTDiscoveryMaker": "adit_atomate.discovery.flow",
+    "ADiTEvaluateDoc": "adit_atomate.documents",
     "ADiTEvaluateMaker": "adit_atomate.evaluate",
-    "ADiTFineTuneMaker": "adit_atomate.training_flows",
-    "ADiTGenerateDoc": "adit_atomate.schemas",
-    "ADiTGenerateMaker": "adit_atomate.jobs",
-    "ADiTGenerateShardsMaker": "adit_atomate.shards",
-    "ADiTMoleculeCandidateDoc": "adit_atomate.candidates",
-    "ADiTMoleculeDiscoveryMaker": "adit_atomate.flows",
+    "ADiTFineTuneMaker": "adit_atomate.training.flows",
+    "ADiTGenerateDoc": "adit_atomate.documents",
+    "ADiTGenerateMaker": "adit_atomate.generate",
+    "ADiTGenerateShardsMaker": "adit_atomate.generate",
+    "ADiTMoleculeCandidateDoc": "adit_atomate.discovery.documents",
+    "ADiTMoleculeDiscoveryMaker": "adit_atomate.discovery.flow",
     "ADiTSettings": "adit_atomate.settings",
-    "ADiTTrainAutoencoderMaker": "adit_atomate.training",
-    "ADiTTrainDenoiserMaker": "adit_atomate.training",
-    "ADiTTrainDoc": "adit_atomate.training_schemas",
-    "ADiTTrainMaker": "adit_atomate.training_flows",
-    "ADiTTrainReport": "adit_atomate.training_schemas",
-    "ADiTTrainReportMaker": "adit_atomate.training_report",
-    "MaterialsProjectSource": "adit_atomate.data",
-    "StoreSource": "adit_atomate.data",
-    "from_store": "adit_atomate.data",
+    "ADiTTrainAutoencoderMaker": "adit_atomate.training.stages",
+    "ADiTTrainDenoiserMaker": "adit_atomate.training.stages",
+    "ADiTTrainDoc": "adit_atomate.training.documents",
+    "ADiTTrainMaker": "adit_atomate.training.flows",
+    "ADiTTrainReport": "adit_atomate.training.documents",
+    "ADiTTrainReportMaker": "adit_atomate.training.report",
+    "MaterialsProjectSource": "adit_atomate.training.store_data",
+    "StoreSource": "adit_atomate.training.store_data",
+    "from_store": "adit_atomate.training.store_data",
 }
 
 

@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 from jobflow import CURRENT_JOB, Job, JobConfig, Maker, OutputReference, job
 
-from adit_atomate.schemas import ADiTCounts, ADiTEvaluateDoc
+from adit_atomate.documents import ADiTCounts, ADiTEvaluateDoc
 from adit_atomate.stores import check_job_store
 from adit_model.data.sources import absolute_source
 from adit_model.systems import DOMAINS
 
 if TYPE_CHECKING:
-    from adit_model.evaluation.measures import Measure
-    from adit_model.evaluation.run import Evaluation
-    from adit_model.evaluation.sources import Entry
+    from adit_model.quality.measures import Measure
+    from adit_model.quality.run import Evaluation
+    from adit_model.quality.sources import Entry
 
 DATA_STORE = "data"
 EVALUATE_DATA = [["output", "rows"]]
@@ -104,7 +104,7 @@ class ADiTEvaluateMaker(Maker):
         Returns
         -------
         Job
-            Its output is an :class:`~adit_atomate.schemas.ADiTEvaluateDoc`.
+            Its output is an :class:`~adit_atomate.documents.ADiTEvaluateDoc`.
 
         Raises
         ------
@@ -132,12 +132,12 @@ class ADiTEvaluateMaker(Maker):
         self, structures: Sequence[Any] | str, samples: Sequence[Any] | None
     ) -> ADiTEvaluateDoc:
         measures = self._check()
-        from adit_atomate.stages import check_workers
-        from adit_model.evaluation.cells import CellStore
-        from adit_model.evaluation.rows import Options
-        from adit_model.evaluation.run import KEPT, evaluate
-        from adit_model.evaluation.sources import load_reference
-        from adit_model.folders import output_folder
+        from adit_atomate.discovery.stages import check_workers
+        from adit_model.files import output_folder
+        from adit_model.quality.cells import CellStore
+        from adit_model.quality.rows import Options
+        from adit_model.quality.run import KEPT, evaluate
+        from adit_model.quality.sources import load_reference
 
         started = time.perf_counter()
         entries = _entries(structures, samples)
@@ -170,8 +170,8 @@ class ADiTEvaluateMaker(Maker):
 
     def _check(self) -> tuple[Measure, ...]:
         """Check all fields, and return the measures to take."""
-        from adit_model.evaluation.energies import choose_energies
-        from adit_model.evaluation.measures import choose_measures
+        from adit_model.quality.energies import choose_energies
+        from adit_model.quality.measures import choose_measures
 
         if self.compare_number < 1:
             raise ValueError(f"compare_number must be positive, got {self.compare_number}")
@@ -190,7 +190,7 @@ class ADiTEvaluateMaker(Maker):
 
 
 def _absolute_hull(source: Any) -> Any:
-    from adit_model.evaluation.hull import MATERIALS_PROJECT
+    from adit_model.quality.hull import MATERIALS_PROJECT
 
     if not isinstance(source, str | Path) or str(source) in MATERIALS_PROJECT:
         return source
@@ -198,7 +198,7 @@ def _absolute_hull(source: Any) -> Any:
 
 
 def _entries(structures: Sequence[Any] | str, samples: Sequence[Any] | None) -> list[Entry]:
-    from adit_model.evaluation.sources import Entry, load_samples, make_entries
+    from adit_model.quality.sources import Entry, load_samples, make_entries
 
     if isinstance(structures, str):
         return load_samples(structures)
@@ -241,7 +241,7 @@ def _joined(structures: Sequence[Any]) -> list[Any]:
 def _document(
     done: Evaluation, measures: Sequence[Measure], folder: Path, seconds: float
 ) -> ADiTEvaluateDoc:
-    from adit_model.evaluation.rows import columns_of
+    from adit_model.quality.rows import columns_of
 
     parts = {domain: done.summary.get(f"{domain}s") for domain in DOMAINS}
     found = {domain: part for domain, part in parts.items() if part}

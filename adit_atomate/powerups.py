@@ -8,8 +8,8 @@ from typing import Any, TypeVar
 
 from jobflow import Flow, Job, Maker
 
-from adit_atomate.jobs import ADiTGenerateMaker
-from adit_atomate.training import ADiTTrainAutoencoderMaker, ADiTTrainDenoiserMaker
+from adit_atomate.generate import ADiTGenerateMaker
+from adit_atomate.training.stages import ADiTTrainAutoencoderMaker, ADiTTrainDenoiserMaker
 
 FlowOrJob = TypeVar("FlowOrJob", Flow, Job)
 

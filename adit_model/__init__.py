@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from adit_model.batch import AtomicBatch
     from adit_model.data.dataset import AtomicDataset
     from adit_model.model import ADiT
-    from adit_model.sampling import Sample
+    from adit_model.sampling.sample import Sample
     from adit_model.systems import AtomicSystem
 
 __version__ = "0.1.0"
@@ -23,7 +23,7 @@ _MODULES = {
     "AtomicBatch": "adit_model.batch",
     "AtomicDataset": "adit_model.data.dataset",
     "AtomicSystem": "adit_model.systems",
-    "Sample": "adit_model.sampling",
+    "Sample": "adit_model.sampling.sampler",
 }
 
 

@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from adit_model.autoencoder import Autoencoder, Decoded
 from adit_model.batch import AtomicBatch
 from adit_model.checkpoint import (
     CheckpointError,
@@ -20,20 +19,21 @@ from adit_model.checkpoint import (
     resolve_checkpoint,
     write_checkpoint,
 )
+from adit_model.conditions.element_orders import ElementOrders
 from adit_model.config import ModelConfig
-from adit_model.denoiser import Denoiser
-from adit_model.element_orders import ElementOrders
 from adit_model.geometry import (
     canonical_crystal,
     canonical_molecule,
     parameters_to_cell,
     unphysical_cell,
 )
-from adit_model.layers import DomainGroups
+from adit_model.network.autoencoder import Autoencoder, Decoded
+from adit_model.network.denoiser import Denoiser
+from adit_model.network.groups import DomainGroups
 from adit_model.systems import CRYSTAL, DOMAINS, MOLECULE, AtomicSystem
 
 if TYPE_CHECKING:
-    from adit_model.sampling import Sample
+    from adit_model.sampling.sample import Sample
 
 LICENCE = "MIT"
 
@@ -286,8 +286,8 @@ class ADiT(nn.Module):
         progress: bool = True,
         first_index: int = 0,
     ) -> list[Sample]:
-        """Generate structures; see :func:`adit_model.sampling.sample`."""
-        from adit_model.sampling import sample
+        """Generate structures; see :func:`adit_model.sampling.sampler.sample`."""
+        from adit_model.sampling.sampler import sample
 
         return sample(
             self,

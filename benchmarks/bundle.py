@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from adit_model.model import ADiT
-from adit_model.sampling import sampling_settings
+from adit_model.sampling.sampler import sampling_settings
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -23,9 +23,9 @@ from maggma.stores import MemoryStore, MontyStore
 from monty.json import MontyDecoder
 
 from adit_atomate import ADiTDiscoveryDoc, ADiTDiscoveryMaker, ADiTGenerateMaker
-from adit_atomate.ranking import ADiTHullMaker
-from adit_atomate.relaxation import ADiTRelaxStageMaker
-from adit_atomate.stages import ADiTNoveltyMaker
+from adit_atomate.discovery.rank import ADiTHullMaker
+from adit_atomate.discovery.relax import ADiTRelaxStageMaker
+from adit_atomate.discovery.stages import ADiTNoveltyMaker
 
 
 def open_store(folder: Path) -> JobStore:

@@ -20,10 +20,10 @@ from ase.build import bulk
 from ase.data import chemical_symbols, reference_states
 from ase.spacegroup import crystal
 
-import adit_model.evaluation
+import adit_model.quality
 from adit_model.data.crystal_csv import load_crystal_csv
-from adit_model.evaluation.force_fields import FORCE_FIELDS, SUPPORTED, force_field
-from adit_model.evaluation.relax import FMAX, STEPS, RelaxationError, relax
+from adit_model.quality.force_fields import FORCE_FIELDS, SUPPORTED, force_field
+from adit_model.quality.relax import FMAX, STEPS, RelaxationError, relax
 from adit_model.systems import AtomicSystem
 
 NONMETALS = {"H", "He", "B", "C", "N", "O", "F", "Ne", "P", "S", "Cl", "Ar", "Se", "Br", "Kr", "I"}
@@ -69,7 +69,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("name", choices=sorted(FORCE_FIELDS))
     parser.add_argument("--data", nargs="*", default=[], type=Path, help="CDVAE-format CSV files")
-    parser.add_argument("--out", type=Path, default=Path(adit_model.evaluation.__path__[0]))
+    parser.add_argument("--out", type=Path, default=Path(adit_model.quality.__path__[0]))
     args = parser.parse_args()
     among_data = elements_of(args.data)
     table = {}

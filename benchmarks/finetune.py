@@ -26,9 +26,9 @@ from adit_model.config import ModelConfig
 from adit_model.data import load_source
 from adit_model.data.dataset import AtomicDataset
 from adit_model.data.prepare import Preparation, prepare
-from adit_model.metrics import evaluate_reconstruction, evaluate_samples
-from adit_model.metrics.crystals import judge_novel, structure_matcher
 from adit_model.model import ADiT
+from adit_model.quality.crystals import judge_novel, structure_matcher
+from adit_model.quality.training_tables import evaluate_reconstruction, evaluate_samples
 from adit_model.systems import AtomicSystem
 from adit_model.training.config import RunConfig, TrainingConfig
 from adit_model.training.finetune import mix_replay

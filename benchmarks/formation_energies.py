@@ -13,9 +13,9 @@ import numpy as np
 from ase.data import chemical_symbols
 
 from adit_model.data.crystal_csv import load_crystal_csv, load_crystal_table
-from adit_model.evaluation.force_fields import FORCE_FIELDS, element_references
-from adit_model.evaluation.hull import OLDER_SOURCES
-from adit_model.evaluation.relax import single_point
+from adit_model.quality.force_fields import FORCE_FIELDS, element_references
+from adit_model.quality.hull import OLDER_SOURCES
+from adit_model.quality.relax import single_point
 
 # Anions that MP2020 corrects (Wang et al. 2021, table 2).
 CORRECTED = frozenset(["O", "S", "F", "Cl", "Br", "I", "N", "Se", "Si", "Sb", "Te", "H"])

@@ -22,8 +22,8 @@ import torch
 from adit_model.config import MINI
 from adit_model.data import load_source
 from adit_model.data.prepare import concatenate
-from adit_model.denoiser import Denoiser
 from adit_model.model import ADiT, resolve_device
+from adit_model.network.denoiser import Denoiser
 from adit_model.training.batches import LatentSource, StepSampler, step_generator
 from adit_model.training.config import TrainingConfig
 from adit_model.training.growth import grow

@@ -26,18 +26,18 @@ import torch
 from padded import padded_autoencoder_loss, padded_flow_matching_loss
 from torch import Tensor, nn
 
-from adit_model.autoencoder import Autoencoder
 from adit_model.batch import AtomicBatch, Packing
 from adit_model.data.crystal_csv import load_crystal_csv
 from adit_model.data.dataset import AtomicDataset
 from adit_model.data.qm9 import load_qm9
-from adit_model.denoiser import Denoiser
-from adit_model.flow_matching import flow_matching_loss
-from adit_model.layers import DomainGroups
 from adit_model.model import ADiT
+from adit_model.network.autoencoder import Autoencoder
+from adit_model.network.denoiser import Denoiser
+from adit_model.network.groups import DomainGroups
 from adit_model.training.batches import StepSampler, SystemSource
 from adit_model.training.config import TrainingConfig, load_run_config
 from adit_model.training.latents import encode_dataset, latent_statistics
+from adit_model.training.loss import flow_matching_loss
 from adit_model.training.optimizers import build_optimizer
 from adit_model.training.poses import canonical_dataset
 

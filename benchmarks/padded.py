@@ -13,10 +13,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from adit_model.autoencoder import Autoencoder
 from adit_model.batch import AtomicBatch, Packing
-from adit_model.denoiser import NULL_CLASS, Denoiser
-from adit_model.flow_matching import domain_classes, draw_times
+from adit_model.network.autoencoder import Autoencoder
+from adit_model.network.denoiser import NULL_CLASS, Denoiser
+from adit_model.sampling.flow import domain_classes
+from adit_model.training.loss import draw_times
 
 
 class PaddedPacking:
@@ -52,7 +53,7 @@ class PaddedPacking:
 
 
 class PaddedGroups:
-    """The interface of :class:`adit_model.layers.DomainGroups` for a padded batch."""
+    """The interface of :class:`adit_model.network.layers.DomainGroups` for a padded batch."""
 
     def __init__(self, packing: PaddedPacking, periodic: Tensor) -> None:
         self.packing, self.periodic = packing, periodic
@@ -89,7 +90,7 @@ def padded_flow_matching_loss(
     sizes: Tensor,
     generator: torch.Generator,
 ) -> Tensor:
-    """:func:`adit_model.flow_matching.flow_matching_loss` of packed latents (A, L), padded."""
+    """:func:`adit_model.sampling.flow.flow_matching_loss` of packed latents (A, L), padded."""
     config = denoiser.config
     real = Packing(sizes)
     groups = PaddedGroups(PaddedPacking(sizes, real.max_size), periodic)
@@ -115,7 +116,7 @@ def padded_flow_matching_loss(
 def padded_autoencoder_loss(
     model: Autoencoder, batch: AtomicBatch, generator: torch.Generator
 ) -> Tensor:
-    """:meth:`adit_model.autoencoder.Autoencoder.loss` of a packed batch, padded."""
+    """:meth:`adit_model.network.autoencoder.Autoencoder.loss` of a packed batch, padded."""
     config, real, periodic = model.config, batch.packing, batch.periodic
     groups = PaddedGroups(PaddedPacking(batch.sizes, real.max_size), periodic)
     packing, atoms = groups.packing, batch.num_atoms

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from adit_model.data.crystal_csv import load_crystal_table
-from adit_model.evaluation.hull import (
+from adit_model.quality.hull import (
     ENERGY_COLUMN,
     FAR_BELOW,
     HULL_COLUMN,

@@ -19,13 +19,13 @@ from typing import Any
 
 import numpy as np
 
-from adit_model.evaluation.cells import CellStore, measure_systems
-from adit_model.evaluation.measures import MOLECULE_MEASURES, choose_measures
-from adit_model.evaluation.report import table
-from adit_model.evaluation.rows import Options
-from adit_model.evaluation.run import PACKAGES, evaluate, package_version
-from adit_model.evaluation.sources import Reference, draw, load_reference, make_entries
-from adit_model.evaluation.summary import RATES, rates
+from adit_model.quality.cells import CellStore, measure_systems
+from adit_model.quality.measures import MOLECULE_MEASURES, choose_measures
+from adit_model.quality.report import table
+from adit_model.quality.rows import Options
+from adit_model.quality.run import PACKAGES, evaluate, package_version
+from adit_model.quality.sources import Reference, draw, load_reference, make_entries
+from adit_model.quality.summary import RATES, rates
 from adit_model.systems import CRYSTAL, DOMAINS, MOLECULE, AtomicSystem
 
 NOISE = 0.3  # angstrom, standard deviation of each coordinate

@@ -24,8 +24,8 @@ import numpy as np
 
 from adit_model.data.crystal_csv import load_crystal_csv
 from adit_model.data.qm9 import load_qm9, load_qm9_smiles
-from adit_model.metrics import (
-    canonical_smiles_set,
+from adit_model.quality.molecules import canonical_smiles_set
+from adit_model.quality.training_tables import (
     evaluate_reconstruction,
     evaluate_samples,
     format_reconstruction,
@@ -177,7 +177,7 @@ def crystal_file(folder: Path, name: str) -> AtomicDataset:
 
 
 def draw_samples(model: ADiT, options: argparse.Namespace) -> tuple[list[Any], str]:
-    from adit_model.sampling import sampling_settings
+    from adit_model.sampling.sampler import sampling_settings
 
     given = {
         "num_steps": options.num_steps,

@@ -19,13 +19,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from adit_model.cli import main as adit
+from adit_model.cli.main import main as adit
 from adit_model.data.dataset import AtomicDataset
 from adit_model.data.sources import load_source
-from adit_model.evaluation.report import share, table
-from adit_model.evaluation.run import KEPT, SUMMARY, TABLE
-from adit_model.evaluation.sources import draw
-from adit_model.evaluation.summary import RATES
+from adit_model.quality.report import share, table
+from adit_model.quality.run import KEPT, SUMMARY, TABLE
+from adit_model.quality.sources import draw
+from adit_model.quality.summary import RATES
 from adit_model.systems import DOMAINS
 
 COLORS = 64  # of the pictures, to keep the repository small

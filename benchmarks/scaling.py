@@ -29,7 +29,7 @@ import torch
 
 from adit_model.config import DenoiserConfig, named_size
 from adit_model.data import load_source
-from adit_model.denoiser import Denoiser
+from adit_model.network.denoiser import Denoiser
 from adit_model.training.config import RunConfig, TrainingConfig
 from adit_model.training.flops import training_flops
 from adit_model.training.run import run_stage
@@ -225,8 +225,8 @@ def paper_sizes() -> list[str]:
 def one_step(size: str) -> dict[str, float]:
     """One step of AdamW with 16 systems of 15 atoms, after one to warm up."""
     from adit_model.batch import Packing
-    from adit_model.flow_matching import flow_matching_loss
-    from adit_model.layers import DomainGroups
+    from adit_model.network.groups import DomainGroups
+    from adit_model.training.loss import flow_matching_loss
 
     config = named_size(size)
     torch.manual_seed(0)

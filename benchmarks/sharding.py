@@ -30,7 +30,7 @@ SCRIPT = """
 import gc
 import sys
 
-from adit_model.cli import main
+from adit_model.cli.main import main
 from adit_model.training.modules import StageModule
 
 memory = {}

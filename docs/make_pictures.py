@@ -9,8 +9,14 @@ from pathlib import Path
 from matplotlib.patches import FancyBboxPatch
 
 from adit_atomate.ase import ADiTSampler
-from adit_atomate.plot import contact_sheet, depict, filmstrip, latent_map, trajectory_gif
-from adit_model.picture import Picture
+from adit_model.drawing import Picture
+from adit_model.notebook.pictures import (
+    contact_sheet,
+    depict,
+    filmstrip,
+    latent_map,
+    trajectory_gif,
+)
 
 MODEL, DATA, LATENT = "#dbe9f6", "#f3f3f3", "#fbe3c9"
 

@@ -13,7 +13,7 @@ from ase.visualize.plot import plot_atoms
 from matplotlib import pyplot as plt
 
 from adit_model import ADiT
-from adit_model.records import record_samples
+from adit_model.quality.records import record_samples
 
 model = ADiT.load(os.environ.get("ADIT_CHECKPOINT", "default"))
 print(f"{sum(p.numel() for p in model.parameters()):,} parameters on {model.device}")

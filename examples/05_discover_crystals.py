@@ -14,8 +14,8 @@ from maggma.stores import MemoryStore
 from monty.json import MontyDecoder
 
 from adit_atomate import ADiTDiscoveryMaker, ADiTGenerateMaker
-from adit_atomate.ranking import ADiTHullMaker
-from adit_atomate.stages import ADiTNoveltyMaker
+from adit_atomate.discovery.rank import ADiTHullMaker
+from adit_atomate.discovery.stages import ADiTNoveltyMaker
 
 
 def main() -> None:
@@ -28,7 +28,7 @@ def main() -> None:
         keep=3,
         # Any Maker of atomate2 that takes a structure, once its code is installed:
         # dft_maker=atomate2.vasp.flows.core.DoubleRelaxMaker(),
-        # dft_maker=adit_atomate.gpaw.GPAWRelaxMaker(),
+        # dft_maker=adit_atomate.discovery.gpaw.GPAWRelaxMaker(),
     )
     # update_kwargs reaches the Makers of all stages.
     maker = maker.update_kwargs({"steps": 200}, class_filter=type(maker.relax_maker))

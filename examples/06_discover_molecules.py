@@ -12,7 +12,7 @@ from maggma.stores import MemoryStore
 from monty.json import MontyDecoder
 
 from adit_atomate import ADiTMoleculeDiscoveryMaker
-from adit_atomate.stages import ADiTValidityMaker
+from adit_atomate.discovery.stages import ADiTValidityMaker
 
 
 def main() -> None:

@@ -24,7 +24,7 @@ from adit_atomate import (
     StoreSource,
     from_store,
 )
-from adit_atomate.flows import ADiTDiscoveryMaker
+from adit_atomate.discovery.flow import ADiTDiscoveryMaker
 
 
 def make_store(folder: Path) -> JobStore:

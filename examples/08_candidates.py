@@ -15,9 +15,8 @@ from atomate2.ase.jobs import LennardJonesRelaxMaker
 from jobflow import JobStore, run_locally
 from maggma.stores import MontyStore
 
-from adit_atomate.builders import CandidateBuilder
-from adit_atomate.exports import export_candidates
-from adit_atomate.flows import ADiTDiscoveryMaker
+from adit_atomate.discovery.candidates import CandidateBuilder, export_candidates
+from adit_atomate.discovery.flow import ADiTDiscoveryMaker
 
 
 def main() -> None:

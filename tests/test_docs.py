@@ -89,7 +89,7 @@ def commands(page: Path) -> list[list[str]]:
 
 @pytest.mark.parametrize("page", PAGES, ids=name)
 def test_commands_are_understood(page):
-    from adit_model.cli import _parse
+    from adit_model.cli.main import _parse
 
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"][
         "optional-dependencies"

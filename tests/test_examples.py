@@ -37,7 +37,7 @@ def readme_blocks(language: str) -> list[str]:
 
 
 def test_commands_of_the_readme_are_understood():
-    from adit_model.cli import _parse
+    from adit_model.cli.main import _parse
 
     lines = "\n".join(readme_blocks("bash")).replace("&&", "\n").splitlines()
     commands = [shlex.split(line)[1:] for line in lines if line.strip().startswith("adit ")]

@@ -50,7 +50,7 @@ def test_versions_agree():
 
 
 def test_entry_point_is_the_command_line():
-    from adit_model.cli import main
+    from adit_model.cli.main import main
 
     (script,) = [e for e in entry_points(group="console_scripts") if e.name == "adit"]
     assert script.load() is main

@@ -12,9 +12,9 @@ from torch import Tensor
 from torch.utils.data import Dataset, IterableDataset
 
 from adit_model.batch import AtomicBatch, Packing, to_device
+from adit_model.conditions.element_orders import told_elements
 from adit_model.data.dataset import AtomicDataset
-from adit_model.element_orders import told_elements
-from adit_model.layers import DomainGroups
+from adit_model.network.groups import DomainGroups
 
 LEVEL_STEP = 3  # atoms by which a system may differ from the one it is exchanged for
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from adit_model.denoiser import Denoiser
+from adit_model.network.denoiser import Denoiser
 
 SYSTEM_LAYERS = ("modulation", "time", "domain", "size", "cell", "lattice_head")
 

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from adit_model.denoiser import Denoiser
-from adit_model.layers import DomainGroups
+from adit_model.network.denoiser import Denoiser
+from adit_model.network.groups import DomainGroups
 
 
 class FlatDenoiser(nn.Module):

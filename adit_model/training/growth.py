@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from torch import Tensor
 
-from adit_model.denoiser import Denoiser
+from adit_model.network.denoiser import Denoiser
 
 
 def grow(old: Denoiser, new: Denoiser) -> None:

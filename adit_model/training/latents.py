@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from adit_model.autoencoder import Autoencoder
 from adit_model.data.dataset import AtomicDataset
+from adit_model.network.autoencoder import Autoencoder
 from adit_model.progress import tqdm
 from adit_model.training.batches import LatentSource, SystemSource
 from adit_model.training.poses import augment, dataset_fingerprint

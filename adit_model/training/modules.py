@@ -11,16 +11,16 @@ import lightning
 import torch
 from torch import Tensor, nn
 
-from adit_model.autoencoder import Autoencoder
 from adit_model.batch import AtomicBatch
-from adit_model.denoiser import Denoiser
-from adit_model.element_orders import told_elements
-from adit_model.flow_matching import flow_matching_loss
-from adit_model.layers import DomainGroups
+from adit_model.conditions.element_orders import told_elements
+from adit_model.network.autoencoder import Autoencoder
+from adit_model.network.denoiser import Denoiser
+from adit_model.network.groups import DomainGroups
 from adit_model.training.batches import LatentBatch, step_generator
 from adit_model.training.config import TrainingConfig
 from adit_model.training.flops import training_flops
 from adit_model.training.graphs import GraphedDenoiser
+from adit_model.training.loss import flow_matching_loss
 from adit_model.training.optimizers import build_optimizer
 from adit_model.training.poses import augment
 from adit_model.training.sharding import local, shard, sharded_like, whole

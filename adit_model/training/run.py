@@ -20,8 +20,8 @@ from torch.utils.data import DataLoader
 
 from adit_model.checkpoint import resolve_checkpoint
 from adit_model.data.dataset import AtomicDataset
-from adit_model.layers import PairEncoder
 from adit_model.model import ADiT
+from adit_model.network.pairs import PairEncoder
 from adit_model.training.batches import (
     FixedBatches,
     LatentSource,

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from adit_model.denoiser import Denoiser
-from adit_model.layers import Block, DiTBlock
+from adit_model.network.denoiser import Denoiser
+from adit_model.network.layers import Block, DiTBlock
 
 
 def shard(network: nn.Module, mesh: Any) -> None:

@@ -11,13 +11,13 @@ import numpy as np
 import torch
 from torch import nn
 
+from adit_model.conditions.element_orders import element_order_histogram
 from adit_model.config import AutoencoderConfig, DenoiserConfig, ModelConfig
 from adit_model.data import load_source
 from adit_model.data.dataset import AtomicDataset
 from adit_model.data.prepare import concatenate
-from adit_model.denoiser import Denoiser
-from adit_model.element_orders import element_order_histogram
 from adit_model.model import ADiT
+from adit_model.network.denoiser import Denoiser
 from adit_model.systems import CRYSTAL, MOLECULE
 from adit_model.training.batches import LatentSource, SystemSource
 from adit_model.training.config import RunConfig, TrainingConfig

@@ -135,7 +135,7 @@ def test_known_structures_by_the_reference(maker, job_store, clean_dir):
 
 
 def test_a_path_gives_the_rows_of_the_command_line(maker, job_store, clean_dir):
-    from adit_model.cli import main
+    from adit_model.cli.main import main
 
     AtomicDataset.from_systems([AtomicSystem.from_structure(salt())]).save("salts.npz")
     job = maker.make("salts.npz")
@@ -175,7 +175,7 @@ def test_what_is_no_ordered_structure_is_a_row_with_the_reason(maker, job_store,
 
 
 def test_a_second_run_goes_on_in_its_folder(maker, job_store, clean_dir):
-    from adit_model.evaluation.run import KEPT
+    from adit_model.quality.run import KEPT
 
     given = replace(maker, folder="here")
     structures = [salt(), salt("Li", "F", 4.03)]

@@ -86,7 +86,7 @@ def test_jobs_of_a_flow(maker):
 
 
 def test_training_goes_to_the_gpu():
-    from adit_atomate.training import ADiTTrainDenoiserMaker
+    from adit_atomate.training.stages import ADiTTrainDenoiserMaker
 
     functions = [f["function_filter"] for entry in GPU_JOBS for f in _filters(entry)]
     assert ADiTTrainDenoiserMaker._train in functions

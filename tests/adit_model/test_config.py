@@ -11,7 +11,6 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adit_model.autoencoder import Autoencoder
 from adit_model.config import (
     ENCODERS,
     SIZES,
@@ -22,7 +21,8 @@ from adit_model.config import (
     SamplingConfig,
     named_size,
 )
-from adit_model.denoiser import Denoiser
+from adit_model.network.autoencoder import Autoencoder
+from adit_model.network.denoiser import Denoiser
 
 SHARES = st.floats(0, 1)
 WEIGHTS = st.floats(0, 1e6)

@@ -13,12 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
-from adit_model.autoencoder import Decoded
 from adit_model.batch import Packing
 from adit_model.config import AutoencoderConfig, DenoiserConfig, ModelConfig
 from adit_model.geometry import canonical_molecule, cell_to_parameters
-from adit_model.layers import DomainGroups
 from adit_model.model import ADiT, chunks, raw_to_system, resolve_device, unpack_decoded
+from adit_model.network.autoencoder import Decoded
+from adit_model.network.groups import DomainGroups
 from adit_model.systems import AtomicSystem
 
 

@@ -7,7 +7,7 @@ from ase.data.colors import jmol_colors
 from matplotlib.colors import rgb_to_hsv
 from matplotlib.image import imread
 
-from adit_model.plot import plot_grid, scene
+from adit_model.drawing import plot_grid, scene
 from adit_model.systems import AtomicSystem
 
 

@@ -28,7 +28,7 @@ from jobflow import Flow, Maker
 from jobflow.managers.fireworks import flow_to_workflow
 
 from adit_atomate import ADiTGenerateMaker, ADiTGenerateShardsMaker
-from adit_atomate.flows import ADiTDiscoveryMaker
+from adit_atomate.discovery.flow import ADiTDiscoveryMaker
 from adit_atomate.powerups import assign_workers, fireworks_worker
 
 HERE = Path(__file__).resolve().parent

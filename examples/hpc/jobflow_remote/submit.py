@@ -18,7 +18,7 @@ from jobflow import Flow
 from qtoolkit.core.data_objects import QResources
 
 from adit_atomate import ADiTGenerateMaker, ADiTGenerateShardsMaker
-from adit_atomate.flows import ADiTDiscoveryMaker
+from adit_atomate.discovery.flow import ADiTDiscoveryMaker
 from adit_atomate.powerups import assign_workers, remote_worker
 
 

@@ -6,7 +6,7 @@ import pytest
 from pymatgen.core import Composition
 
 from adit_model.data.http import DownloadError
-from adit_model.evaluation.hull import MP2020, Hull
+from adit_model.quality.hull import MP2020, Hull
 
 KEY = "k" * 32
 

@@ -25,7 +25,7 @@ import sys
 
 import torch
 
-from adit_model.cli import main
+from adit_model.cli.main import main
 from adit_model.training.callbacks import StateSaver
 from adit_model.training.sharding import whole
 

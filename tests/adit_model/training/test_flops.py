@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from adit_model.autoencoder import Autoencoder
 from adit_model.config import AutoencoderConfig, DenoiserConfig
-from adit_model.denoiser import Denoiser
+from adit_model.network.autoencoder import Autoencoder
+from adit_model.network.denoiser import Denoiser
 from adit_model.training.flops import training_flops
 
 D, L, Z = 16, 8, 100  # width, latent channels, elements

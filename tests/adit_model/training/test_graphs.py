@@ -7,12 +7,12 @@ import pytest
 import torch
 
 from adit_model.data.dataset import AtomicDataset
-from adit_model.flow_matching import flow_matching_loss
 from adit_model.model import ADiT
 from adit_model.systems import AtomicSystem
 from adit_model.training.batches import StepSampler, step_generator
 from adit_model.training.graphs import FlatDenoiser, GraphedDenoiser
 from adit_model.training.latents import encode_dataset
+from adit_model.training.loss import flow_matching_loss
 from adit_model.training.poses import canonical_dataset
 
 from .conftest import TINY

@@ -9,8 +9,8 @@ import torch
 
 from adit_model.batch import Packing
 from adit_model.config import MINI, DenoiserConfig
-from adit_model.denoiser import Denoiser
-from adit_model.layers import DomainGroups
+from adit_model.network.denoiser import Denoiser
+from adit_model.network.groups import DomainGroups
 from adit_model.training.growth import grow
 
 SMALL = replace(MINI.denoiser, dim=16, num_heads=2, num_layers=4)

@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import nn
 
-from adit_model.autoencoder import Autoencoder
 from adit_model.config import AutoencoderConfig, DenoiserConfig
-from adit_model.denoiser import Denoiser
+from adit_model.network.autoencoder import Autoencoder
+from adit_model.network.denoiser import Denoiser
 from adit_model.training.optimizers import (
     MuonAdamW,
     _fast_dtype,

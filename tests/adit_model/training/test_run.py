@@ -77,7 +77,16 @@ def test_signal_stops_a_run_that_then_goes_on_exactly(
     state = tmp_path / "parts" / STATE_NAME
     config = write_config(stage, tmp_path / "parts", **options)
     process = subprocess.Popen(
-        [sys.executable, "-m", "adit_model.cli", "train", stage, "--config", config, "--quiet"],
+        [
+            sys.executable,
+            "-m",
+            "adit_model.cli",
+            "train",
+            stage,
+            "--config",
+            config,
+            "--quiet",
+        ],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -1,0 +1,1 @@
+"""From samples to ranked, relaxed candidates."""

@@ -1,0 +1,222 @@
+"""Stages of the discovery flow that rank: energy above hull, strain energy."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from jobflow import Job, Maker, job
+
+from adit_atomate.discovery.documents import ADiTSampleFate, ADiTStageDoc
+from adit_atomate.discovery.stages import (
+    STAGE_DATA,
+    close_stage,
+    flatten,
+    open_samples,
+    pending,
+    structure_of,
+)
+from adit_atomate.settings import ADiTSettings
+from adit_model.quality.hull import (
+    FAR_BELOW,
+    MATERIALS_PROJECT,
+    METASTABLE,
+    MP2020,
+    Hull,
+    check_formation_energy,
+    check_scale,
+)
+
+
+@dataclass
+class ADiTHullMaker(Maker):
+    """Find how far crystals lie above the convex hull of known phases.
+
+    The formation energy is that of the relaxation, from the energies of the elements as the same
+    calculator gives them. A crystal without an answer (no reference energy of an element, say)
+    goes on with the reason, and is ranked last. One that lies more than 0.1 eV/atom below a hull
+    made of files is ranked after those within 0.1 eV/atom of it: the files probably lack the phases
+    that compete with it.
+
+    Parameters
+    ----------
+    name : str
+        Name of the jobs.
+    hull : str, list of str or None
+        CSV files of known phases, see :meth:`adit_model.quality.hull.Hull.from_csv`, or
+        ``"mp"`` or ``"materials-project"`` to ask there, with an API key. By default the setting
+        ``ADIT_HULL``; without one the hull is that of the elements, and the documents say so.
+    element_energies : dict or None
+        Energy of each element in eV/atom, as ``relax_maker`` gives it for the stable form. Known
+        for CHGNet; needed for other calculators.
+    scale : str
+        Energy scale of these, so that it is not compared to a hull of another one; see
+        :class:`adit_model.quality.hull.Hull`.
+    """
+
+    name: str = "ADiT energy above hull"
+    hull: str | list[str] | None = field(default_factory=lambda: ADiTSettings().HULL)
+    element_energies: dict[str, float] | None = None
+    scale: str = ""
+
+    def make(self, structures: list[Any], samples: list[Any]) -> Job:
+        """Make a job that fills in formation energies, energies above hull and scores.
+
+        Parameters
+        ----------
+        structures, samples : list
+            See :mod:`adit_atomate.discovery.stages`.
+
+        Raises
+        ------
+        FileNotFoundError
+            If there is no such file.
+        """
+        self.check()
+        return replace(self, hull=self._paths() or self.hull)._make(structures, samples)
+
+    def check(self) -> None:
+        """Check that the hull's files exist, and that its energies can be compared to.
+
+        Raises
+        ------
+        FileNotFoundError, ValueError
+            If a file is missing, or the scales differ.
+        """
+        if not self.hull:
+            return
+        check_scale(MP2020, self.scale)
+        for path in self._paths():
+            if not Path(path).is_file():
+                raise FileNotFoundError(f"there is no file {path} to build the hull from")
+
+    def _paths(self) -> list[str]:
+        if not self.hull or self.hull in MATERIALS_PROJECT:
+            return []
+        given = [self.hull] if isinstance(self.hull, str) else self.hull
+        return [str(Path(path).expanduser().resolve()) for path in given]
+
+    @job(output_schema=ADiTStageDoc, data=STAGE_DATA)
+    def _make(self, structures: list[Any], samples: list[Any]) -> ADiTStageDoc:
+        started = time.time()
+        flat, opened = flatten(structures), open_samples(samples)
+        coming = pending(opened)
+        compositions = [structure_of(sample, flat).composition for sample in coming]
+        hull = self._hull({composition.chemical_system for composition in compositions})
+        for sample, composition in zip(coming, compositions, strict=True):
+            self._place(sample, composition, hull)
+        return close_stage(
+            "energy above hull",
+            started,
+            len(coming),
+            opened,
+            hull=hull.source,
+            complete=hull.complete,
+            phases=len(hull),
+        )
+
+    def _hull(self, systems: set[str]) -> Hull:
+        if self.hull in MATERIALS_PROJECT:
+            return Hull.from_materials_project(sorted(systems))
+        return Hull.from_csv(self._paths()) if self.hull else Hull.of_elements(self.scale)
+
+    def _place(self, sample: ADiTSampleFate, composition: Any, hull: Hull) -> None:
+        sample.hull_source, sample.hull_complete = hull.source, hull.complete
+        relaxation = sample.relaxation
+        if relaxation is None or relaxation.energy_per_atom is None:
+            sample.hull_reason = "it has no energy: it was not relaxed"
+            return
+        energies, scale = self._elements(relaxation.calculator)
+        symbols = [element.symbol for element in composition]
+        missing = [symbol for symbol in symbols if symbol not in energies]
+        if missing:
+            sample.hull_reason = (
+                f"no energy of the element {', '.join(missing)} for {relaxation.calculator}: "
+                "give element_energies"
+            )
+            return
+        shares = composition.fractional_composition
+        elements = sum(shares[symbol] * energies[symbol] for symbol in symbols)
+        sample.formation_energy_per_atom = relaxation.energy_per_atom - elements
+        try:
+            check_formation_energy(sample.formation_energy_per_atom)
+        except ValueError as error:
+            sample.hull_reason = str(error)
+            return
+        found = hull.above(composition, sample.formation_energy_per_atom, scale=scale)
+        sample.energy_above_hull = sample.score = found.energy_above_hull
+        sample.hull_reason = found.reason
+        sample.competing_phases = found.competing or None
+        above = found.energy_above_hull
+        if above is not None and above < FAR_BELOW and not found.complete:
+            sample.hull_doubtful = self.hull is not None  # a hull of elements judges none
+            sample.notes.append(
+                f"{-above:.2f} eV/atom below a partial hull: it probably lacks the phases that "
+                "compete, so the energy says little"
+            )
+
+    def _elements(self, calculator: str | None) -> tuple[Mapping[str, float], str]:
+        """Energies of the elements for a calculator, and their scale."""
+        if self.element_energies is not None:
+            return self.element_energies, self.scale
+        from adit_model.quality.force_fields import CHGNET, element_references
+
+        if calculator is not None and calculator.endswith("CHGNet"):
+            return element_references(CHGNET.name).energies, CHGNET.scale
+        return {}, self.scale
+
+
+@dataclass
+class ADiTStrainMaker(Maker):
+    """Rank molecules by their strain: the energy per atom that the relaxation released.
+
+    It compares molecules of any composition, and tells how near to a minimum the model put its
+    atoms; it is no stability. A molecule without it is ranked last.
+
+    Parameters
+    ----------
+    name : str
+        Name of the jobs.
+    """
+
+    name: str = "ADiT strain energy"
+
+    @job(output_schema=ADiTStageDoc, data=STAGE_DATA)
+    def make(self, structures: list[Any], samples: list[Any]) -> ADiTStageDoc:
+        """Fill in strain energies and scores.
+
+        Parameters
+        ----------
+        structures, samples : list
+            See :mod:`adit_atomate.discovery.stages`.
+        """
+        started = time.time()
+        opened = open_samples(samples)
+        coming = pending(opened)
+        for sample in coming:
+            relaxation = sample.relaxation
+            change = None if relaxation is None else relaxation.energy_change_per_atom
+            if change is not None:
+                sample.strain_energy_per_atom = sample.score = -change
+        return close_stage("strain energy", started, len(coming), opened)
+
+
+def rank(samples: Sequence[ADiTSampleFate]) -> list[ADiTSampleFate]:
+    """Sort as :func:`rank_key` says; equal ones by index."""
+    return sorted(samples, key=lambda s: (*rank_key(s.score, s.hull_doubtful), s.index))
+
+
+def rank_key(score: float | None, doubtful: bool) -> tuple[int, float]:
+    """Return what to sort by: the score, lowest first.
+
+    Doubtful ones come after those with a score of at most 0.1 eV/atom and before the rest, those
+    without a score last.
+    """
+    if score is None:
+        return 3, 0.0
+    if doubtful:
+        return 1, score
+    return (0 if score <= METASTABLE else 2), score

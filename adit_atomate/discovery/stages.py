@@ -1,0 +1,409 @@
+"""Stages of the discovery flow that judge structures: validity, uniqueness, novelty.
+
+A stage is a Maker with ``make(structures, samples)``. ``structures`` is a list, or a list of lists
+as several jobs made them; ``samples`` has a record for each sample of the flow, whose
+``structure_index`` is the place of its structure. The job's output is an
+``ADiTStageDoc`` with all samples: those that ended in the stage have
+a fate other than "pending", and the later stages pass over them. Any Maker like that can take the
+place of these.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from jobflow import Job, Maker, job
+
+from adit_atomate.discovery.documents import (
+    DUPLICATE,
+    INVALID,
+    KNOWN,
+    NOT_DECODED,
+    PENDING,
+    ADiTSampleFate,
+    ADiTStageDoc,
+    ADiTStageTiming,
+)
+from adit_atomate.settings import ADiTSettings
+from adit_model.data.sources import absolute_source
+
+if TYPE_CHECKING:
+    from pymatgen.core import Molecule, Structure
+
+    from adit_model.quality.sources import Reference
+    from adit_model.systems import AtomicSystem
+
+STAGE_DATA = [["output", "samples"], ["output", "structures"]]
+
+
+def flatten(structures: Sequence[Any]) -> list[Structure | Molecule | None]:
+    """Join the structures of several jobs."""
+    if any(isinstance(part, list) for part in structures):
+        return [structure for part in structures for structure in part]
+    return list(structures)
+
+
+def open_samples(samples: Sequence[Any]) -> list[ADiTSampleFate]:
+    """Read the samples of a stage, or of one or more generating jobs (one list for each)."""
+    parts = samples if any(isinstance(part, list) for part in samples) else [samples]
+    opened: list[ADiTSampleFate] = []
+    offset = 0
+    for part in parts:
+        count = 0
+        for record in part:
+            values = dict(record) if isinstance(record, dict) else record.model_dump()
+            values = {key: value for key, value in values.items() if not key.startswith("@")}
+            sample = ADiTSampleFate(**values)
+            if sample.structure_index is not None:
+                sample.structure_index += offset
+                count += 1
+            if not sample.decoded:
+                sample.fate = NOT_DECODED
+            opened.append(sample)
+        offset += count
+    return opened
+
+
+def pending(samples: Iterable[ADiTSampleFate]) -> list[ADiTSampleFate]:
+    """Return the samples that are still on their way."""
+    return [sample for sample in samples if sample.fate == PENDING]
+
+
+def close_stage(
+    stage: str,
+    started: float,
+    num_in: int,
+    samples: list[ADiTSampleFate],
+    structures: list[Structure | Molecule | None] | None = None,
+    **details: Any,
+) -> ADiTStageDoc:
+    """Make the document of a stage that ends now.
+
+    Parameters
+    ----------
+    stage : str
+        Its name.
+    started : float
+        When it began, as ``time.time()`` says.
+    num_in : int
+        Samples that came in.
+    samples : list of ADiTSampleFate
+        All samples of the flow.
+    structures : list, optional
+        New structures, by ``structure_index``.
+    **details
+        What to remember of it.
+    """
+    timing = ADiTStageTiming(
+        stage=stage,
+        started_at=started,
+        seconds=time.time() - started,
+        num_in=num_in,
+        num_out=len(pending(samples)),
+    )
+    return ADiTStageDoc(timing=timing, samples=samples, structures=structures, details=details)
+
+
+def systems_of(
+    samples: Iterable[ADiTSampleFate], structures: Sequence[Structure | Molecule | None]
+) -> list[AtomicSystem]:
+    """Convert the structures of samples, each named by the index of its sample."""
+    from adit_model.systems import AtomicSystem
+
+    return [AtomicSystem.from_any(structure_of(s, structures), id=str(s.index)) for s in samples]
+
+
+def structure_of(
+    sample: ADiTSampleFate, structures: Sequence[Structure | Molecule | None]
+) -> Structure | Molecule:
+    """Return the structure of a sample."""
+    place = sample.structure_index
+    structure = None if place is None else structures[place]
+    if structure is None:
+        raise ValueError(f"sample {sample.index} has no structure")
+    return structure
+
+
+def check_workers(number: int) -> int:
+    """Return the worker processes for a number of checks, as the settings have it."""
+    from adit_model.quality.records import worker_count
+
+    return ADiTSettings().CHECK_WORKERS or worker_count(number)
+
+
+@dataclass
+class ADiTValidityMaker(Maker):
+    """Let only valid structures go on.
+
+    Parameters
+    ----------
+    name : str
+        Name of the jobs.
+    closed_shell : bool
+        Of molecules, let only those go on that have neither radicals nor formal charges.
+
+    See Also
+    --------
+    adit_model.quality.check_crystal, adit_model.quality.check_molecule : what is valid.
+    """
+
+    name: str = "ADiT validity"
+    closed_shell: bool = False
+
+    @job(output_schema=ADiTStageDoc, data=STAGE_DATA)
+    def make(self, structures: list[Any], samples: list[Any]) -> ADiTStageDoc:
+        """Check those that the generating job has not checked, and end the way of invalid ones.
+
+        Parameters
+        ----------
+        structures, samples : list
+            See :mod:`adit_atomate.discovery.stages`.
+        """
+        started = time.time()
+        flat, opened = flatten(structures), open_samples(samples)
+        coming = pending(opened)
+        check_validity([s for s in coming if s.valid is None], flat)
+        for sample in coming:
+            if not sample.valid:
+                sample.fate = INVALID
+            elif self.closed_shell and sample.closed_shell is False:
+                sample.fate = INVALID
+                sample.reason = f"radicals or formal charges: {sample.smiles}"
+        return close_stage("validity", started, len(coming), opened, closed_shell=self.closed_shell)
+
+
+def check_validity(
+    samples: list[ADiTSampleFate], structures: Sequence[Structure | Molecule | None]
+) -> None:
+    """Fill in the validity of samples."""
+    from dataclasses import asdict
+
+    from adit_model.quality.crystals import check_crystals
+    from adit_model.quality.molecules import check_molecules
+    from adit_model.systems import CRYSTAL
+
+    limit = ADiTSettings().CHECK_TIME_LIMIT
+    crystals = [s for s in samples if s.domain == CRYSTAL]
+    molecules = [s for s in samples if s.domain != CRYSTAL]
+    for mine, check in ((crystals, check_crystals), (molecules, check_molecules)):
+        if not mine:
+            continue
+        results: Sequence[Any] = check(
+            systems_of(mine, structures), workers=check_workers(len(mine)), time_limit=limit
+        )
+        for sample, result in zip(mine, results, strict=True):
+            sample.valid = result.valid
+            for key, value in asdict(result).items():
+                if key != "timed_out":
+                    setattr(sample, key, value)
+
+
+@dataclass
+class ADiTUniquenessMaker(Maker):
+    """Let only the first of equal structures go on.
+
+    Crystals are compared by pymatgen's structure matcher with the tolerances of CDVAE (see
+    :func:`adit_model.quality.unique_crystals`), molecules by their canonical SMILES. A crystal
+    whose comparison fails goes on, with a note.
+
+    Parameters
+    ----------
+    name : str
+        Name of the jobs.
+    """
+
+    name: str = "ADiT uniqueness"
+
+    @job(output_schema=ADiTStageDoc, data=STAGE_DATA)
+    def make(self, structures: list[Any], samples: list[Any]) -> ADiTStageDoc:
+        """Compare the samples to each other.
+
+        Parameters
+        ----------
+        structures, samples : list
+            See :mod:`adit_atomate.discovery.stages`.
+        """
+        from adit_model.systems import CRYSTAL
+
+        started = time.time()
+        flat, opened = flatten(structures), open_samples(samples)
+        coming = pending(opened)
+        _compare_crystals([s for s in coming if s.domain == CRYSTAL], flat)
+        first: dict[str, int] = {}
+        for sample in coming:
+            if sample.domain == CRYSTAL:
+                continue
+            smiles = _smiles(sample, flat)
+            if smiles is None:
+                sample.unique = None
+                sample.notes.append(f"not compared: {sample.reason}")
+                sample.reason = None
+                continue
+            sample.unique = first.setdefault(smiles, sample.index) == sample.index
+            sample.duplicate_of = None if sample.unique else first[smiles]
+        for sample in coming:
+            if sample.unique is False:
+                sample.fate = DUPLICATE
+                sample.reason = f"equal to sample {sample.duplicate_of}"
+        return close_stage("uniqueness", started, len(coming), opened)
+
+
+def _compare_crystals(
+    samples: list[ADiTSampleFate], structures: Sequence[Structure | Molecule | None]
+) -> None:
+    from adit_model.quality.crystals import judge_unique
+    from adit_model.quality.known import KnownMatch, known_crystals
+
+    systems = systems_of(samples, structures)
+    workers = check_workers(len(systems))
+    repeated, first = [], []
+    for sample, system, verdict in zip(
+        samples, systems, judge_unique(systems, workers=workers), strict=True
+    ):
+        if isinstance(verdict, str):
+            sample.unique = None
+            sample.notes.append(f"not compared to the other samples: {verdict}")
+            continue
+        sample.unique = verdict
+        if verdict:
+            first.append(system)
+        else:
+            repeated.append((sample, system))
+    matches = known_crystals([system for _, system in repeated], first, workers=workers)
+    for (sample, _), match in zip(repeated, matches, strict=True):
+        sample.duplicate_of = int(match.id) if isinstance(match, KnownMatch) else None
+
+
+def _smiles(
+    sample: ADiTSampleFate, structures: Sequence[Structure | Molecule | None]
+) -> str | None:
+    """Return the SMILES a molecule is compared by: that of the latest geometry."""
+    if sample.relaxed_smiles is None and sample.smiles is None and sample.valid is None:
+        check_validity([sample], structures)
+    return sample.relaxed_smiles or sample.smiles
+
+
+@dataclass
+class ADiTNoveltyMaker(Maker):
+    """Let only structures go on that known data do not hold.
+
+    Compared as :class:`ADiTUniquenessMaker` does. A crystal whose comparison fails goes on, with a
+    note.
+
+    Parameters
+    ----------
+    name : str
+        Name of the jobs.
+    reference : str, list of str or None
+        Known structures, any of the sources of :func:`adit_model.data.sources.load_source`: a CSV
+        file with CIFs, a folder, ``"mp20:train"``, ``"qm9:train"``. By default the setting
+        ``ADIT_REFERENCE``; without one the stage is left out.
+    """
+
+    name: str = "ADiT novelty"
+    reference: str | list[str] | None = field(default_factory=lambda: ADiTSettings().REFERENCE)
+
+    def make(self, structures: list[Any], samples: list[Any]) -> Job:
+        """Make a job that compares the samples to the reference.
+
+        Parameters
+        ----------
+        structures, samples : list
+            See :mod:`adit_atomate.discovery.stages`.
+
+        Raises
+        ------
+        ValueError
+            If there is no reference, or none of that name.
+        """
+        return replace(self, reference=self.sources())._make(structures, samples)
+
+    def sources(self) -> list[str]:
+        """Return the sources with absolute paths.
+
+        Raises
+        ------
+        ValueError
+            If there is none, or none of that name.
+        """
+        given = [self.reference] if isinstance(self.reference, str) else self.reference
+        if not given:
+            raise ValueError(
+                "novelty needs a reference: give ADiTNoveltyMaker(reference=...) or ADIT_REFERENCE"
+            )
+        return [absolute_source(source) for source in given]
+
+    @job(output_schema=ADiTStageDoc, data=STAGE_DATA)
+    def _make(self, structures: list[Any], samples: list[Any]) -> ADiTStageDoc:
+        from adit_model.quality.sources import load_reference
+        from adit_model.systems import CRYSTAL
+
+        started = time.time()
+        flat, opened = flatten(structures), open_samples(samples)
+        coming = pending(opened)
+        reference = load_reference(self.sources())
+        crystals = [s for s in coming if s.domain == CRYSTAL]
+        molecules = [s for s in coming if s.domain != CRYSTAL]
+        if crystals:
+            _find_crystals(crystals, flat, reference)
+        if molecules:
+            _find_molecules(molecules, flat, reference)
+        for sample in coming:
+            if sample.novel is False:
+                sample.fate = KNOWN
+                sample.reason = f"known as {sample.nearest_known}"
+        sizes = {
+            "crystals": 0 if reference.crystals is None else len(reference.crystals),
+            "molecules": 0 if reference.molecules is None else len(reference.molecules),
+        }
+        return close_stage(
+            "novelty", started, len(coming), opened, reference=reference.names, size=sizes
+        )
+
+
+def _find_crystals(
+    samples: list[ADiTSampleFate],
+    structures: Sequence[Structure | Molecule | None],
+    reference: Reference,
+) -> None:
+    from adit_model.quality.known import KnownMatch, known_crystals
+
+    if reference.crystals is None:
+        raise ValueError(f"the reference {reference.names} holds no crystals")
+    matches = known_crystals(
+        systems_of(samples, structures), reference.crystals, workers=check_workers(len(samples))
+    )
+    for sample, match in zip(samples, matches, strict=True):
+        if isinstance(match, str):
+            sample.novel = None
+            sample.notes.append(f"not compared to the reference: {match}")
+            continue
+        sample.novel = match is None
+        if isinstance(match, KnownMatch):
+            sample.nearest_known = match.id
+            sample.nearest_known_distance = match.distance
+
+
+def _find_molecules(
+    samples: list[ADiTSampleFate],
+    structures: Sequence[Structure | Molecule | None],
+    reference: Reference,
+) -> None:
+    from adit_model.quality.known import known_smiles
+    from adit_model.quality.molecules import check_molecules
+
+    if reference.molecules is None:
+        raise ValueError(f"the reference {reference.names} holds no molecules")
+    ids = [str(name) for name in reference.molecules.ids]
+    if reference.smiles is not None:
+        known = known_smiles(reference.smiles, ids)
+    else:
+        checks = check_molecules(list(reference.molecules), workers=check_workers(len(ids)))
+        known = {c.smiles: i for c, i in zip(checks, ids, strict=True) if c.bonded and c.smiles}
+    for sample in samples:
+        smiles = _smiles(sample, structures)
+        sample.novel = None if smiles is None else smiles not in known
+        sample.nearest_known = None if smiles is None else known.get(smiles)

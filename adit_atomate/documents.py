@@ -1,0 +1,215 @@
+"""Task documents of the plugin's jobs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, Field
+from pymatgen.core import Molecule, Structure
+
+
+class ADiTSampleRecord(BaseModel):
+    """What became of one sample."""
+
+    index: int = Field(
+        description="Number of the sample: `first_index` of the job for its first one, 0 by "
+        "default. With the seed it names the sample."
+    )
+    structure_index: int | None = Field(
+        None,
+        description="Place of the sample in `structures` of the document; None if it could not be "
+        "decoded.",
+    )
+    domain: str = Field(description="'crystal' or 'molecule'.")
+    num_atoms: int = Field(description="Atoms in the cell or molecule.")
+    formula: str = Field(description="Reduced formula (crystal) or full formula (molecule).")
+    decoded: bool = Field(description="Whether the decoder gave a physical structure.")
+    valid: bool | None = Field(
+        None, description="Whether it passes its domain's checks; None if they were not asked for."
+    )
+    reason: str | None = Field(None, description="Why it is not decoded or not valid.")
+    structural: bool | None = Field(
+        None,
+        description="Crystals: all distances, periodic images included, exceed 0.5 angstrom and "
+        "the volume exceeds 0.1 cubic angstrom per atom.",
+    )
+    compositional: bool | None = Field(
+        None, description="Crystals: SMACT finds a neutral, electronegativity-ordered composition."
+    )
+    bonded: bool | None = Field(
+        None, description="Molecules: RDKit perceives bonds for total charge 0."
+    )
+    connected: bool | None = Field(None, description="Molecules: all atoms are in one fragment.")
+    closed_shell: bool | None = Field(
+        None, description="Molecules: no atom carries a radical electron or a formal charge."
+    )
+    smiles: str | None = Field(
+        None, description="Molecules: canonical SMILES without stereochemistry and hydrogens."
+    )
+
+
+class ADiTCounts(BaseModel):
+    """How many samples of one domain reached which stage."""
+
+    requested: int = Field(description="Samples asked for.")
+    decoded: int = Field(description="Samples that are a physical structure.")
+    valid: int | None = Field(
+        None, description="Samples that pass the validity checks; None if these were not asked for."
+    )
+
+
+class ADiTSamplingSettings(BaseModel):
+    """Settings the samples depend on, with the checkpoint's defaults filled in."""
+
+    n: int = Field(description="Number of samples.")
+    first_index: int = Field(0, description="Number of the first sample.")
+    domain: str = Field(description="'crystal', 'molecule' or 'both'.")
+    seed: int = Field(description="Seed of all random numbers; sample i depends on it and on i.")
+    num_steps: int = Field(description="Intervals of the time grid of the flow.")
+    solver: str = Field(description="Solver: 'euler', 'midpoint', 'heun' or 'ancestral'.")
+    guidance_scale: float = Field(description="Classifier-free guidance; 1 is none.")
+    noise_scale: float = Field(
+        description="Standard deviation of the noise that the ancestral solver renews."
+    )
+    num_atoms: str | None = Field(
+        None,
+        description="Atom counts: '12' for all, '4-12' for a range, '4,5,6' for each; None draws "
+        "them as in the training data.",
+    )
+    random_rotation: bool = Field(description="Whether each structure was turned at random.")
+
+
+class ADiTCheckpoint(BaseModel):
+    """The weights that were used."""
+
+    name: str = Field(description="Checkpoint name or path.")
+    hash: str = Field(description="SHA-256 of configuration and weights.")
+    metadata: dict[str, Any] = Field(
+        description="What the checkpoint says of itself: configuration, statistics, training data "
+        "and command, measured metrics, licence."
+    )
+
+
+class ADiTTimings(BaseModel):
+    """Wall-clock time of each part of a job."""
+
+    load: float = Field(description="Import and loading of the checkpoint, in seconds.")
+    sample: float = Field(description="Sampling, in seconds.")
+    check: float = Field(description="Validity checks, in seconds.")
+
+
+class ADiTGenerateDoc(BaseModel):
+    """Result of :class:`~adit_atomate.generate.ADiTGenerateMaker`.
+
+    ``structures``, ``crystals``, ``molecules`` and ``samples`` are kept in the job store's
+    additional store ``data``.
+    """
+
+    structures: list[Structure | Molecule] = Field(
+        description="All samples that could be decoded, in order of their index, valid or not; "
+        "coordinates in angstrom."
+    )
+    crystals: list[Structure] = Field(description="The crystals among `structures`.")
+    molecules: list[Molecule] = Field(
+        description="The molecules among `structures`, charge 0, singlet or doublet."
+    )
+    samples: list[ADiTSampleRecord] = Field(
+        description="One record for each sample asked for, in order of the index."
+    )
+    counts: dict[str, ADiTCounts] = Field(description="Counts for each domain.")
+    settings: ADiTSamplingSettings = Field(description="What the samples depend on.")
+    checkpoint: ADiTCheckpoint = Field(description="The weights that were used.")
+    timings: ADiTTimings = Field(description="Wall-clock times in seconds.")
+    device: str = Field(description="Device the model ran on, as torch names it.")
+    versions: dict[str, str] = Field(
+        description="Versions of adit-atomate, of Python and of the packages results depend on."
+    )
+
+
+class ADiTRate(BaseModel):
+    """A share of structures."""
+
+    passed: int = Field(description="Structures that pass.")
+    of: int = Field(description="Structures that it is a share of.")
+    share: float = Field(description="Their quotient, 0 to 1.")
+
+
+class ADiTNumber(BaseModel):
+    """A number of many structures."""
+
+    count: int = Field(description="Structures that have it.")
+    median: float | None = Field(None, description="None if there is none.")
+    mean: float | None = Field(None, description="None if there is none.")
+
+
+class ADiTHull(BaseModel):
+    """The hull that energies above it are of."""
+
+    source: str = Field(description="Where the known phases come from.")
+    complete: bool = Field(
+        description="Whether it holds all that the source knows. If not, an energy above it is a "
+        "lower bound on the true one, and a rate of stable crystals an upper bound."
+    )
+    compounds: int = Field(description="Known compounds in it.")
+
+
+class ADiTHullTrust(BaseModel):
+    """How far a partial hull is to be trusted for these crystals."""
+
+    of: int = Field(description="Crystals with an energy above hull.")
+    elements_only: int = Field(
+        description="Those that compete with pure elements only: the hull knows no compound near "
+        "their composition, so their energy above hull is the formation energy."
+    )
+    far_below: int = Field(
+        description="Those more than 0.1 eV/atom below the hull, which tells of missing phases."
+    )
+
+
+class ADiTEnergies(BaseModel):
+    """What relaxation by a force field found."""
+
+    model: str = Field(description="The force field and its version.")
+    scale: str = Field(description="Energy scale: functional and corrections, or force field.")
+    hull: ADiTHull = Field(description="The hull.")
+    trust: ADiTHullTrust = Field(description="How far the hull is to be trusted here.")
+    rates: dict[str, ADiTRate | None] = Field(
+        description="'converged', 'stable' (at most 0 eV/atom above the hull), 'metastable' (at "
+        "most 0.1), 'sun' and 'msun' (besides unique and novel; None without a reference): shares "
+        "of all crystals, valid or not; a relaxation that failed counts as not passed."
+    )
+    numbers: dict[str, ADiTNumber] = Field(
+        description="'above_hull_initial', 'above_hull', 'formation_energy' (eV/atom), 'rmsd' on "
+        "relaxation (angstrom), 'relax_steps'."
+    )
+
+
+class ADiTEvaluateDoc(BaseModel):
+    """Result of :class:`~adit_atomate.evaluate.ADiTEvaluateMaker`.
+
+    ``rows`` is kept in the job store's additional store ``data``.
+    """
+
+    counts: dict[str, ADiTCounts] = Field(description="Counts for each domain.")
+    rates: dict[str, dict[str, ADiTRate | None]] = Field(
+        description="For each domain the rates of the report, by name; None for those that were "
+        "not asked for or have nothing to be a share of."
+    )
+    energies: dict[str, ADiTEnergies] = Field(
+        default_factory=dict,
+        description="For each force field that was asked for, what it found of the crystals.",
+    )
+    rows: list[dict[str, Any]] = Field(
+        description="One row for each structure, as in rows.csv: a cell is a value, None where "
+        "the question does not arise, or a text that says why there is no answer."
+    )
+    summary: dict[str, Any] = Field(
+        description="All rates, also by number of atoms, means, distances to the reference, "
+        "failed cells and versions of packages, as in summary.json."
+    )
+    report: str = Field(description="The report, in Markdown.")
+    folder: str = Field(
+        description="Where the files are, on the machine that the job ran on; with the same "
+        "folder, a job that was cut off goes on from there."
+    )
+    seconds: float = Field(description="Wall-clock time of the evaluation.")

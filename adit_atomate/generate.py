@@ -1,0 +1,348 @@
+"""Makers of single jobs."""
+
+from __future__ import annotations
+
+import logging
+import re
+import time
+from dataclasses import asdict, dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from jobflow import CURRENT_JOB, Job, JobConfig, Maker, OutputReference, job
+from pymatgen.core import Molecule, Structure
+
+from adit_atomate.documents import (
+    ADiTCheckpoint,
+    ADiTCounts,
+    ADiTGenerateDoc,
+    ADiTSampleRecord,
+    ADiTSamplingSettings,
+    ADiTTimings,
+)
+from adit_atomate.settings import ADiTSettings
+from adit_atomate.stores import check_job_store
+from adit_model.checkpoint import BUNDLED, read_metadata, resolve_checkpoint
+from adit_model.conditions.atom_counts import AtomCounts, format_atom_counts, parse_atom_counts
+from adit_model.config import ModelConfig, SamplingConfig
+
+if TYPE_CHECKING:
+    from adit_model.sampling.sample import Sample
+from jobflow import Flow
+
+logger = logging.getLogger(__name__)
+
+DATA_STORE = "data"
+# Paths, not bare keys: checkpoint metadata may use the same words.
+GENERATE_DATA = [["output", key] for key in ("structures", "crystals", "molecules", "samples")]
+BYTES_PER_ATOM = 330  # of a stored structure, measured
+_DEVICE = re.compile(r"(auto|cpu|cuda|mps|xpu)(:\d+)?")
+
+
+@dataclass
+class ADiTGenerateMaker(Maker):
+    """Generate crystals and molecules.
+
+    ``job.output.structures`` is a list of pymatgen objects that force-field and ASE Makers of
+    atomate2 take as it is. With both domains, ``job.output.crystals`` and
+    ``job.output.molecules`` can go to a Maker each.
+
+    Parameters
+    ----------
+    name : str
+        Name of the jobs.
+    checkpoint : str
+        Name (``"default"``) or path of a checkpoint. By default the setting ``ADIT_CHECKPOINT``.
+    domain : str
+        ``"crystal"``, ``"molecule"``, or ``"both"``: crystals at even, molecules at odd indices.
+    seed : int
+        Seed of all random numbers. Sample i depends on it, on i, the weights and the settings
+        below: two jobs with one seed give the same structures.
+    num_steps, solver, guidance_scale, noise_scale : int, str, float, float or None
+        See :class:`adit_model.config.SamplingConfig`; None takes the checkpoint's default.
+    num_atoms : int, str, tuple, list or None
+        Atoms in each structure: one number, a range ``(4, 12)`` or ``"4-12"``, a list with one
+        number for each structure, or None to draw them as in the training data. A tuple is kept
+        as text, which survives JSON.
+    device : str
+        ``"auto"``, ``"cpu"``, ``"cuda"``, ``"cuda:1"``. ``"auto"`` takes the worker's setting
+        ``ADIT_DEVICE``, and without it a GPU if there is one.
+    batch_atoms : int or None
+        Atoms integrated at a time; changes memory and speed, not the structures. None takes the
+        worker's setting ``ADIT_BATCH_ATOMS``, and without it what suits the device.
+    random_rotation : bool
+        Turn each structure at random; otherwise it comes in its canonical pose.
+    check_validity : bool
+        Check each structure; the results are in ``job.output.samples``.
+
+    Examples
+    --------
+    >>> from adit_atomate import ADiTGenerateMaker
+    >>> job = ADiTGenerateMaker(domain="crystal", num_atoms=(4, 12)).make(n=20)
+    >>> job.name
+    'ADiT generate'
+    """
+
+    name: str = "ADiT generate"
+    checkpoint: str = field(default_factory=lambda: ADiTSettings().CHECKPOINT)
+    domain: str = "both"
+    seed: int = 0
+    num_steps: int | None = None
+    solver: str | None = None
+    guidance_scale: float | None = None
+    noise_scale: float | None = None
+    num_atoms: int | str | tuple[int, int] | list[int] | None = None
+    device: str = "auto"
+    batch_atoms: int | None = None
+    random_rotation: bool = False
+    check_validity: bool = True
+
+    def __post_init__(self) -> None:
+        if isinstance(self.num_atoms, tuple):
+            self.num_atoms = format_atom_counts(self.num_atoms)
+
+    def make(self, n: int | OutputReference, first_index: int = 0) -> Job:
+        """Make a job that generates n structures.
+
+        Parameters
+        ----------
+        n : int
+            How many samples. Those that cannot be decoded are recorded, not replaced.
+        first_index : int
+            Number of the first sample: jobs for 500 samples each that start at 0 and at 500 give
+            what one job for 1,000 gives. See ``ADiTGenerateShardsMaker``.
+
+        Returns
+        -------
+        Job
+            Its output is an :class:`~adit_atomate.documents.ADiTGenerateDoc`.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If n, first_index or a field of the Maker is out of range, or there is no such
+            checkpoint.
+        """
+        self._check(n, first_index)
+        checkpoint = str(self.checkpoint)
+        if checkpoint not in BUNDLED:
+            checkpoint = str(resolve_checkpoint(checkpoint).resolve())
+        # Jobs may run in other folders, so paths must be absolute.
+        return replace(self, checkpoint=checkpoint)._generate(n, first_index)
+
+    @job(
+        output_schema=ADiTGenerateDoc,
+        config=JobConfig(expose_store=True),
+        data=GENERATE_DATA,
+    )
+    def _generate(self, n: int, first_index: int = 0) -> ADiTGenerateDoc:
+        metadata = self._check(n, first_index)
+        if CURRENT_JOB.store is not None:
+            check_job_store(CURRENT_JOB.store, DATA_STORE, self._estimate_bytes(n, metadata))
+        settings = ADiTSettings()
+
+        started = time.perf_counter()
+        from adit_model.model import ADiT
+        from adit_model.quality.records import count_records, record_samples
+
+        device = settings.DEVICE if self.device == "auto" else self.device
+        model = ADiT.load(self.checkpoint, device=device)
+        loaded = time.perf_counter()
+        samples = model.sample(
+            n,
+            domain=self.domain,
+            seed=self.seed,
+            num_steps=self.num_steps,
+            solver=self.solver,
+            guidance_scale=self.guidance_scale,
+            noise_scale=self.noise_scale,
+            num_atoms=self._atom_counts(),
+            batch_atoms=self.batch_atoms or settings.BATCH_ATOMS,
+            random_rotation=self.random_rotation,
+            progress=False,
+            first_index=first_index,
+        )
+        sampled = time.perf_counter()
+        records = record_samples(
+            samples,
+            check=self.check_validity,
+            workers=settings.CHECK_WORKERS,
+            time_limit=settings.CHECK_TIME_LIMIT,
+        )
+        checked = time.perf_counter()
+
+        counts = count_records(records)
+        for domain, count in counts.items():
+            logger.info("%ss: %s", domain, count)
+        structures = [s.system.to_pymatgen() for s in samples if s.system is not None]
+        return ADiTGenerateDoc(
+            structures=structures,
+            crystals=[s for s in structures if isinstance(s, Structure)],
+            molecules=[s for s in structures if isinstance(s, Molecule)],
+            samples=[
+                ADiTSampleRecord(**asdict(record), structure_index=place)
+                for record, place in zip(records, _places(samples), strict=True)
+            ],
+            counts={domain: ADiTCounts(**asdict(count)) for domain, count in counts.items()},
+            settings=self._settings(n, first_index, model.config),
+            checkpoint=ADiTCheckpoint(
+                name=self.checkpoint, hash=model.checkpoint_hash, metadata=model.metadata
+            ),
+            timings=ADiTTimings(
+                load=loaded - started, sample=sampled - loaded, check=checked - sampled
+            ),
+            device=str(model.device),
+            versions=_versions(),
+        )
+
+    def _check(self, n: int | OutputReference, first_index: int) -> dict[str, Any]:
+        """Check the request and all fields, and return the checkpoint's metadata."""
+        from adit_model.sampling.request import check_request
+
+        count = 1 if isinstance(n, OutputReference) else n
+        counts = self._atom_counts()
+        if isinstance(n, OutputReference) and isinstance(counts, list):
+            count = len(counts)
+        request = (count, self.domain, self.seed, counts, self.batch_atoms)
+        check_request(*request, first_index=first_index)
+        if not _DEVICE.fullmatch(self.device):
+            raise ValueError(f"device must be auto, cpu, cuda or cuda:1, got {self.device!r}")
+        metadata = read_metadata(resolve_checkpoint(self.checkpoint))
+        sizes = metadata["statistics"].get("sizes", {})
+        check_request(*request, sizes, first_index)
+        config = ModelConfig.from_dict(metadata["config"])
+        self._sampling(config.sampling)
+        return metadata
+
+    def _atom_counts(self) -> AtomCounts:
+        if isinstance(self.num_atoms, str):
+            return parse_atom_counts(self.num_atoms)
+        if not isinstance(self.num_atoms, int | tuple | list | None):
+            raise TypeError(
+                "num_atoms must be an integer, a range '4-12', a list of integers or None, "
+                f"got {self.num_atoms!r}"
+            )
+        return self.num_atoms
+
+    def _sampling(self, base: SamplingConfig) -> SamplingConfig:
+        from adit_model.sampling.sampler import sampling_settings
+
+        return sampling_settings(
+            base, self.num_steps, self.solver, self.guidance_scale, self.noise_scale
+        )
+
+    def _settings(self, n: int, first_index: int, config: ModelConfig) -> ADiTSamplingSettings:
+        used = self._sampling(config.sampling)
+        return ADiTSamplingSettings(
+            n=n,
+            first_index=first_index,
+            domain=self.domain,
+            seed=self.seed,
+            num_atoms=format_atom_counts(self._atom_counts()),
+            random_rotation=self.random_rotation,
+            **asdict(used),
+        )
+
+    def _estimate_bytes(self, n: int, metadata: dict[str, Any]) -> int:
+        """Size of the stored structures, from the mean atom count."""
+        counts = self._atom_counts()
+        if isinstance(counts, int):
+            mean = float(counts)
+        elif counts is not None:
+            mean = sum(counts) / len(counts)
+        else:
+            sizes = metadata["statistics"]["sizes"]
+            chosen = sizes.values() if self.domain == "both" else [sizes[self.domain]]
+            means = [
+                sum(int(k) * v for k, v in histogram.items()) / sum(histogram.values())
+                for histogram in chosen
+            ]
+            mean = sum(means) / len(means)
+        return int(n * mean * BYTES_PER_ATOM)
+
+
+def _places(samples: list[Sample]) -> list[int | None]:
+    """Place of each sample among those that have a system."""
+    places: list[int | None] = []
+    count = 0
+    for sample in samples:
+        places.append(count if sample.system is not None else None)
+        count += sample.system is not None
+    return places
+
+
+def _versions() -> dict[str, str]:
+    import platform
+    from importlib.metadata import version
+
+    packages = ("adit-atomate", "torch", "numpy", "pymatgen", "rdkit", "smact")
+    return {"python": platform.python_version(), **{name: version(name) for name in packages}}
+
+
+@dataclass
+class ADiTGenerateShardsMaker(Maker):
+    """Generate many structures in several jobs, which may run on as many workers.
+
+    The samples are those of a single job, bit for bit on a CPU: how many jobs there are changes
+    the time alone. A job that failed is run again without the others.
+
+    Parameters
+    ----------
+    name : str
+        Name of the flows.
+    generate_maker : ADiTGenerateMaker
+        Maker of the jobs. A list of atom counts in it has one entry for each sample of the flow.
+    samples_per_job : int
+        Samples of each job; the last one has the rest.
+
+    Examples
+    --------
+    >>> from adit_atomate import ADiTGenerateShardsMaker
+    >>> flow = ADiTGenerateShardsMaker(samples_per_job=400).make(n=1000)
+    >>> [job.name for job in flow.jobs]
+    ['ADiT generate 1/3', 'ADiT generate 2/3', 'ADiT generate 3/3']
+    """
+
+    name: str = "ADiT generate shards"
+    generate_maker: ADiTGenerateMaker = field(default_factory=ADiTGenerateMaker)
+    samples_per_job: int = 1000
+
+    def make(self, n: int, first_index: int = 0) -> Flow:
+        """Make a flow that generates n structures.
+
+        Parameters
+        ----------
+        n : int
+            How many samples.
+        first_index : int
+            Number of the first one.
+
+        Returns
+        -------
+        Flow
+            Its output lists the outputs of its jobs in order:
+            ``[shard.structures for shard in flow.output]`` are references to one list of
+            structures each.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If n, first_index, samples_per_job or a field of the Maker is out of range, or there is
+            no such checkpoint.
+        """
+        size = self.samples_per_job
+        if isinstance(size, bool) or not isinstance(size, int) or size <= 0:
+            raise ValueError(f"samples_per_job must be a positive integer, got {size!r}")
+        self.generate_maker.make(n, first_index)  # checks the request as a whole
+        counts = self.generate_maker.num_atoms
+        if isinstance(counts, str) and "," in counts:
+            counts = [int(count) for count in counts.split(",")]
+        number = -(-n // size)
+        jobs: list[Flow | Job] = []
+        for i, start in enumerate(range(0, n, size), 1):
+            maker = self.generate_maker
+            if isinstance(counts, list):
+                maker = replace(maker, num_atoms=counts[start : start + size])
+            job = maker.make(min(size, n - start), first_index + start)
+            job.append_name(f" {i}/{number}")
+            jobs.append(job)
+        return Flow(jobs, output=[job.output for job in jobs], name=self.name)

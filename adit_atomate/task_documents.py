@@ -1,0 +1,244 @@
+"""What a task document of any code of atomate2 says: energy, state, structure, steps."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from pymatgen.core import Molecule, Structure
+
+from adit_atomate.discovery.documents import ADiTCalculation, ADiTRelaxation
+
+FAILED, SUCCESSFUL = "failed", "successful"
+HARTREE = 27.211386245988  # eV, CODATA 2018
+MAX_VOLUME_CHANGE = 4.0  # factor beyond which a cell has come apart or collapsed
+
+
+def look(document: Any, *path: str) -> Any:
+    """Follow attributes or keys; None where one is missing."""
+    for name in path:
+        if isinstance(document, dict):
+            document = document.get(name)
+        else:
+            document = getattr(document, name, None)
+        if document is None:
+            return None
+    return document
+
+
+def last_document(output: Any) -> Any:
+    """Return the task document of an output: of several, the last one with an energy."""
+    if isinstance(output, dict) and "output" not in output:
+        output = list(output.values())
+    if isinstance(output, list | tuple):
+        return next((d for d in reversed(output) if total_energy(d) is not None), None)
+    return output
+
+
+def total_energy(document: Any) -> float | None:
+    """Total energy in eV, None if there is none."""
+    energy = look(document, "output", "energy")
+    if energy is None and (hartree := look(document, "output", "final_energy")) is not None:
+        energy = hartree * HARTREE  # Q-Chem
+    return None if energy is None else float(energy)
+
+
+def final_structure(document: Any) -> Structure | Molecule | None:
+    """Return the last structure or molecule, as far as the document has one."""
+    paths = (
+        ("structure",),
+        ("molecule",),
+        ("output", "mol_or_struct"),
+        ("output", "structure"),
+        ("output", "optimized_molecule"),
+        ("output", "initial_molecule"),
+    )
+    found = (look(document, *path) for path in paths)
+    return next((s for s in found if isinstance(s, Structure | Molecule)), None)
+
+
+def read_calculation(output: Any, uuid: str | None = None) -> ADiTCalculation:
+    """Read the result of a calculation.
+
+    Parameters
+    ----------
+    output : object
+        A task document, several in a list or a dict, or None if its job failed.
+    uuid : str, optional
+        Of the job.
+    """
+    if output is None:
+        return ADiTCalculation(state=FAILED, reason=no_output(uuid), uuid=uuid)
+    document = last_document(output)
+    return ADiTCalculation(**_common(document, uuid))
+
+
+def read_relaxation(
+    output: Any, initial: Structure | Molecule, uuid: str | None = None
+) -> tuple[ADiTRelaxation, Structure | Molecule | None]:
+    """Read the result of a relaxation, and the structure it led to.
+
+    Parameters
+    ----------
+    output : object
+        A task document, or None if its job failed.
+    initial : Structure or Molecule
+        What was relaxed.
+    uuid : str, optional
+        Of the job.
+
+    Returns
+    -------
+    ADiTRelaxation
+        Failed, with the reason, if it did not converge, or led to what is no structure.
+    Structure, Molecule or None
+        None unless it was successful.
+    """
+    if output is None:
+        return ADiTRelaxation(state=FAILED, reason=no_output(uuid), uuid=uuid), None
+    document = last_document(output)
+    relaxed = final_structure(document)
+    if isinstance(relaxed, Molecule) and isinstance(initial, Molecule):
+        relaxed = relaxed.copy()  # ASE's atoms carry neither charge nor spin
+        relaxed.set_charge_and_spin(initial.charge, int(initial.spin_multiplicity))
+    relaxation = ADiTRelaxation(**_common(document, uuid))
+    relaxation.num_steps, relaxation.max_force = _steps(document), _max_force(document)
+    relaxation.seconds = look(document, "output", "elapsed_time")
+    relaxation.initial_energy = _initial_energy(document)
+    if relaxation.energy is not None and relaxation.initial_energy is not None:
+        change = relaxation.energy - relaxation.initial_energy
+        relaxation.energy_change_per_atom = change / len(initial)
+    fault = _fault(relaxed, initial, relaxation)
+    if relaxed is not None and fault is None:
+        relaxation.rmsd = displacement(initial, relaxed)
+        if isinstance(initial, Structure) and isinstance(relaxed, Structure):
+            relaxation.volume_change = relaxed.volume / initial.volume - 1
+    if fault is not None and relaxation.reason is None:
+        relaxation.state, relaxation.reason = FAILED, fault
+    return relaxation, relaxed if relaxation.state == SUCCESSFUL else None
+
+
+def displacement(initial: Structure | Molecule, final: Structure | Molecule) -> float | None:
+    """Root-mean-square displacement of the atoms in angstrom; None if the atoms are not the same.
+
+    For crystals that of the fractional coordinates, to the nearest image, without the common
+    shift, measured in the final cell; so neither a strain nor a rotation of the cell counts.
+    """
+    if [site.specie.Z for site in initial] != [site.specie.Z for site in final]:
+        return None
+    if isinstance(initial, Structure) and isinstance(final, Structure):
+        shift = final.frac_coords - initial.frac_coords
+        shift -= np.round(shift)
+        shift -= shift[0]  # the mean would depend on how the images were chosen
+        shift -= np.round(shift)
+        shift -= shift.mean(axis=0)
+        moved = shift @ final.lattice.matrix
+        return float(np.sqrt(np.mean(np.sum(moved**2, axis=1))))
+    from adit_model.quality.reconstruction import kabsch_rmsd
+
+    return kabsch_rmsd(np.array(initial.cart_coords), np.array(final.cart_coords))
+
+
+def no_output(uuid: str | None) -> str:
+    """Say what can be said of a job that left nothing."""
+    return f"the job {uuid or ''} left no output: it failed or was killed, its log says why"
+
+
+def _common(document: Any, uuid: str | None) -> dict[str, Any]:
+    energy, structure = total_energy(document), final_structure(document)
+    per_atom = look(document, "output", "energy_per_atom")
+    if per_atom is None and energy is not None and structure is not None:
+        per_atom = energy / len(structure)
+    state, reason = _state(document)
+    if reason is None and (energy is None or not math.isfinite(energy)):
+        state, reason = FAILED, f"the energy is {energy}"
+        energy = per_atom = None
+    folder = look(document, "dir_name")
+    names = (look(document, "forcefield_name"), look(document, "ase_calculator_name"))
+    name = next((str(n) for n in names if n), None) or _plain(look(document, "run_type"))
+    return {
+        "state": state,
+        "reason": reason,
+        "energy": energy,
+        "energy_per_atom": None if per_atom is None else float(per_atom),
+        "uuid": uuid,
+        "dir_name": None if folder is None else str(folder),
+        "calculator": name,
+        "calculator_version": _plain(look(document, "forcefield_version")),
+    }
+
+
+def _state(document: Any) -> tuple[str, str | None]:
+    state = _plain(look(document, "state"))
+    # The optimizer's own verdict goes first: with a moving cell it judges other forces than those
+    # on the atoms, which may then exceed the limit a little.
+    failed = state not in (SUCCESSFUL, "success")
+    if state is None:
+        failed = look(document, "is_force_converged") is False
+    if failed:
+        steps, force = _steps(document), _max_force(document)
+        if steps is not None:
+            text = f"not converged after {steps} steps"
+            return FAILED, text + ("" if force is None else f" (largest force {force:.3g} eV/A)")
+        return FAILED, f"its state is {state}"
+    return SUCCESSFUL, None
+
+
+def _plain(value: Any) -> str | None:
+    return None if value is None else str(getattr(value, "value", value))
+
+
+def _steps(document: Any) -> int | None:
+    steps = look(document, "output", "n_steps")
+    if steps is None:
+        calculations = look(document, "calcs_reversed")  # VASP
+        if isinstance(calculations, Sequence) and len(calculations):
+            ionic = look(calculations[0], "output", "ionic_steps")
+            steps = len(ionic) if isinstance(ionic, Sequence) else None
+    return None if steps is None else int(steps)
+
+
+def _max_force(document: Any) -> float | None:
+    forces = look(document, "output", "forces")
+    if forces is None or not len(forces):
+        return None
+    largest = float(np.linalg.norm(np.asarray(forces, dtype=float), axis=1).max())
+    return largest if math.isfinite(largest) else None
+
+
+def _initial_energy(document: Any) -> float | None:
+    ionic = look(document, "output", "ionic_steps")
+    if isinstance(ionic, Sequence) and len(ionic):
+        energy = look(ionic[0], "energy")
+        return None if energy is None else float(energy)
+    calculations = look(document, "calcs_reversed")
+    if isinstance(calculations, Sequence) and len(calculations):
+        ionic = look(calculations[-1], "output", "ionic_steps")
+        if isinstance(ionic, Sequence) and len(ionic):
+            energy = look(ionic[0], "e_0_energy")
+            return None if energy is None else float(energy)
+    return None
+
+
+def _fault(
+    relaxed: Structure | Molecule | None,
+    initial: Structure | Molecule,
+    relaxation: ADiTRelaxation,
+) -> str | None:
+    """Say why a relaxed structure is none, None if it is one."""
+    if relaxed is None:
+        return "its document holds no structure"
+    if not np.isfinite(np.array(relaxed.cart_coords)).all():
+        return "diverged: coordinates are not finite"
+    if isinstance(relaxed, Structure) and isinstance(initial, Structure):
+        from adit_model.quality.crystals import structural_fault
+        from adit_model.systems import AtomicSystem
+
+        factor = relaxed.volume / initial.volume
+        if not 1 / MAX_VOLUME_CHANGE < factor < MAX_VOLUME_CHANGE:
+            return f"diverged: the volume changed by a factor of {factor:.3g}"
+        if fault := structural_fault(AtomicSystem.from_structure(relaxed)):
+            return f"diverged: {fault}"
+    return None

@@ -1,0 +1,266 @@
+"""``adit generate``: structures as files, a table, a picture."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import os
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from adit_model import __version__
+from adit_model.conditions.atom_counts import AtomCounts, format_atom_counts, parse_atom_counts
+from adit_model.files import output_folder
+from adit_model.systems import CRYSTAL, DOMAINS
+
+if TYPE_CHECKING:
+    from adit_model.config import SamplingConfig
+    from adit_model.quality.records import SampleRecord
+    from adit_model.sampling.sample import Sample
+
+FOLDERS = {"crystals": ".cif", "molecules": ".xyz"}
+TABLE, TOGETHER, RUN, PICTURE = "summary.csv", "samples.extxyz", "run.json", "structures.png"
+MAX_PLOTTED = 64
+
+
+def add_generate_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of ``adit generate``; :func:`generate_command` is its body."""
+    parser.description = (
+        "Generate structures and write one CIF for each crystal, one XYZ for each molecule, all of "
+        f"them in {TOGETHER}, and {TABLE} with a row for every sample."
+    )
+    add = parser.add_argument
+    add("-n", type=int, default=32, metavar="N", help="number of samples (default %(default)s)")
+    add("--out", type=Path, required=True, metavar="DIR", help="folder to write to")
+    add("--domain", default="both", choices=(*DOMAINS, "both"), help="default %(default)s")
+    add("--seed", type=int, default=0, help="seed of all random numbers (default %(default)s)")
+    add("--checkpoint", default="default", metavar="NAME|FILE", help="weights (default: bundled)")
+    add("--num-atoms", metavar="12|4-12|4,5,6", help="one number, a range, or one for each sample")
+    add("--num-steps", type=int, metavar="STEPS", help="steps of the solver")
+    add("--solver", metavar="NAME", help="euler, midpoint, heun or ancestral")
+    add("--guidance-scale", type=float, metavar="SCALE", help="classifier-free guidance; 1 is none")
+    add("--noise-scale", type=float, metavar="SCALE", help="of the ancestral solver's noise")
+    add("--random-rotation", action="store_true", help="turn each structure at random")
+    add("--device", default="auto", help="auto, cpu, cuda or cuda:1 (default %(default)s)")
+    add("--batch-atoms", type=int, metavar="ATOMS", help="atoms integrated at a time")
+    add("--no-check", action="store_true", help="skip the validity checks")
+    add("--plot", action="store_true", help=f"draw up to {MAX_PLOTTED} structures in {PICTURE}")
+    add("--overwrite", action="store_true", help="replace what an earlier run left in DIR")
+    add("--quiet", action="store_true", help="no progress bars")
+
+
+def generate_command(args: argparse.Namespace) -> int:
+    """Generate, check, write, and print how many are valid.
+
+    Parameters
+    ----------
+    args : argparse.Namespace
+        As made by a parser that :func:`add_generate_arguments` was called on.
+
+    Returns
+    -------
+    int
+        Exit status, 0.
+
+    Raises
+    ------
+    ValueError, OSError
+        If an argument is out of range, the checkpoint cannot be used, or the folder cannot be
+        written or holds files already.
+    """
+    from adit_model.checkpoint import read_metadata, resolve_checkpoint
+
+    num_atoms = None if args.num_atoms is None else parse_atom_counts(args.num_atoms)
+    if args.n <= 0:
+        raise ValueError(f"-n must be a positive integer, got {args.n}")
+    metadata = read_metadata(resolve_checkpoint(args.checkpoint))
+
+    from adit_model.config import ModelConfig
+    from adit_model.sampling.request import check_request
+    from adit_model.sampling.sampler import sampling_settings
+
+    sizes = metadata["statistics"].get("sizes", {})
+    check_request(args.n, args.domain, args.seed, num_atoms, args.batch_atoms, sizes)
+    settings = sampling_settings(
+        ModelConfig.from_dict(metadata["config"]).sampling,
+        args.num_steps,
+        args.solver,
+        args.guidance_scale,
+        args.noise_scale,
+    )
+    check_folder(args.out, args.overwrite)
+    with output_folder(args.out):
+        return _generate(args, num_atoms, settings)
+
+
+def _generate(args: argparse.Namespace, num_atoms: AtomCounts, settings: SamplingConfig) -> int:
+    from adit_model.model import ADiT
+    from adit_model.quality.records import count_records, record_samples
+    from adit_model.sampling.sample import SamplingInterrupted
+
+    model = ADiT.load(args.checkpoint, device=args.device)
+    started = time.perf_counter()
+    interrupt: SamplingInterrupted | None = None
+    try:
+        samples = model.sample(
+            args.n,
+            domain=args.domain,
+            seed=args.seed,
+            num_atoms=num_atoms,
+            batch_atoms=args.batch_atoms,
+            random_rotation=args.random_rotation,
+            progress=not args.quiet,
+            **asdict(settings),
+        )
+    except SamplingInterrupted as error:
+        interrupt, samples = error, error.samples
+    seconds = time.perf_counter() - started
+    run = {
+        "adit_atomate": __version__,
+        "checkpoint": args.checkpoint,
+        "checkpoint_hash": model.checkpoint_hash,
+        "device": str(model.device),
+        "n": args.n,
+        "domain": args.domain,
+        "seed": args.seed,
+        "num_atoms": format_atom_counts(num_atoms),
+        "random_rotation": args.random_rotation,
+        **asdict(settings),
+        "sampling_seconds": round(seconds, 3),
+    }
+    if interrupt is not None:  # what is finished is not lost
+        if samples:
+            write_results(args.out, samples, record_samples(samples, check=False), run)
+        raise interrupt
+    try:
+        records = record_samples(samples, check=not args.no_check, progress=not args.quiet)
+    except BaseException:  # what is generated is not lost with the checks
+        write_results(args.out, samples, record_samples(samples, check=False), run)
+        raise
+    write_results(args.out, samples, records, run)
+    print(
+        f"{args.n} samples in {seconds:.1f} s on {model.device}, "
+        f"checkpoint {args.checkpoint} ({model.checkpoint_hash[:12]}), seed {args.seed}"
+    )
+    for domain, counts in count_records(records).items():
+        print(f"{domain}s: {counts}")
+    written = sum(record.decoded for record in records)
+    print(f"{written} structures written to {args.out}, see {args.out / TABLE}")
+    if args.plot and written:
+        plot_samples(args.out / PICTURE, samples, records)
+    return 0
+
+
+def check_folder(folder: Path, overwrite: bool = False) -> None:
+    """Refuse a file, and a folder that is not empty unless ``overwrite``.
+
+    Raises
+    ------
+    ValueError
+        If it is one of these.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{folder} is a file, not a folder")
+    if folder.is_dir() and any(folder.iterdir()) and not overwrite:
+        raise ValueError(f"{folder} is not empty: choose another folder, or give --overwrite")
+
+
+def write_results(
+    folder: Path, samples: Sequence[Sample], records: Sequence[SampleRecord], run: dict[str, Any]
+) -> None:
+    """Write structures, the table and the settings of a run; what an earlier run left goes.
+
+    If the folder cannot be written, all goes into a new folder for temporary files.
+
+    Parameters
+    ----------
+    folder : Path
+        An existing folder.
+    samples : sequence of Sample
+        What was generated.
+    records : sequence of SampleRecord
+        What became of each.
+    run : dict
+        Settings, as JSON.
+
+    Raises
+    ------
+    OSError
+        If ``folder`` cannot be written; the text says where the results are.
+    """
+    try:
+        _remove_results(folder)
+        _write_results(folder, samples, records, run)
+    except OSError as error:
+        rescue = Path(tempfile.mkdtemp(prefix="adit-generate-"))
+        _write_results(rescue, samples, records, run)
+        text = f"{folder} cannot be written ({error}); the results are in {rescue}"
+        raise OSError(text) from error
+
+
+def _remove_results(folder: Path) -> None:
+    for name, suffix in FOLDERS.items():
+        for path in (folder / name).glob(f"*{suffix}"):
+            path.unlink()
+    for name in (TABLE, TOGETHER, RUN, PICTURE):
+        (folder / name).unlink(missing_ok=True)
+
+
+def _write_results(
+    folder: Path, samples: Sequence[Sample], records: Sequence[SampleRecord], run: dict[str, Any]
+) -> None:
+    import ase.io
+
+    from adit_model.quality.records import SampleRecord
+
+    together = []
+    for sample, record in zip(samples, records, strict=True):
+        if sample.system is not None:
+            atoms = sample.system.to_atoms()
+            if record.valid is not None:
+                atoms.info["valid"] = record.valid
+            together.append(atoms)
+    if together:
+        ase.io.write(folder / TOGETHER, together, format="extxyz")
+    (folder / RUN).write_text(json.dumps(run, indent=2) + "\n")
+
+    digits = max(4, len(str(len(samples) - 1)))
+    with open(folder / TABLE, "w", newline="") as file:
+        columns = [field.name for field in fields(SampleRecord)]
+        table = csv.DictWriter(file, [*columns, "file"])
+        table.writeheader()
+        for sample, record in zip(samples, records, strict=True):
+            name = ""
+            if sample.system is not None:
+                stem = f"{record.index:0{digits}d}_{record.formula}"
+                if record.domain == CRYSTAL:
+                    name = os.path.join("crystals", f"{stem}.cif")
+                    text = sample.system.to_structure().to(fmt="cif")
+                else:
+                    name = os.path.join("molecules", f"{stem}.xyz")
+                    text = sample.system.to_xyz()
+                path = folder / name
+                path.parent.mkdir(exist_ok=True)
+                path.write_text(text)
+            table.writerow({**asdict(record), "file": name})
+
+
+def plot_samples(path: Path, samples: Sequence[Sample], records: Sequence[SampleRecord]) -> None:
+    """Draw the first structures, in the order of their index; invalid ones are marked."""
+    from adit_model.drawing import formula_title, plot_grid
+
+    shown = [
+        (sample.system, record)
+        for sample, record in zip(samples, records, strict=True)
+        if sample.system is not None
+    ][:MAX_PLOTTED]
+    titles = [
+        formula_title(record.formula) + (" (invalid)" if record.valid is False else "")
+        for _, record in shown
+    ]
+    plot_grid([system for system, _ in shown], path, titles=titles)

@@ -1,0 +1,147 @@
+"""The command line: ``adit generate``, ``evaluate``, ``info``, ``data``, ``train``."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from adit_model import __version__
+from adit_model.files import output_folder
+
+USER_ERROR = 2
+INTERRUPTED = 130
+BROKEN_PIPE = 141  # as a program that dies of SIGPIPE
+
+
+class _Parser(argparse.ArgumentParser):
+    """Reports a wrong command line in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(USER_ERROR, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command.
+
+    Parameters
+    ----------
+    argv : sequence of str, optional
+        Arguments without the program's name; by default those of the process.
+
+    Returns
+    -------
+    int
+        Exit status: 0, 2 after a mistake of the user, 130 when interrupted, 141 when the reader of
+        a pipe went away.
+    """
+    args = _parse(list(sys.argv[1:] if argv is None else argv))
+    try:
+        status = args.run(args)
+        sys.stdout.flush()
+        return int(status)
+    except KeyboardInterrupt:
+        print(f"adit {args.command}: interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:  # the reader, such as head, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return BROKEN_PIPE
+    except Exception as error:
+        if args.traceback or os.environ.get("ADIT_TRACEBACK") or not _of_the_user(error):
+            raise
+        print(f"adit {args.command}: error: {_text(error)}", file=sys.stderr)
+        return USER_ERROR
+
+
+def _parse(argv: list[str]) -> argparse.Namespace:
+    parser = _parser()
+    args, rest = parser.parse_known_args(argv)
+    if args.command == "train":  # overrides may stand between and after options
+        args.overrides = [text for text in rest if "=" in text and not text.startswith("-")]
+        rest = [text for text in rest if text not in args.overrides]
+    if rest:
+        parser.prog = f"{parser.prog} {args.command}"
+        parser.error(f"unknown arguments {' '.join(rest)}")
+    return args
+
+
+def _parser() -> argparse.ArgumentParser:
+    from adit_model.cli.evaluate import add_evaluate_arguments, evaluate_command
+    from adit_model.cli.generate import add_generate_arguments, generate_command
+    from adit_model.cli.info import add_info_arguments, info_command
+    from adit_model.data.summary import add_data_arguments, data_command
+
+    parser = _Parser(prog="adit", description="Generate crystals and molecules with ADiT.")
+    parser.add_argument("--version", action="version", version=f"adit-atomate {__version__}")
+    commands = parser.add_subparsers(
+        dest="command", required=True, metavar="COMMAND", parser_class=_Parser
+    )
+    for name, summary, add_arguments, run in (
+        ("generate", "generate structures into a folder", add_generate_arguments, generate_command),
+        ("evaluate", "measure structures one by one", add_evaluate_arguments, evaluate_command),
+        ("info", "print what a checkpoint says of itself", add_info_arguments, info_command),
+        ("data", "describe and convert structures", add_data_arguments, data_command),
+        ("train", "train one stage of the model", _add_train_arguments, _train_command),
+    ):
+        command = commands.add_parser(name, help=summary, description=f"{summary.capitalize()}.")
+        add_arguments(command)
+        command.add_argument(
+            "--traceback", action="store_true", help="show where an error came from"
+        )
+        command.set_defaults(run=run)
+    return parser
+
+
+def _add_train_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.usage = "%(prog)s STAGE --config FILE [--resume] [--quiet] [section.key=value ...]"
+    parser.epilog = "Values given as section.key=value go before those of the file."
+    parser.add_argument("stage", metavar="STAGE", choices=("autoencoder", "denoiser"))
+    parser.add_argument("--config", required=True, metavar="FILE", help="YAML file of the run")
+    parser.add_argument("--resume", action="store_true", help="go on from the saved state")
+    parser.add_argument("--quiet", action="store_true", help="no progress bars")
+
+
+def _train_command(args: argparse.Namespace) -> int:
+    try:
+        from lightning.pytorch.utilities.rank_zero import rank_zero_only
+
+        from adit_model.training.config import load_run_config
+        from adit_model.training.run import run_stage
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] in ("lightning", "tensorboard", "torchmetrics"):
+            raise ImportError(
+                f"training needs {error.name}: pip install 'adit-atomate[train]'"
+            ) from error
+        raise
+    config = load_run_config(args.stage, args.config, args.overrides)
+    with output_folder(Path(config.output)):
+        result = run_stage(args.stage, config, args.resume, not args.quiet, interactive=True)
+    if getattr(rank_zero_only, "rank", 0):
+        return 0  # one process of many reports
+    state = "finished" if result.finished else f"stopped by {result.stopped_by}"
+    print(f"{state} after {result.step} steps")
+    print(f"weights: {result.checkpoint}")
+    if not result.finished:
+        print(f"go on from {result.state} with --resume")
+    return INTERRUPTED if result.stopped_by == "SIGINT" else 0
+
+
+def _of_the_user(error: Exception) -> bool:
+    from adit_model.data.http import DownloadError
+
+    kinds = ValueError | OSError | ImportError | FloatingPointError | DownloadError
+    return isinstance(error, kinds)
+
+
+def _text(error: Exception) -> str:
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename}: {error.strerror}"
+    lines = [line.strip() for line in str(error).splitlines()]
+    return " ".join(line for line in lines if line) or type(error).__name__
+
+
+if __name__ == "__main__":
+    sys.exit(main())

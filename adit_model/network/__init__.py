@@ -1,0 +1,1 @@
+"""The two networks: autoencoder and denoiser."""

@@ -1,0 +1,1 @@
+"""Sampling in a notebook: ASE atoms, tables, pictures."""

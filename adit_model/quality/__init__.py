@@ -1,0 +1,1 @@
+"""Whether a structure is sound, new, stable, and what was asked for."""

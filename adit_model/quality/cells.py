@@ -1,0 +1,181 @@
+"""Measuring many structures: isolated, in chunks, and kept on disk so that a killed run goes on."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from adit_model.quality.measures import FAILED, Measure
+from adit_model.quality.pool import run_isolated
+from adit_model.systems import AtomicSystem
+
+
+class CellStore:
+    """Results as JSON files under a folder, each named by a hash of what it depends on.
+
+    Parameters
+    ----------
+    folder : Path
+        Made when first written to.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def read(self, key: str) -> Any:
+        """Return what was kept under ``key``; None if nothing was, or it cannot be read."""
+        try:
+            return json.loads(self._path(key).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
+
+    def write(self, key: str, value: Any) -> None:
+        """Keep ``value`` under ``key``, whole or not at all.
+
+        Raises
+        ------
+        OSError
+            If the folder cannot be written.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        path = self._path(key)
+        partial = path.with_suffix(".partial")
+        partial.write_text(json.dumps(value, default=_plain), encoding="utf-8")
+        partial.replace(path)
+
+    def _path(self, key: str) -> Path:
+        return self.folder / f"{hashlib.sha256(key.encode()).hexdigest()[:24]}.json"
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, np.generic | np.ndarray):
+        return value.tolist()
+    raise TypeError(f"a cell must be plain, got {type(value).__name__}")
+
+
+def fingerprint(systems: Iterable[AtomicSystem]) -> str:
+    """Hash of elements, coordinates and cells, in order."""
+    digest = hashlib.sha256()
+    for system in systems:
+        digest.update(f"{len(system)} {system.domain}".encode())
+        digest.update(system.numbers.astype("<i8").tobytes())
+        digest.update(system.positions.astype("<f8").tobytes())
+        if system.cell is not None:
+            digest.update(system.cell.astype("<f8").tobytes())
+    return digest.hexdigest()
+
+
+def measure_systems(
+    systems: Sequence[AtomicSystem],
+    measures: Sequence[Measure],
+    store: CellStore,
+    *,
+    workers: int = 1,
+    progress: str | None = None,
+) -> list[dict[str, Any]]:
+    """Take measures of systems of one domain.
+
+    Parameters
+    ----------
+    systems : sequence of AtomicSystem
+        All crystals or all molecules, as the measures ask for.
+    measures : sequence of Measure
+        What to take.
+    store : CellStore
+        Finished chunks are kept here and used again for the same systems and measures.
+    workers : int
+        Worker processes.
+    progress : str, optional
+        Title of the progress bars; none without it.
+
+    Returns
+    -------
+    list of dict
+        For each system the results of all measures. A measure that raised, hung or crashed has
+        a text with the reason in each of its columns.
+    """
+    results: list[dict[str, Any]] = [{"reason": []} for _ in systems]
+    for size in sorted({measure.chunk for measure in measures}, reverse=True):
+        group = [measure for measure in measures if measure.chunk == size]
+        for start in range(0, len(systems), size):
+            chunk = systems[start : start + size]
+            title = progress and f"{progress} {start + 1}-{start + len(chunk)} of {len(systems)}"
+            found = _measure_chunk(chunk, group, store, workers, title)
+            for i in range(len(chunk)):
+                for measure in group:
+                    cells = dict(found[measure.name][i])
+                    reason = cells.pop("reason", None)
+                    results[start + i]["reason"] += [reason] if reason else []
+                    results[start + i].update(cells)
+    for result in results:
+        result["reason"] = "; ".join(result["reason"]) or None
+    return results
+
+
+def _measure_chunk(
+    chunk: Sequence[AtomicSystem],
+    measures: Sequence[Measure],
+    store: CellStore,
+    workers: int,
+    title: str | None,
+) -> dict[str, list[dict[str, Any]]]:
+    systems_hash = fingerprint(chunk)
+    keys = {measure.name: f"{measure.identity} {systems_hash}" for measure in measures}
+    found: dict[str, list[dict[str, Any]]] = {}
+    todo = []
+    for measure in measures:
+        if measure.missing:
+            found[measure.name] = [dict.fromkeys(measure.columns, measure.missing)] * len(chunk)
+        elif (kept := store.read(keys[measure.name])) is not None:
+            found[measure.name] = kept
+        else:
+            todo.append(measure)
+    if not todo:
+        return found
+    outcomes = run_isolated(
+        _apply,
+        [(measure.function, system) for measure in todo for system in chunk],
+        time_limit=[measure.time_limit for measure in todo for _ in chunk],
+        workers=workers,
+        prepare=functools.partial(
+            _warm_up, [measure.function for measure in todo], chunk[0].is_periodic
+        ),
+        progress=title,
+    )
+    for k, measure in enumerate(todo):
+        cells = [
+            outcome.value
+            if outcome.reason is None
+            else {
+                **dict.fromkeys(measure.columns, f"{FAILED}{outcome.reason}"),
+                "reason": f"{measure.name} {FAILED}{outcome.reason}" if measure.decides else None,
+            }
+            for outcome in outcomes[k * len(chunk) : (k + 1) * len(chunk)]
+        ]
+        store.write(keys[measure.name], cells)
+        found[measure.name] = cells
+    return found
+
+
+def _apply(item: tuple[Callable[[AtomicSystem], dict[str, Any]], AtomicSystem]) -> dict[str, Any]:
+    function, system = item
+    return function(system)
+
+
+def _warm_up(functions: Sequence[Callable[[AtomicSystem], object]], periodic: bool) -> None:
+    """Call each function once on a sound structure: slow imports are not on its time limit."""
+    if periodic:
+        example = AtomicSystem(np.array([11, 17]), np.array([[0, 0, 0], [2, 2, 2]]), 4 * np.eye(3))
+    else:
+        water = [[0.0, 0.0, 0.0], [0.96, 0.0, 0.0], [-0.24, 0.93, 0.0]]
+        example = AtomicSystem(np.array([8, 1, 1]), np.array(water))
+    for function in functions:
+        with contextlib.suppress(Exception):  # each structure will have it as its reason
+            function(example)

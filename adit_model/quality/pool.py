@@ -1,0 +1,279 @@
+"""Run a function over many items in child processes that may hang or crash without harm.
+
+Chemistry libraries can loop for minutes or end the process on a bad geometry. Each worker is a
+separate ``python`` that imports only the function and speaks pickles over pipes, so a calling
+script needs no ``if __name__ == "__main__"`` guard and a hung worker can be killed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import queue
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import IO, Any
+
+from adit_model.quality._worker import DONE, READY, describe
+
+START_LIMIT = 300.0  # seconds a worker may take to start and to import what it needs
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+LOST = "lost"
+_BOOT = (
+    "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
+    "from adit_model.quality._worker import serve; serve()"
+)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one item.
+
+    Parameters
+    ----------
+    value : object
+        What the function returned; None if it did not return.
+    reason : str or None
+        Why it did not return: the exception, the time limit or the worker's end.
+    timed_out : bool
+        Whether the time limit was the reason.
+    """
+
+    value: Any = None
+    reason: str | None = None
+    timed_out: bool = False
+
+
+def run_isolated(
+    function: Callable[[Any], Any],
+    items: Iterable[Any],
+    *,
+    time_limit: float | Sequence[float] = 10.0,
+    workers: int = 1,
+    prepare: Callable[[], object] | None = None,
+    progress: str | None = None,
+) -> list[Outcome]:
+    """Apply ``function`` to each item in worker processes.
+
+    Parameters
+    ----------
+    function : callable
+        Takes one item. It, the items and the results must pickle; a function must be importable
+        by name (not a lambda, not defined in a script run as ``__main__``).
+    items : iterable
+        Arguments, one call each.
+    time_limit : float or sequence of float
+        Seconds a call may take, one number for all or one for each item. Then its worker is killed
+        and another goes on with the next item.
+    workers : int
+        Number of processes.
+    prepare : callable, optional
+        Called once in each new worker, outside the time limit: for slow imports.
+    progress : str, optional
+        Title of a progress bar; none without it.
+
+    Returns
+    -------
+    list of Outcome
+        One for each item, in order.
+
+    Raises
+    ------
+    ValueError
+        If ``time_limit`` or ``workers`` is not positive, or the function cannot be imported by
+        another process.
+    RuntimeError
+        If a worker cannot be started.
+    """
+    if workers < 1:
+        raise ValueError(f"workers must be a positive integer, got {workers}")
+    setup = _pickle_setup(function, prepare)
+    items = list(items)
+    limits = _limits(time_limit, len(items))
+    outcomes = [Outcome() for _ in items]
+    if not items:
+        return outcomes
+    pending: queue.SimpleQueue[int] = queue.SimpleQueue()
+    for i in range(len(items)):
+        pending.put(i)
+
+    from tqdm import tqdm
+
+    pool = [_Worker(setup) for _ in range(min(workers, len(items)))]
+    with tqdm(total=len(items), desc=progress, disable=progress is None) as bar:
+
+        def drain(worker: _Worker) -> None:
+            while not worker.closed:
+                try:
+                    i = pending.get_nowait()
+                except queue.Empty:
+                    return
+                outcomes[i] = worker.call(items[i], limits[i])
+                bar.update()
+
+        try:
+            if len(pool) == 1:
+                drain(pool[0])
+            else:
+                with ThreadPoolExecutor(len(pool)) as threads:
+                    futures = [threads.submit(drain, worker) for worker in pool]
+                    try:
+                        for future in futures:
+                            future.result()
+                    except BaseException:
+                        for worker in pool:  # else the threads would work off all items first
+                            worker.close()
+                        raise
+        finally:
+            for worker in pool:
+                worker.close()
+    return outcomes
+
+
+def _limits(time_limit: float | Sequence[float], count: int) -> Sequence[float]:
+    given = time_limit if isinstance(time_limit, Sequence) else [time_limit]
+    wrong = [limit for limit in given if not limit > 0]
+    if wrong:
+        raise ValueError(f"time_limit must be a positive number of seconds, got {wrong[0]}")
+    if not isinstance(time_limit, Sequence):
+        return [time_limit] * count
+    if len(time_limit) != count:
+        raise ValueError(f"got {len(time_limit)} time limits for {count} items")
+    return time_limit
+
+
+def _pickle_setup(function: Callable[[Any], Any], prepare: Callable[[], object] | None) -> bytes:
+    for part in (function, prepare):
+        target = getattr(part, "func", part)  # of a functools.partial
+        if getattr(target, "__module__", None) == "__main__":
+            name = getattr(target, "__qualname__", repr(target))
+            raise ValueError(
+                f"{name} is defined in the script that is being run, which a worker process "
+                "cannot import: move it into a module"
+            )
+    try:
+        return pickle.dumps((function, prepare))
+    except (pickle.PicklingError, AttributeError, TypeError) as error:
+        raise ValueError(
+            f"{function!r} cannot be sent to a worker process ({error}): "
+            "use a function defined at the top level of a module"
+        ) from error
+
+
+class _Worker:
+    """One child process, started when first needed and again after it died."""
+
+    def __init__(self, setup: bytes) -> None:
+        self.setup = setup
+        self.closed = False
+        self._process: subprocess.Popen[bytes] | None = None
+        self._errors: IO[bytes] | None = None
+        self._lock = threading.Lock()
+
+    def call(self, item: Any, limit: float) -> Outcome:
+        try:
+            message = pickle.dumps(item)
+        except Exception as error:
+            return Outcome(reason=f"the item cannot be sent to a worker process: {error}")
+        process = self._process
+        if process is None or process.poll() is not None:
+            process = self._start()
+        answer, timed_out = self._exchange(process, message, limit)
+        if answer is None:
+            reason = f"no result within {limit:g} s" if timed_out else self._last_words()
+            self._stop()
+            return Outcome(reason=reason, timed_out=timed_out)
+        kind, content = answer
+        if timed_out or kind == LOST:  # the answer came while the limit struck, or is garbled
+            self._stop()
+        return Outcome(value=content) if kind == DONE else Outcome(reason=content)
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        self._stop()
+        with self._lock:
+            if self.closed:
+                raise RuntimeError("the worker was closed")
+            self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the process
+            self._process = process = subprocess.Popen(
+                [sys.executable, "-c", _BOOT, json.dumps([str(path) for path in sys.path])],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=self._errors,
+                env={**os.environ, **dict.fromkeys(THREAD_VARIABLES, "1")},
+            )
+        answer, timed_out = self._exchange(process, self.setup, START_LIMIT)
+        if answer is None or answer[0] != READY:
+            if answer is not None:
+                reason = answer[1]
+            else:
+                reason = f"not ready in {START_LIMIT:g} s" if timed_out else self._last_words()
+            self._stop()
+            raise RuntimeError(f"a worker process could not be started: {reason}")
+        return process
+
+    @staticmethod
+    def _exchange(
+        process: subprocess.Popen[bytes], message: bytes, limit: float
+    ) -> tuple[tuple[str, Any] | None, bool]:
+        """Return the answer, None if the process ended, and whether the limit was reached."""
+        assert process.stdin is not None and process.stdout is not None
+        expired = threading.Event()
+
+        def expire() -> None:
+            expired.set()
+            process.kill()
+
+        timer = threading.Timer(limit, expire)
+        timer.daemon = True
+        timer.start()
+        answer: tuple[str, Any] | None
+        try:
+            process.stdin.write(message)
+            process.stdin.flush()
+            answer = pickle.load(process.stdout)
+        except (EOFError, BrokenPipeError, pickle.UnpicklingError):
+            answer = None
+        except Exception as error:  # the answer names what this process cannot import
+            answer = (LOST, describe(error))
+        finally:
+            timer.cancel()
+            timer.join()  # it cannot strike while the next item is at work
+        return answer, expired.is_set()
+
+    def _last_words(self) -> str:
+        """How the process ended, and the last line it wrote to standard error."""
+        with self._lock:
+            if self._process is None or self._errors is None:
+                return "the worker process was stopped"
+            code = self._process.wait()
+            how = f"signal {-code}" if code < 0 else f"exit code {code}"
+            self._errors.seek(0)
+            lines = self._errors.read().decode(errors="replace").strip().splitlines()
+        return f"the worker process ended with {how}" + (f": {lines[-1]}" if lines else "")
+
+    def _stop(self) -> None:
+        with self._lock:
+            process, errors = self._process, self._errors
+            self._process = self._errors = None
+        if process is not None:
+            process.kill()
+            process.wait()
+            for stream in (process.stdin, process.stdout):
+                if stream is not None:
+                    try:
+                        stream.close()
+                    except BrokenPipeError:
+                        continue
+        if errors is not None:
+            errors.close()
+
+    def close(self) -> None:
+        """Kill the process; the worker cannot be used again."""
+        self.closed = True
+        self._stop()

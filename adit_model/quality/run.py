@@ -1,0 +1,157 @@
+"""A whole evaluation: rows, summary, report and pictures in a folder."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from adit_model.quality.cells import measure_systems
+from adit_model.quality.energies import energy_names, fill_energies, summarise_energies
+from adit_model.quality.energy_hull import make_hull
+from adit_model.quality.report import write_report
+from adit_model.quality.rows import Options, Row, asked_columns, make_rows, write_rows
+from adit_model.quality.sources import Entry, Reference, draw
+from adit_model.quality.summary import summarise
+from adit_model.systems import CRYSTAL, DOMAINS, MOLECULE
+
+TABLE, SUMMARY, REPORT, KEPT = "rows.csv", "summary.json", "report.md", "cells"
+COMPARE_NUMBER = 2000
+PACKAGES = (
+    "adit-atomate",
+    "pymatgen-core",
+    "spglib",
+    "smact",
+    "rdkit",
+    "openbabel-wheel",
+    "posebusters",
+    "tblite",
+    "matminer",
+    "chgnet",
+    "sevenn",
+)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What an evaluation found.
+
+    Parameters
+    ----------
+    rows : list of dict
+        See :func:`~adit_model.quality.rows.make_rows`.
+    summary : dict
+        See :func:`~adit_model.quality.summary.summarise`.
+    report : str
+        Markdown.
+    """
+
+    rows: list[Row]
+    summary: dict[str, Any]
+    report: str
+
+
+def evaluate(
+    entries: Sequence[Entry],
+    folder: Path,
+    options: Options,
+    about: Mapping[str, Any],
+    *,
+    reference: Reference | None = None,
+    compared: Reference | None = None,
+    compare_number: int = COMPARE_NUMBER,
+    hull: Sequence[Any] = (),
+    plot: bool = True,
+) -> Evaluation:
+    """Measure, summarise, and write the table, the summary, the report and pictures.
+
+    Parameters
+    ----------
+    entries : sequence of Entry
+        What to evaluate.
+    folder : Path
+        An existing folder to write to.
+    options : Options
+        How to run.
+    about : mapping
+        Put at the head of the summary: ``samples`` and ``reference`` (names of the sources), and
+        what else there is to say of the run.
+    reference : Reference, optional
+        Known structures, which are not novel.
+    compared : Reference, optional
+        Data that distributions are compared to.
+    compare_number : int
+        Structures drawn from it.
+    hull : sequence
+        Where known phases come from, if energies are among the measures; see
+        :func:`~adit_model.quality.energy_hull.make_hull`.
+    plot : bool
+        Draw pictures.
+
+    Raises
+    ------
+    OSError
+        If the folder cannot be written.
+    ValueError, FileNotFoundError, DownloadError
+        If the hull cannot be made.
+    """
+    crystals = [e.system for e in entries if e.system is not None and e.domain == CRYSTAL]
+    # first, since a hull that cannot be made is told before hours of relaxation
+    names = energy_names(options.measures) if crystals else []
+    hulls = {name: make_hull(name, hull, crystals, options) for name in names}
+    rows = make_rows(entries, reference, options)
+    fill_energies(rows, entries, reference, options, hulls, folder)
+    write_rows(folder / TABLE, rows, options.measures)
+    drawn = _measure_reference(rows, compared, compare_number, options)
+    asked = {domain: asked_columns(domain, reference, options.measures) for domain in DOMAINS}
+    packages = {name: package_version(name) for name in PACKAGES}
+    summary = {**about, "packages": packages, **summarise(rows, asked, drawn)}
+    if hulls and "crystals" in summary:
+        novelty = reference is not None and reference.crystals is not None
+        summary["crystals"]["energies"] = summarise_energies(rows, hulls, novelty)
+    (folder / SUMMARY).write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+    pictures: list[str] = []
+    if plot:
+        from adit_model.quality.pictures import draw_pictures
+
+        systems = [entry.system for entry in entries]
+        pictures = draw_pictures(folder, summary, rows, systems, drawn)
+    report = write_report(summary, pictures)
+    (folder / REPORT).write_text(report, encoding="utf-8")
+    return Evaluation(rows, summary, report)
+
+
+def _measure_reference(
+    rows: Sequence[Row], compared: Reference | None, number: int, options: Options
+) -> dict[str, list[dict[str, Any]]]:
+    """Measure structures drawn from the data, of the domains that the samples have."""
+    drawn: dict[str, list[dict[str, Any]]] = {}
+    if compared is None:
+        return drawn
+    for domain, dataset in ((CRYSTAL, compared.crystals), (MOLECULE, compared.molecules)):
+        if dataset is None or not any(row["domain"] == domain for row in rows):
+            continue
+        systems = draw(dataset, number)
+        found = measure_systems(
+            systems,
+            [measure for measure in options.of(domain) if measure.describes],
+            options.store,
+            workers=options.workers,
+            progress=options.title(f"reference {domain}s"),
+        )
+        drawn[domain] = [
+            {**cells, "num_atoms": len(system)}
+            for cells, system in zip(found, systems, strict=True)
+        ]
+    return drawn
+
+
+def package_version(package: str) -> str:
+    """Version of an installed package, ``"not installed"`` without it."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"

@@ -1,0 +1,195 @@
+"""What is evaluated, and what it is compared to."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from adit_model.cli.generate import TABLE, TOGETHER
+from adit_model.data.dataset import AtomicDataset
+from adit_model.data.qm9 import SPLITS, load_qm9_smiles
+from adit_model.data.sources import load_source
+from adit_model.systems import AtomicSystem
+
+UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One structure to evaluate, or what is known of one that does not exist.
+
+    Parameters
+    ----------
+    id : str
+        Its name in the source.
+    domain : str
+        ``"crystal"``, ``"molecule"``, or ``"unknown"`` if it could not be read.
+    num_atoms : int or None
+        Atoms in the cell or molecule.
+    formula : str
+        As of :class:`~adit_model.systems.AtomicSystem`; empty if unknown.
+    system : AtomicSystem or None
+        None if it was not decoded or cannot be read.
+    reason : str or None
+        Why there is no system.
+    """
+
+    id: str
+    domain: str
+    num_atoms: int | None
+    formula: str
+    system: AtomicSystem | None
+    reason: str | None = None
+
+
+def load_samples(spec: str, limit: int | None = None, progress: bool = False) -> list[Entry]:
+    """Load what is to be evaluated.
+
+    Parameters
+    ----------
+    spec : str
+        A folder written by ``adit generate``, whose samples that could not be decoded count too;
+        or anything that :func:`~adit_model.data.sources.load_source` takes.
+    limit : int, optional
+        Only so many, the first ones.
+    progress : bool
+        Show progress bars.
+
+    Returns
+    -------
+    list of Entry
+        What cannot be read is there too, of the domain of the others if they have only one.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError, DownloadError
+        As ``load_source``; or if the files of ``adit generate`` do not belong together.
+    """
+    folder = Path(spec).expanduser()
+    if spec and (folder / TABLE).is_file() and (folder / "run.json").is_file():
+        entries = _generated(folder)
+    else:
+        dataset = load_source(spec, progress=progress)
+        entries = [_entry(str(system.info["id"]), system) for system in dataset]
+        domains = {entry.domain for entry in entries}
+        domain = domains.pop() if len(domains) == 1 else UNKNOWN
+        entries += [Entry(i, domain, None, "", None, reason) for i, reason in dataset.skipped]
+    return entries[:limit]
+
+
+def make_entries(structures: Iterable[Any]) -> list[Entry]:
+    """Make entries of pymatgen, ASE or RDKit objects or ``AtomicSystem``, named by their place.
+
+    An object that is no ordered crystal or molecule is an entry with the reason.
+    """
+    entries = []
+    for i, structure in enumerate(structures):
+        try:
+            entries.append(_entry(str(i), AtomicSystem.from_any(structure)))
+        except (TypeError, ValueError) as error:
+            entries.append(Entry(str(i), UNKNOWN, None, "", None, str(error)))
+    return entries
+
+
+def _entry(name: str, system: AtomicSystem) -> Entry:
+    return Entry(name, system.domain, len(system), system.formula, system)
+
+
+def _generated(folder: Path) -> list[Entry]:
+    import ase.io
+
+    with open(folder / TABLE, newline="", encoding="utf-8") as file:
+        table = list(csv.DictReader(file))
+    together = folder / TOGETHER
+    frames = ase.io.read(together, index=":") if together.is_file() else []
+    decoded = [row for row in table if row["decoded"] == "True"]
+    if len(decoded) != len(frames):
+        raise ValueError(
+            f"{folder / TABLE} lists {len(decoded)} decoded samples, {together.name} holds "
+            f"{len(frames)}: generate them again, or give {together.name} itself"
+        )
+    systems = iter([AtomicSystem.from_atoms(atoms) for atoms in frames])
+    entries = []
+    for row in table:
+        if row["decoded"] == "True":
+            entries.append(_entry(row["index"], next(systems)))
+        else:
+            size, formula = int(row["num_atoms"]), row["formula"]
+            entries.append(
+                Entry(row["index"], row["domain"], size, formula, None, row["reason"] or None)
+            )
+    return entries
+
+
+@dataclass(frozen=True)
+class Reference:
+    """Known structures.
+
+    Parameters
+    ----------
+    names : list of str
+        The sources, as given.
+    crystals, molecules : AtomicDataset or None
+        All crystals and all molecules of the sources; None where there are none.
+    smiles : list of str or None
+        SMILES published with the molecules; None where they have to be perceived.
+    """
+
+    names: list[str]
+    crystals: AtomicDataset | None
+    molecules: AtomicDataset | None
+    smiles: list[str] | None
+
+
+def load_reference(specs: Sequence[str], progress: bool = False) -> Reference:
+    """Load data to compare to: any sources of crystals, molecules or both, put together.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError, DownloadError
+        As :func:`~adit_model.data.sources.load_source`.
+    """
+    sets = [load_source(spec, progress=progress) for spec in specs]
+    crystals = _merge([_part(dataset, dataset.periodic) for dataset in sets])
+    molecules = _merge([_part(dataset, ~dataset.periodic) for dataset in sets])
+    smiles: list[str] | None = []
+    for spec, dataset in zip(specs, sets, strict=True):
+        head, _, split = spec.partition(":")
+        if head == "qm9" and split in ("", *SPLITS):
+            smiles = None if smiles is None else smiles + load_qm9_smiles(split or "all")
+        elif not dataset.periodic.all():
+            smiles = None
+    return Reference(list(specs), crystals, molecules, smiles or None)
+
+
+def _part(dataset: AtomicDataset, mask: np.ndarray) -> AtomicDataset | None:
+    return dataset.subset(mask) if mask.any() else None
+
+
+def _merge(parts: Sequence[AtomicDataset | None]) -> AtomicDataset | None:
+    present = [part for part in parts if part is not None]
+    if len(present) < 2:
+        return present[0] if present else None
+
+    def joined(name: str) -> np.ndarray:
+        return np.concatenate([getattr(part, name) for part in present])
+
+    return AtomicDataset(
+        joined("numbers"),
+        joined("positions"),
+        joined("cells"),
+        joined("sizes"),
+        joined("ids"),
+        ", ".join(part.name for part in present),
+    )
+
+
+def draw(dataset: AtomicDataset, number: int, seed: int = 0) -> list[AtomicSystem]:
+    """Choose systems at random without repetition, all of them if there are not more."""
+    order = np.random.RandomState(seed).permutation(len(dataset))[:number]
+    return list(dataset.subset(np.sort(order)))

@@ -1,0 +1,272 @@
+"""Around known structures: variations, paths through latent space, and how noise becomes one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from adit_model.sampling.flow import time_grid
+from adit_model.sampling.request import check_request, make_request, sample_domain
+from adit_model.sampling.sample import Sample
+from adit_model.sampling.sampler import (
+    default_batch_atoms,
+    finish_sample,
+    run_batches,
+    sampling_settings,
+    stream_samples,
+)
+from adit_model.systems import CRYSTAL, AtomicSystem
+
+if TYPE_CHECKING:
+    from adit_model.model import ADiT
+
+
+@dataclass(frozen=True)
+class PathPoint:
+    """One structure on a path.
+
+    Parameters
+    ----------
+    at : float
+        Where on the path, from 0 (noise, or the first structure) to 1.
+    system : AtomicSystem or None
+        The structure; None if the decoded cell is unphysical.
+    reason : str or None
+        Why there is no system.
+    """
+
+    at: float
+    system: AtomicSystem | None
+    reason: str | None = None
+
+
+def normalised_latents(model: ADiT, system: AtomicSystem) -> np.ndarray:
+    """Latents of a system in the units of the denoiser, shape (N, L).
+
+    Raises
+    ------
+    ValueError
+        If the checkpoint has no denoiser, or an element is outside the vocabulary.
+    """
+    _require_denoiser(model)
+    assert model.denoiser is not None
+    (latents,) = model.encode([system])
+    packed = torch.from_numpy(latents).to(model.device, model.dtype)
+    periodic = torch.full((len(system),), system.is_periodic, device=model.device)
+    return model.denoiser.normalise(packed, periodic).float().cpu().numpy()
+
+
+def variations(
+    model: ADiT,
+    system: AtomicSystem,
+    n: int,
+    *,
+    strength: float = 0.3,
+    seed: int = 0,
+    first_index: int = 0,
+    num_steps: int | None = None,
+    solver: str | None = None,
+    guidance_scale: float | None = None,
+    noise_scale: float | None = None,
+    batch_atoms: int | None = None,
+    random_rotation: bool = False,
+    progress: bool = True,
+) -> list[Sample]:
+    """Noise a structure part of the way and generate from there.
+
+    Its latents x_1 become (1 - t) x_0 + t x_1 with t = 1 - strength, and the sampler goes on from
+    time t with the share ``strength`` of its steps. Strength 1 is sampling at the same atom count.
+
+    Parameters
+    ----------
+    model : ADiT
+        With both stages.
+    system : AtomicSystem
+        Where to start.
+    n : int
+        How many variations.
+    strength : float
+        In (0, 1]: how much of the way back to noise.
+    seed, first_index, num_steps, solver, guidance_scale, noise_scale, batch_atoms, \
+random_rotation, progress
+        See :func:`adit_model.sampling.sampler.sample`.
+
+    Returns
+    -------
+    list of Sample
+        In the order of the indices.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If the request is out of range, or the model does not know the system's domain, atom count
+        or elements; before any sampling.
+    """
+    check_strength(strength)
+    sizes = model.statistics.get("sizes", {})
+    check_request(n, system.domain, seed, len(system), batch_atoms, sizes, first_index)
+    origin = normalised_latents(model, system)
+    settings = sampling_settings(
+        model.config.sampling, num_steps, solver, guidance_scale, noise_scale
+    )
+    requests = [
+        make_request(model, i, system.domain, int(seed), len(system), origin, system.numbers)
+        for i in range(first_index, first_index + n)
+    ]
+    stream = stream_samples(
+        model,
+        requests,
+        settings,
+        batch_atoms or default_batch_atoms(model),
+        random_rotation=random_rotation,
+        progress=progress,
+        start_time=1.0 - strength,
+    )
+    return sorted((s for part in stream for s in part), key=lambda s: s.index)
+
+
+def check_strength(strength: float) -> None:
+    """Raise ValueError unless ``strength`` lies in (0, 1]."""
+    if not 0 < strength <= 1:
+        raise ValueError(f"strength must lie in (0, 1], got {strength!r}")
+
+
+def trajectory(
+    model: ADiT,
+    *,
+    domain: str = CRYSTAL,
+    num_atoms: int | tuple[int, int] | None = None,
+    seed: int = 0,
+    index: int = 0,
+    num_steps: int | None = None,
+    solver: str | None = None,
+    guidance_scale: float | None = None,
+    noise_scale: float | None = None,
+) -> list[PathPoint]:
+    """Decode what the sampler holds after each step on the way from noise to one sample.
+
+    The last point is sample ``index`` of :func:`adit_model.sampling.sampler.sample` with the same
+    arguments, bit for bit on a CPU.
+
+    Parameters
+    ----------
+    model : ADiT
+        With both stages.
+    domain, num_atoms, seed, num_steps, solver, guidance_scale, noise_scale
+        See :func:`adit_model.sampling.sampler.sample`.
+    index : int
+        Which sample.
+
+    Returns
+    -------
+    list of PathPoint
+        ``num_steps + 1`` points, the first decoded from pure noise.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If the request is out of range; before any work.
+    """
+    _require_denoiser(model)
+    assert model.denoiser is not None
+    sizes = model.statistics.get("sizes", {})
+    check_request(1, domain, seed, num_atoms, None, sizes, index)
+    settings = sampling_settings(
+        model.config.sampling, num_steps, solver, guidance_scale, noise_scale
+    )
+    request = make_request(model, index, domain, int(seed), num_atoms)
+    states = [request.noise]
+
+    def keep(step: int, x: torch.Tensor) -> None:
+        states.append(x[: request.num_atoms].cpu().numpy())
+
+    batches = run_batches(model, [request], settings, default_batch_atoms(model), keep)
+    ((_, (last,)),) = list(batches)
+    count = len(states) - 1
+    is_crystal = sample_domain(index, domain) == CRYSTAL
+    packed = torch.from_numpy(np.concatenate(states[:-1])).to(model.device, model.dtype)
+    periodic = torch.full((len(packed),), is_crystal, device=model.device)
+    latents = model.denoiser.denormalise(packed, periodic).float().cpu().numpy()
+    points = decode_path(
+        model, np.split(latents, count), is_crystal, list(time_grid(settings.num_steps)[:-1])
+    )
+    final = finish_sample(request, last, request.seed, rotate=False)
+    return [*points, PathPoint(1.0, final.system, final.reason)]
+
+
+def interpolate(
+    model: ADiT, first: AtomicSystem, second: AtomicSystem, k: int = 8, match: bool = True
+) -> list[PathPoint]:
+    """Decode k points on the straight line between the latents of two structures.
+
+    Parameters
+    ----------
+    model : ADiT
+        One stage is enough.
+    first, second : AtomicSystem
+        Ends of the path, of one domain and with equally many atoms; both are on the path, as the
+        autoencoder reconstructs them.
+    k : int
+        Points, at least 2.
+    match : bool
+        Reorder the atoms of ``second`` so that the latents of matched atoms are close; otherwise
+        atom i of one becomes atom i of the other.
+
+    Returns
+    -------
+    list of PathPoint
+        From ``first`` to ``second``.
+
+    Raises
+    ------
+    ValueError
+        If the ends do not fit together, k is too small, or the model does not know an element.
+    """
+    if isinstance(k, bool) or not isinstance(k, int | np.integer) or k < 2:
+        raise ValueError(f"k must be an integer of at least 2, got {k!r}")
+    if first.domain != second.domain:
+        raise ValueError(f"there is no path from a {first.domain} to a {second.domain}")
+    if len(first) != len(second):
+        raise ValueError(
+            "a path needs equally many atoms at both ends, "
+            f"got {len(first)} ({first.formula}) and {len(second)} ({second.formula})"
+        )
+    start, end = model.encode([first, second])
+    if match:
+        # the index of an atom enters its latents, so reorder the system and encode again
+        order = _match(start, end)
+        moved = AtomicSystem(second.numbers[order], second.positions[order], second.cell)
+        (end,) = model.encode([moved])
+    fractions = [float(f) for f in np.linspace(0, 1, k)]
+    latents = [(1 - f) * start + f * end for f in fractions]
+    return decode_path(model, latents, first.is_periodic, fractions)
+
+
+def _match(start: np.ndarray, end: np.ndarray) -> np.ndarray:
+    """Order of the rows of ``end`` (N, L) that brings them closest to those of ``start``."""
+    from scipy.optimize import linear_sum_assignment
+
+    spread = np.concatenate([start, end]).std(axis=0) + 1e-6
+    cost = np.square((start[:, None] - end[None]) / spread).sum(axis=-1)
+    return linear_sum_assignment(cost)[1]
+
+
+def decode_path(
+    model: ADiT, latents: list[np.ndarray], is_crystal: bool, fractions: list[float]
+) -> list[PathPoint]:
+    """Decode latents of one domain, each of shape (N, L) on the scale of the autoencoder."""
+    from adit_model.model import raw_to_system
+
+    packed = torch.from_numpy(np.concatenate(latents).astype(np.float32))
+    sizes = torch.tensor([len(x) for x in latents], device=model.device)
+    periodic = torch.full(sizes.shape, is_crystal, device=model.device)
+    decoded = model.decode(packed.to(model.device, model.dtype), sizes, periodic)
+    return [PathPoint(at, *raw_to_system(raw)) for at, raw in zip(fractions, decoded, strict=True)]
+
+
+def _require_denoiser(model: ADiT) -> None:
+    if model.denoiser is None:
+        raise ValueError("this checkpoint holds stage 1 only: it can encode, not sample")

@@ -1,0 +1,147 @@
+"""Flow matching on latents: interpolant, loss, guidance and solvers (paper, section 3.2)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from adit_model.network.denoiser import CRYSTAL_CLASS, MOLECULE_CLASS, NULL_CLASS, Denoiser
+from adit_model.network.groups import DomainGroups
+
+Velocity = Callable[[Tensor, float], tuple[Tensor, Tensor]]
+
+
+def domain_classes(periodic: Tensor) -> Tensor:
+    """Class index of each system, shape (S,)."""
+    return torch.where(periodic, CRYSTAL_CLASS, MOLECULE_CLASS)
+
+
+def time_grid(num_steps: int, start: float = 0.0) -> list[float]:
+    """Equally spaced times from ``start`` to 1, ``num_steps + 1`` of them from 0.
+
+    A later start takes its share of the steps, rounded, and at least one.
+    """
+    steps = max(1, round(num_steps * (1 - start)))
+    return [start + (1 - start) * (i / steps) for i in range(steps)] + [1.0]
+
+
+def renew_noise(x: Tensor, x_1: Tensor, now: float, then: float, noise: Tensor) -> Tensor:
+    """Replace part of the noise left in x after a step, as ancestral sampling does.
+
+    With sigma = (1 - t) / t, the noise relative to the signal, a step from sigma to sigma' keeps
+    the share (sigma' / sigma)^2 of the variance of its noise and draws the rest anew (Song et al.
+    2021, arXiv 2010.02502, equation 16 with eta = 1, for the linear interpolant).
+
+    Parameters
+    ----------
+    x : torch.Tensor
+        Where the deterministic step arrived at time ``then``, shape (A, L).
+    x_1 : torch.Tensor
+        Prediction of the step, shape (A, L).
+    now, then : float
+        Start and end of the step, 0 <= now < then < 1.
+    noise : torch.Tensor
+        Gaussian, shape (A, L).
+    """
+    ratio = (1 - then) * now / (then * (1 - now))  # sigma' / sigma, 0 at the start
+    rest = x - then * x_1  # what the step left of the noise
+    return then * x_1 + ratio * rest + (1 - ratio**2) ** 0.5 * (1 - then) * noise
+
+
+@torch.no_grad()
+def integrate(
+    denoiser: Denoiser,
+    x_0: Tensor,
+    groups: DomainGroups,
+    num_steps: int,
+    solver: str,
+    guidance_scale: float,
+    on_step: Callable[[int, Tensor], None] | None = None,
+    fresh_noise: Tensor | None = None,
+    start_time: float = 0.0,
+    elements: Tensor | None = None,
+) -> Tensor:
+    """Solve dx/dt = (x_1(x_t, t) - x_t) / (1 - t), from noise at 0 or later to latents at 1.
+
+    Self-conditioning carries the last prediction from one evaluation to the next. The last
+    interval is an Euler step, which lands on the prediction itself: the velocity has no value
+    at t = 1.
+
+    Parameters
+    ----------
+    denoiser : Denoiser
+        Trained model.
+    x_0 : torch.Tensor
+        Gaussian noise, or what holds some at the first of the times, shape (A, L).
+    groups : DomainGroups
+        Of the batch.
+    num_steps : int
+        Intervals from 0 to 1.
+    solver : str
+        ``"euler"``, ``"midpoint"``, ``"heun"`` or ``"ancestral"``.
+    guidance_scale : float
+        Weight of the class-conditional over the unconditional prediction; 1 evaluates only the
+        first.
+    on_step : callable
+        Called with the number of finished steps and x_t.
+    fresh_noise : torch.Tensor
+        Gaussian noise of the ancestral solver, shape (num_steps - 1, A, L); with a later start,
+        as many as steps are left but one.
+    start_time : float
+        Time of ``x_0`` in [0, 1), see :func:`time_grid`.
+    elements : torch.Tensor
+        See :meth:`Denoiser.forward`; the unconditional prediction does without.
+
+    Returns
+    -------
+    torch.Tensor
+        Normalised latents, shape (A, L).
+
+    Raises
+    ------
+    ValueError
+        If the ancestral solver has no fresh noise.
+    """
+    domain = domain_classes(groups.periodic)
+    hidden = torch.full_like(domain, NULL_CLASS)
+    use_memory = denoiser.config.self_condition > 0
+    memory: Tensor | None = None
+
+    def predict(x: Tensor, time: float) -> Tensor:
+        nonlocal memory
+        t = x.new_full((groups.packing.num_systems,), time)
+        x_1 = denoiser(x, t, domain, groups, memory, elements)
+        if guidance_scale != 1.0:
+            free = denoiser(x, t, hidden, groups, memory)
+            x_1 = free + guidance_scale * (x_1 - free)
+        if use_memory:
+            memory = x_1
+        return x_1
+
+    times = time_grid(num_steps, start_time)
+    last = len(times) - 2
+    if solver == "ancestral" and fresh_noise is None and last > 0:
+        raise ValueError("the ancestral solver needs fresh_noise")
+    x = x_0
+    for step, (now, then) in enumerate(pairwise(times)):
+        width = then - now
+        slope = (predict(x, now) - x) / (1 - now)
+        if solver == "euler" or step == last:
+            x = x + width * slope
+        elif solver == "ancestral":
+            assert fresh_noise is not None
+            x_1 = x + (1 - now) * slope
+            x = renew_noise(x + width * slope, x_1, now, then, fresh_noise[step])
+        elif solver == "midpoint":
+            middle = now + width / 2
+            halfway = x + width / 2 * slope
+            x = x + width * (predict(halfway, middle) - halfway) / (1 - middle)
+        else:
+            ahead = x + width * slope
+            x = x + width / 2 * (slope + (predict(ahead, then) - ahead) / (1 - then))
+        if on_step is not None:
+            on_step(step + 1, x)
+    return x

@@ -1,0 +1,54 @@
+"""One generated structure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from adit_model.systems import AtomicSystem
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One generated structure, or why there is none.
+
+    Parameters
+    ----------
+    index : int
+        Number of the sample; a request for n samples has numbers 0 to n - 1 unless it says where
+        to start.
+    seed : int
+        Seed of the request; ``(seed, index)`` names the sample.
+    domain : str
+        ``"crystal"`` or ``"molecule"``.
+    num_atoms : int
+        Atoms asked for.
+    system : AtomicSystem or None
+        The structure; None if the decoded cell is unphysical.
+    reason : str or None
+        Why there is no system.
+    decoded : dict
+        What the decoder said: ``numbers`` and ``positions`` (angstrom), or ``frac_coords``,
+        ``lengths`` (angstrom) and ``angles`` (degrees).
+    """
+
+    index: int
+    seed: int
+    domain: str
+    num_atoms: int
+    system: AtomicSystem | None
+    reason: str | None = None
+    decoded: dict[str, Any] = field(default_factory=dict, repr=False)
+
+    @property
+    def valid(self) -> bool:
+        """Whether the sample describes a structure at all (not yet a sensible one)."""
+        return self.system is not None
+
+
+class SamplingInterrupted(KeyboardInterrupt):
+    """Sampling was interrupted; ``samples`` holds what was finished by then."""
+
+    def __init__(self, samples: list[Sample], n: int) -> None:
+        super().__init__(f"sampling was interrupted: {len(samples)} of {n} samples are finished")
+        self.samples = samples

@@ -1,0 +1,395 @@
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pytest
+from atomate2.ase.jobs import EmtRelaxMaker
+from jobflow import Flow, JobStore, Maker, OnMissing, job, run_locally
+from maggma.stores import MemoryStore
+from monty.json import MontyDecoder
+from pymatgen.core import Lattice, Molecule, Structure
+
+from adit_atomate import ADiTDiscoveryMaker, ADiTGenerateMaker, ADiTMoleculeDiscoveryMaker
+from adit_atomate.discovery.documents import ADiTCrystalCandidateDoc, ADiTDiscoveryDoc
+
+FCC = [[0, 0, 0], [0.5, 0.5, 0], [0.5, 0, 0.5], [0, 0.5, 0.51]]
+STATIC = EmtRelaxMaker(name="EMT static", steps=1)
+
+
+def fcc(symbol: str, a: float) -> Structure:
+    return Structure(Lattice.cubic(a), [symbol] * 4, FCC)
+
+
+def emt(**options) -> EmtRelaxMaker:
+    return EmtRelaxMaker(
+        relax_kwargs={"fmax": 0.05, "final_atoms_object_file": None},
+        ionic_step_data=("energy",),
+        **options,
+    )
+
+
+CRYSTALS = [
+    fcc("Cu", 3.6),
+    fcc("Cu", 3.65),  # again
+    fcc("Al", 4.0),
+    fcc("Ag", 4.1),
+    Structure(Lattice.cubic(3), ["Au", "Au"], [[0, 0, 0], [0.01, 0, 0]]),  # atoms in one place
+    fcc("Na", 5.0),  # EMT does not know it
+    fcc("Pt", 3.9),
+]
+# energies of these elements' fcc crystals by EMT, to within the forces' tolerance
+ELEMENTS = {"Cu": -0.0070, "Al": -0.0048, "Ag": -0.0002, "Pt": -0.0001}
+
+
+@pytest.fixture(autouse=True)
+def nothing_set(monkeypatch, clean_dir):
+    for name in ("REFERENCE", "HULL", "CONFIG_FILE"):
+        monkeypatch.delenv(f"ADIT_{name}", raising=False)
+    monkeypatch.setenv("HOME", str(clean_dir))
+
+
+def discover(maker: ADiTDiscoveryMaker, structures=None, n=None) -> tuple[ADiTDiscoveryDoc, Flow]:
+    store = JobStore(MemoryStore(), additional_stores={"data": MemoryStore()})
+    flow = maker.make(n=n, structures=structures)
+    run_locally(flow, store=store, log=False)
+    output = store.get_output(flow.output.uuid, load=True)
+    return MontyDecoder().process_decoded(output), flow
+
+
+@pytest.fixture(scope="module")
+def makers() -> ADiTDiscoveryMaker:
+    return ADiTDiscoveryMaker(
+        generate_maker=None, novelty_maker=None, relax_maker=emt(), keep=2, chunk_size=3
+    )
+
+
+def test_each_sample_is_accounted_for(makers):
+    document, flow = discover(replace(makers, dft_maker=STATIC), CRYSTALS)
+    assert [s.fate for s in document.samples] == [
+        "kept",
+        "duplicate",
+        "kept",
+        "not among the best",
+        "invalid",
+        "not relaxed",
+        "not among the best",
+    ]
+    assert document.samples[1].duplicate_of == 0
+    assert "apart" in document.samples[4].reason
+    assert "Na" in document.samples[5].reason
+    assert document.samples[3].reason == "rank 3 of 4, 2 are kept"
+    assert sum(document.fates.values()) == document.n == 7
+    assert document.funnel == {
+        "samples": 7,
+        "decoded": 7,
+        "valid": 6,
+        "unique": 5,
+        "novel": None,
+        "relaxed": 4,
+        "unique, relaxed": 4,
+        "novel, relaxed": None,
+        "kept": 2,
+        "DFT": 2,
+    }
+    text = document.summary()
+    assert "7 samples" in text and "not asked" in text and "relaxation" in text
+    assert [t.stage for t in document.timings][-1] == "DFT"
+    assert flow.output.uuid
+
+
+def test_a_candidate_has_its_provenance(makers):
+    document, flow = discover(replace(makers, dft_maker=STATIC), CRYSTALS)
+    first = document.candidates[0]
+    assert isinstance(first, ADiTCrystalCandidateDoc)
+    assert first.candidate_id == f"{flow.jobs[0].uuid}-0"
+    assert (first.formula_pretty, first.chemsys, first.nsites) == ("Cu", "Cu", 4)
+    assert first.symmetry.number == 225  # relaxation put the displaced atom back
+    assert first.relaxation.state == "successful"
+    assert 0 < first.relaxation.rmsd < 0.1 and first.relaxation.num_steps > 1
+    assert first.relaxation.energy < first.relaxation.initial_energy
+    volume = first.structure.volume / first.generated.volume - 1
+    assert first.relaxation.volume_change == pytest.approx(volume)
+    assert first.dft.state == "successful"
+    assert first.dft.energy == pytest.approx(first.relaxation.energy)
+    assert first.job_uuids["dft"] == first.dft.uuid != first.job_uuids["relax"]
+
+
+def test_ranked_by_energy_above_hull(makers):
+    rank = replace(makers.rank_maker, element_energies={**ELEMENTS, "Ag": -0.5})
+    document, _ = discover(replace(makers, rank_maker=rank, keep=None), CRYSTALS)
+    energies = [c.energy_above_hull for c in document.candidates]
+    assert energies == sorted(energies)
+    assert document.candidates[-1].formula_pretty == "Ag"
+    assert energies[-1] == pytest.approx(0.5, abs=1e-3)
+    assert energies[0] == pytest.approx(0.0, abs=1e-3)
+    assert "elements only" in document.candidates[0].hull_source
+    assert [c.rank for c in document.candidates] == [1, 2, 3, 4]
+
+
+@dataclass
+class BrokenDocumentMaker(EmtRelaxMaker):
+    """Its document of silver cannot be stored, so the whole job is lost."""
+
+    @job(data=["trajectory", "ionic_steps"])
+    def make(self, structure, prev_dir=None):
+        document = EmtRelaxMaker.make.original(self, structure)
+        return object() if structure[0].specie.symbol == "Ag" else document
+
+
+def test_structures_of_a_lost_job_are_tried_one_by_one(makers):
+    document, _ = discover(replace(makers, relax_maker=BrokenDocumentMaker()), CRYSTALS)
+    fates = {s.index: s for s in document.samples}
+    assert fates[3].fate == "not relaxed"
+    assert "left no output" in fates[3].reason
+    assert {s.index for s in document.samples if s.relaxation and s.fate != "not relaxed"} == {
+        0,
+        2,
+        6,
+    }
+    uuids = {fates[i].relaxation.uuid for i in (0, 2, 6)}
+    assert fates[0].relaxation.uuid != fates[2].relaxation.uuid and len(uuids) == 3
+
+
+def test_unconverged_relaxations_end_there(makers):
+    document, _ = discover(replace(makers, relax_maker=emt(steps=2)), [fcc("Cu", 4.2)])
+    assert document.samples[0].fate == "not relaxed"
+    assert "not converged after" in document.samples[0].reason
+
+
+@dataclass
+class FailsForCopperMaker(Maker):
+    """A calculation that is no ASE Maker and fails for one element."""
+
+    name: str = "fails for copper"
+
+    @job
+    def make(self, structure):
+        if structure[0].specie.symbol == "Cu":
+            raise RuntimeError("no copper")
+        return {"output": {"energy": -1.0}, "structure": structure, "state": "successful"}
+
+
+@dataclass
+class RaisesForCopperMaker(EmtRelaxMaker):
+    """An ASE Maker that raises for one element."""
+
+    def run_ase(self, mol_or_struct, prev_dir=None):
+        if mol_or_struct[0].specie.symbol == "Cu":
+            raise RuntimeError("no copper")
+        return super().run_ase(mol_or_struct, prev_dir)
+
+
+@pytest.mark.parametrize(
+    ("maker", "reason"),
+    [
+        (FailsForCopperMaker(), "left no output"),
+        (RaisesForCopperMaker(), "RuntimeError: no copper"),
+    ],
+)
+def test_a_failing_calculation_loses_no_other(makers, maker, reason):
+    bare = replace(makers, validity_maker=None, uniqueness_maker=None, relax_maker=None)
+    document, _ = discover(replace(bare, dft_maker=maker), [fcc("Cu", 3.6), fcc("Al", 4.0)])
+    assert [c.dft.state for c in document.candidates] == ["failed", "successful"]
+    assert reason in document.candidates[0].dft.reason
+    assert document.funnel["DFT"] == 1
+
+
+def test_charge_and_spin_reach_xtb():
+    """A neutral H3O has one hydrogen atom (-10.7 eV) more than water, H3O+ only a proton."""
+    pytest.importorskip("tblite")
+    water = Molecule(["O", "H", "H"], [[0, 0, 0], [0.96, 0, 0], [-0.24, 0.93, 0]])
+    ring = [[0, 0, 0.1], [0.96, 0, -0.1], [-0.48, 0.83, -0.1], [-0.48, -0.83, -0.1]]
+    hydronium = Molecule(["O", "H", "H", "H"], ring, charge=1)
+    methyl = Molecule(["C", "H", "H", "H"], [[0, 0, 0], *(np.array(ring[1:]) * 1.12)])
+    maker = ADiTMoleculeDiscoveryMaker(validity_maker=None, uniqueness_maker=None)
+    document, _ = discover(maker, [water, hydronium, methyl])
+    by_index = {candidate.index: candidate for candidate in document.candidates}
+    states = {i: (c.charge, c.spin_multiplicity) for i, c in by_index.items()}
+    assert states == {0: (0, 1), 1: (1, 1), 2: (0, 2)}
+    difference = by_index[1].relaxation.energy - by_index[0].relaxation.energy
+    assert -3 < difference < 0
+    strains = [candidate.strain_energy_per_atom for candidate in document.candidates]
+    assert strains == sorted(strains) and strains[0] > 0
+
+
+def test_novelty_names_the_known_crystal(makers, tmp_path):
+    from adit_atomate.discovery.stages import ADiTNoveltyMaker
+
+    (tmp_path / "known").mkdir()
+    fcc("Al", 4.1).to(filename=str(tmp_path / "known" / "mine.cif"))
+    novelty = ADiTNoveltyMaker(reference=str(tmp_path / "known"))
+    document, _ = discover(replace(makers, novelty_maker=novelty), CRYSTALS)
+    aluminium = document.samples[2]
+    assert (aluminium.fate, aluminium.novel) == ("known", False)
+    assert "mine" in aluminium.nearest_known
+    assert 0 <= aluminium.nearest_known_distance < 0.1
+    assert document.samples[0].novel is True
+
+
+def test_stages_can_be_left_out(makers):
+    bare = replace(
+        makers, validity_maker=None, uniqueness_maker=None, relax_maker=None, rank_maker=None
+    )
+    document, flow = discover(replace(bare, keep=None), CRYSTALS)
+    assert document.fates == {"kept": 7}
+    assert len(flow.jobs) == 2
+    assert document.candidates[0].structure == CRYSTALS[0]
+
+
+def test_generation_is_the_first_stage(makers, tiny_checkpoint):
+    generate = ADiTGenerateMaker(checkpoint=str(tiny_checkpoint), domain="crystal", seed=3)
+    document, _ = discover(replace(makers, generate_maker=generate), n=10)
+    assert document.n == sum(document.fates.values()) == 10
+    assert document.fates["not decoded"] == 10 - document.funnel["decoded"] > 0
+
+
+def test_updates_reach_nested_makers_and_survive_json(makers):
+    maker = replace(makers, dft_maker=STATIC)
+    changed = maker.update_kwargs({"steps": 7}, class_filter=EmtRelaxMaker)
+    assert (changed.relax_maker.steps, changed.dft_maker.steps) == (7, 7)
+    again = ADiTDiscoveryMaker.from_dict(maker.as_dict())
+    assert again.as_dict() == maker.as_dict()
+    flow = maker.make(structures=CRYSTALS)
+    flow.update_maker_kwargs({"steps": 9}, class_filter=EmtRelaxMaker)
+    nested = [
+        part
+        for job_, _ in flow.iterflow()
+        for part in (
+            getattr(job_.maker, "relax_maker", None),
+            getattr(job_.maker, "dft_maker", None),
+        )
+        if part is not None
+    ]
+    assert nested and {part.steps for part in nested} == {9}
+
+
+def test_collectors_run_without_the_failed(makers):
+    flow = replace(makers, dft_maker=STATIC).make(structures=CRYSTALS)
+    collectors = [j for j, _ in flow.iterflow() if j.name.endswith("(collect)")]
+    assert len(collectors) == 2
+    assert all(j.config.on_missing_references == OnMissing.NONE for j in collectors)
+
+
+@pytest.mark.parametrize(
+    ("change", "request_", "error", "message"),
+    [
+        ({}, {}, ValueError, "give either n"),
+        ({}, {"n": 3}, ValueError, "generate_maker is None"),
+        ({}, {"structures": []}, ValueError, "structures is empty"),
+        ({"keep": 0}, {"structures": CRYSTALS}, ValueError, "keep must be"),
+        ({"chunk_size": 0}, {"structures": CRYSTALS}, ValueError, "chunk_size must be"),
+        ({"generate_maker": ADiTGenerateMaker()}, {"n": 3}, ValueError, "of one domain"),
+    ],
+)
+def test_wrong_requests_are_refused_before_any_work(makers, change, request_, error, message):
+    with pytest.raises(error, match=message):
+        replace(makers, **change).make(**request_)
+
+
+def test_missing_files_and_engines_are_errors_before_any_work(makers, monkeypatch):
+    from adit_atomate.discovery.rank import ADiTHullMaker
+    from adit_atomate.discovery.relax import chgnet_relax_maker
+    from adit_atomate.discovery.stages import ADiTNoveltyMaker
+
+    with pytest.raises(ValueError, match=r"nowhere.csv.* is no file"):
+        replace(makers, novelty_maker=ADiTNoveltyMaker(reference="nowhere.csv")).make(
+            structures=CRYSTALS
+        )
+    with pytest.raises(FileNotFoundError, match=r"nowhere.csv"):
+        replace(makers, rank_maker=ADiTHullMaker(hull="nowhere.csv")).make(structures=CRYSTALS)
+    monkeypatch.setattr("adit_atomate.discovery.engines.find_spec", lambda name: None)
+    with pytest.raises(ImportError, match=r"chgnet.*adit-atomate\[chgnet\]"):
+        replace(makers, relax_maker=chgnet_relax_maker()).make(structures=CRYSTALS)
+
+
+def test_doubtful_energies_come_after_those_near_the_hull():
+    from adit_atomate.discovery.documents import ADiTSampleFate
+    from adit_atomate.discovery.rank import rank
+
+    def fate(index, score, doubtful=False):
+        return ADiTSampleFate(
+            index=index,
+            structure_index=index,
+            domain="crystal",
+            num_atoms=1,
+            formula="Cu",
+            decoded=True,
+            score=score,
+            hull_doubtful=doubtful,
+        )
+
+    samples = [
+        fate(0, None),
+        fate(1, -3.2, doubtful=True),
+        fate(2, 0.3),
+        fate(3, 0.1),
+        fate(4, -0.5, doubtful=True),
+        fate(5, -0.05),
+    ]
+    assert [s.index for s in rank(samples)] == [5, 3, 1, 4, 2, 0]
+
+
+def test_a_partial_hull_is_doubted_and_one_of_elements_is_not(makers, tmp_path):
+    from adit_atomate.discovery.rank import ADiTHullMaker
+
+    table = tmp_path / "hull.csv"
+    cif = fcc("Cu", 3.6).to(fmt="cif").replace('"', '""')
+    header = "material_id,formula,formation_energy_per_atom,e_above_hull,cif"
+    table.write_text(f'{header}\nmp-522,Cu1 Au1,-0.05,0.0,"{cif}"\n')
+    bound = {"Cu": 1.0, "Au": 0.1}  # copper: 1 eV/atom below
+    crystals = [fcc("Cu", 3.6), fcc("Au", 4.06)]
+    for hull, expected in ((str(table), True), (None, False)):
+        maker = ADiTHullMaker(hull=hull, element_energies=bound)
+        document, _ = discover(replace(makers, validity_maker=None, rank_maker=maker), crystals)
+        copper = next(s for s in document.samples if s.formula == "Cu")
+        assert copper.energy_above_hull < -0.5, copper.hull_reason
+        assert copper.hull_doubtful is expected
+
+
+def test_an_energy_that_no_compound_has_is_not_ranked(makers):
+    from adit_atomate.discovery.rank import ADiTHullMaker
+
+    crystals = [Structure(Lattice.cubic(2.6), [symbol], [[0, 0, 0]]) for symbol in ("Cu", "Au")]
+    wrong = ADiTHullMaker(element_energies={"Cu": 50.0, "Au": 0.0})
+    document, _ = discover(replace(makers, validity_maker=None, rank_maker=wrong), crystals)
+    by_formula = {c.formula_pretty: c for c in document.candidates}
+    assert [c.rank for c in document.candidates] == [1, 2]
+    assert by_formula["Cu"].rank == 2 and by_formula["Cu"].energy_above_hull is None
+    assert "lower than any compound has" in by_formula["Cu"].hull_reason
+    assert by_formula["Au"].energy_above_hull is not None
+
+
+@pytest.mark.slow
+def test_chgnet_with_broken_and_unknown_crystals(makers, tmp_path):
+    """A hull of NaCl alone: by CHGNet it lies on it, to within the force field's error."""
+    pytest.importorskip("chgnet")
+    from adit_atomate.discovery.rank import ADiTHullMaker
+    from adit_atomate.discovery.relax import chgnet_relax_maker
+
+    rock_salt = [[0, 0, 0], [0.5, 0.5, 0.5]]
+    primitive = Lattice([[0, 2.9, 2.9], [2.9, 0, 2.9], [2.9, 2.9, 0]])
+    crystals = [
+        Structure(primitive, ["Na", "Cl"], rock_salt),
+        Structure(Lattice.cubic(3), ["Au", "Au"], [[0, 0, 0], [0.01, 0, 0]]),
+        Structure(primitive, ["Rn", "O"], rock_salt),
+        Structure(primitive, ["Am", "O"], rock_salt),
+    ]
+    cif = crystals[0].to(fmt="cif").replace('"', '""')
+    header = "material_id,formula,formation_energy_per_atom,e_above_hull,cif"
+    # Materials Project, mp-22862, MP2020-corrected
+    (tmp_path / "hull.csv").write_text(f'{header}\nmp-22862,Na1 Cl1,-2.1096,0.0,"{cif}"\n')
+    maker = replace(
+        makers,
+        validity_maker=None,
+        relax_maker=replace(chgnet_relax_maker(), steps=40),
+        rank_maker=ADiTHullMaker(hull=str(tmp_path / "hull.csv")),
+    )
+    document, _ = discover(maker, crystals)
+    salt, broken, radon, americium = document.samples
+    assert (salt.fate, salt.relaxation.state) == ("kept", "successful")
+    assert abs(salt.energy_above_hull) < 0.05
+    assert salt.competing_phases == ["NaCl"] and salt.hull_complete is False
+    assert broken.fate == "not relaxed" and broken.reason
+    assert radon.reason == "CHGNet relax does not know Rn"
+    assert americium.reason == "CHGNet relax does not know Am"

@@ -1,0 +1,383 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import textwrap
+from dataclasses import fields, replace
+
+import numpy as np
+import pytest
+from jobflow import Flow, JobStore, run_locally
+from maggma.stores import MemoryStore
+from monty.json import MontyDecoder, MontyEncoder
+from pymatgen.core import Molecule, Structure
+
+from adit_atomate import ADiTGenerateDoc, ADiTGenerateMaker
+from adit_atomate.stores import JobStoreError
+from adit_model.model import ADiT
+
+
+@pytest.fixture(scope="module")
+def maker(tiny_checkpoint) -> ADiTGenerateMaker:
+    return ADiTGenerateMaker(checkpoint=str(tiny_checkpoint), check_validity=False)
+
+
+@pytest.fixture(scope="module")
+def finished(maker):
+    """One run of 20 samples of both domains: the job, its document and its store."""
+    store = JobStore(MemoryStore(), additional_stores={"data": MemoryStore()})
+    job = replace(maker, check_validity=True).make(n=20)
+    responses = run_locally(job, store=store, ensure_success=True)
+    return job, responses[job.uuid][1].output, store
+
+
+# what a job gives
+
+
+def test_structures_are_those_of_the_model(finished, tiny_checkpoint):
+    document = finished[1]
+    systems = [s.system for s in ADiT.load(tiny_checkpoint).sample(20, progress=False)]
+    systems = [system for system in systems if system is not None]
+    assert 10 < len(systems) < 20  # some of this model's cells are unphysical
+    assert [len(s) for s in document.structures] == [len(system) for system in systems]
+    for structure, system in zip(document.structures, systems, strict=True):
+        np.testing.assert_allclose(structure.cart_coords, system.positions)
+        assert structure.properties["index"] == system.info["index"]
+        assert isinstance(structure, Structure if system.is_periodic else Molecule)
+
+
+def test_structures_are_divided_by_domain(finished):
+    document = finished[1]
+    assert document.crystals == [s for s in document.structures if isinstance(s, Structure)]
+    assert document.molecules == [s for s in document.structures if isinstance(s, Molecule)]
+    assert document.crystals and document.molecules
+
+
+def test_a_record_for_each_sample(finished):
+    document = finished[1]
+    assert [record.index for record in document.samples] == list(range(20))
+    for record in document.samples:
+        if record.decoded:
+            structure = document.structures[record.structure_index]
+            assert structure.properties["index"] == record.index
+            assert len(structure) == record.num_atoms
+        else:
+            assert record.structure_index is None
+            assert record.valid is False
+            assert "cell angles" in record.reason
+        assert record.valid is (record.reason is None)
+
+
+def test_counts_follow_from_the_records(finished):
+    document = finished[1]
+    assert set(document.counts) == {"crystal", "molecule"}
+    for domain, count in document.counts.items():
+        records = [record for record in document.samples if record.domain == domain]
+        assert count.requested == len(records) == 10
+        assert count.decoded == sum(record.decoded for record in records)
+        assert count.valid == sum(record.valid for record in records)
+    assert 0 < document.counts["crystal"].valid < document.counts["crystal"].decoded
+
+
+def test_provenance(finished, tiny_checkpoint):
+    document = finished[1]
+    model = ADiT.load(tiny_checkpoint)
+    assert document.checkpoint.hash == model.checkpoint_hash
+    assert document.checkpoint.metadata == model.metadata
+    assert document.checkpoint.name == str(tiny_checkpoint)
+    assert document.settings.model_dump() == {
+        "n": 20,
+        "first_index": 0,
+        "domain": "both",
+        "seed": 0,
+        "num_steps": 3,
+        "solver": "euler",
+        "guidance_scale": 1.0,
+        "noise_scale": 1.0,
+        "num_atoms": None,
+        "random_rotation": False,
+    }
+    assert document.device in ("cpu", "cuda:0", "cuda")
+    assert document.versions["adit-atomate"]
+    assert min(document.timings.model_dump().values()) > 0
+
+
+def test_settings_reach_the_model(maker, tiny_checkpoint, job_store):
+    options = {
+        "domain": "molecule",
+        "seed": 5,
+        "num_steps": 2,
+        "solver": "heun",
+        "guidance_scale": 2.0,
+        "noise_scale": 0.5,
+        "num_atoms": (3, 4),
+        "random_rotation": True,
+    }
+    job = replace(maker, **options, batch_atoms=4).make(n=4)
+    document = run_locally(job, store=job_store, ensure_success=True)[job.uuid][1].output
+    samples = ADiT.load(tiny_checkpoint).sample(4, **options, progress=False)
+    assert len(document.structures) == 4
+    for structure, sample in zip(document.structures, samples, strict=True):
+        np.testing.assert_allclose(structure.cart_coords, sample.system.positions, atol=1e-5)
+    assert document.crystals == []
+    assert {record.valid for record in document.samples} == {None}
+    assert document.counts["molecule"].valid is None
+    expected = {**options, "n": 4, "first_index": 0, "num_atoms": "3-4"}
+    assert document.settings.model_dump() == expected
+
+
+# what the store keeps
+
+
+def test_large_parts_go_to_the_additional_store(finished):
+    job, document, store = finished
+    raw = store.query_one({"uuid": job.uuid})["output"]
+    for part in ("structures", "crystals", "molecules", "samples"):
+        assert raw[part]["store"] == "data"
+    assert store.additional_stores["data"].count() == 4
+    assert raw["counts"]["crystal"]["requested"] == 10
+    assert raw["checkpoint"]["metadata"]["statistics"] == document.checkpoint.metadata["statistics"]
+    loaded = store.get_output(job.uuid, load=True)
+    again = MontyDecoder().process_decoded(loaded)
+    assert isinstance(again, ADiTGenerateDoc)
+    assert again == document
+
+
+def test_size_of_the_main_document_does_not_grow(maker, job_store):
+    """So any number of samples stays below MongoDB's 16 MB."""
+    sizes = []
+    for n in (4, 400):
+        job = maker.make(n=n)
+        run_locally(job, store=job_store, ensure_success=True)
+        document = job_store.query_one({"uuid": job.uuid})
+        sizes.append(len(json.dumps(document, default=str)))
+    assert abs(sizes[1] - sizes[0]) < 100
+    assert sizes[1] < 20_000
+
+
+def test_another_process_reads_a_persistent_store(maker, tmp_path):
+    pytest.importorskip("montydb")
+    from maggma.stores import MontyStore
+
+    folder = str(tmp_path)
+    store = JobStore(
+        MontyStore("outputs", database_path=folder),
+        additional_stores={"data": MontyStore("blobs", database_path=folder)},
+    )
+    job = maker.make(n=6)
+    document = run_locally(job, store=store, ensure_success=True)[job.uuid][1].output
+    store.close()
+    code = f"""
+        from jobflow import JobStore
+        from maggma.stores import MontyStore
+        from monty.json import MontyDecoder
+
+        store = JobStore(
+            MontyStore("outputs", database_path={folder!r}),
+            additional_stores={{"data": MontyStore("blobs", database_path={folder!r})}},
+        )
+        store.connect()
+        output = MontyDecoder().process_decoded(store.get_output({job.uuid!r}, load=True))
+        print(type(output).__name__, len(output.samples), output.checkpoint.hash)
+        print(*(s.formula.replace(" ", "") for s in output.structures))
+    """
+    found = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, check=True
+    )
+    first, second = found.stdout.splitlines()
+    assert first == f"ADiTGenerateDoc 6 {document.checkpoint.hash}"
+    assert second.split() == [s.formula.replace(" ", "") for s in document.structures]
+
+
+@pytest.mark.parametrize("additional", [{}, {"blobs": MemoryStore()}])
+def test_no_place_for_the_structures(maker, additional):
+    store = JobStore(MemoryStore(), additional_stores=additional)
+    store.connect()
+    with pytest.raises(JobStoreError, match="no additional store 'data'"):
+        maker.make(n=2).run(store)
+    assert store.count() == 0
+
+
+# other Makers
+
+
+def test_output_goes_into_a_relaxation_as_it_is(maker, job_store, clean_dir):
+    """The list of each domain resolves to what an ASE Maker of atomate2 relaxes."""
+    from atomate2.ase.jobs import LennardJonesRelaxMaker
+
+    generate = replace(maker, num_atoms=2, domain="crystal").make(n=12)
+    relax = LennardJonesRelaxMaker(steps=2).make(generate.output.structures)
+    responses = run_locally(Flow([generate, relax]), store=job_store, ensure_success=True)
+    relaxed = responses[relax.uuid][1].output
+    structures = responses[generate.uuid][1].output.structures
+    assert len(relaxed) == len(structures) > 0
+    assert [doc.structure.composition for doc in relaxed] == [s.composition for s in structures]
+
+
+@pytest.mark.parametrize("part", ["crystals", "molecules"])
+def test_parts_and_single_structures_can_be_referred_to(maker, job_store, part):
+    from jobflow import job
+
+    @job
+    def count(structures, first):
+        return {"number": len(structures), "first": len(first)}
+
+    generate = maker.make(n=20)
+    counting = count(getattr(generate.output, part), generate.output.structures[0])
+    responses = run_locally(Flow([generate, counting]), store=job_store, ensure_success=True)
+    document = responses[generate.uuid][1].output
+    assert responses[counting.uuid][1].output == {
+        "number": len(getattr(document, part)),
+        "first": len(document.structures[0]),
+    }
+
+
+def test_a_wrong_field_of_the_output_fails_when_the_flow_is_built(maker):
+    with pytest.raises(AttributeError, match="does not have attribute 'structre'"):
+        _ = maker.make(n=2).output.structre
+
+
+def test_the_number_may_come_from_another_job(maker, job_store):
+    from jobflow import job
+
+    @job
+    def decide(value):
+        return value
+
+    decision = decide(3)
+    generate = maker.make(n=decision.output)
+    responses = run_locally(Flow([decision, generate]), store=job_store, ensure_success=True)
+    assert len(responses[generate.uuid][1].output.samples) == 3
+    bad = decide(-3)
+    generate = maker.make(n=bad.output)
+    with pytest.raises(ValueError, match="n must be a positive integer, got -3"):
+        run_locally(Flow([bad, generate]), store=job_store, raise_immediately=True)
+
+
+# Makers and jobs as data
+
+
+def test_a_maker_survives_json(maker):
+    original = replace(maker, num_atoms=(2, 4), guidance_scale=1.5, device="cpu")
+    again = json.loads(json.dumps(original, cls=MontyEncoder), cls=MontyDecoder)
+    assert again == original
+    assert again.num_atoms == "2-4"
+
+
+def test_a_job_survives_json(maker, job_store, finished):
+    job = maker.make(n=20)
+    again = json.loads(json.dumps(job, cls=MontyEncoder), cls=MontyDecoder)
+    assert again.name == "ADiT generate"
+    document = run_locally(again, store=job_store, ensure_success=True)[job.uuid][1].output
+    assert document.structures == finished[1].structures
+
+
+def test_update_kwargs(maker):
+    changed = maker.update_kwargs({"seed": 9, "domain": "crystal"})
+    assert (changed.seed, changed.domain) == (9, "crystal")
+    assert maker.seed == 0
+    assert changed.update_kwargs({"seed": 0, "domain": "both"}) == maker
+
+
+def test_kwargs_of_a_job_can_be_updated(maker, job_store):
+    job = maker.make(n=4)
+    job.update_maker_kwargs({"seed": 9})
+    document = run_locally(job, store=job_store, ensure_success=True)[job.uuid][1].output
+    assert document.settings.seed == 9
+    job = maker.make(n=4)
+    job.update_maker_kwargs({"solver": "simpson"})
+    with pytest.raises(ValueError, match="simpson"):
+        run_locally(job, store=job_store, raise_immediately=True)
+
+
+def test_relative_path_of_a_checkpoint(tiny_checkpoint, job_store, tmp_path, monkeypatch):
+    """A job runs in another folder than the one it was made in."""
+    monkeypatch.chdir(tiny_checkpoint.parent)
+    job = ADiTGenerateMaker(checkpoint=tiny_checkpoint.name, check_validity=False).make(n=2)
+    monkeypatch.chdir(tmp_path)
+    run_locally(job, store=job_store, create_folders=True, ensure_success=True)
+
+
+def test_settings_of_the_machine(tiny_checkpoint, monkeypatch, job_store):
+    monkeypatch.setenv("ADIT_CHECKPOINT", str(tiny_checkpoint))
+    monkeypatch.setenv("ADIT_DEVICE", "cpu")
+    monkeypatch.setenv("ADIT_CHECK_TIME_LIMIT", "20")
+    job = ADiTGenerateMaker().make(n=2)
+    document = run_locally(job, store=job_store, ensure_success=True)[job.uuid][1].output
+    assert document.checkpoint.name == str(tiny_checkpoint)
+    assert document.device == "cpu"
+
+
+def test_the_device_setting_is_the_workers(maker, monkeypatch, job_store):
+    job = maker.make(n=2)
+    monkeypatch.setenv("ADIT_DEVICE", "tricorder")
+    with pytest.raises(ValueError, match="unknown device 'tricorder'"):
+        run_locally(job, store=job_store, raise_immediately=True)
+
+
+# errors before there is a job
+
+
+@pytest.mark.parametrize(
+    ("n", "options", "message"),
+    [
+        (0, {}, "n must be a positive integer, got 0"),
+        (-3, {}, "n must be a positive integer, got -3"),
+        (2.0, {}, "n must be an integer, got 2.0"),
+        ("2", {}, "n must be an integer, got '2'"),
+        (True, {}, "n must be an integer, got True"),
+        (2, {"domain": "protein"}, "domain must be one of crystal, molecule, both, got 'protein'"),
+        (2, {"solver": "simpson"}, "solver must be one of .*, got 'simpson'"),
+        (2, {"num_steps": 0}, "num_steps must be a positive integer, got 0"),
+        (2, {"guidance_scale": -1.0}, "guidance_scale must lie in 0..100, got -1"),
+        (2, {"seed": -1}, "seed must not be negative, got -1"),
+        (2, {"batch_atoms": 0}, "batch_atoms must be positive, got 0"),
+        (2, {"num_atoms": 0}, "num_atoms must be positive"),
+        (
+            2,
+            {"num_atoms": 9, "domain": "crystal"},
+            "num_atoms 9 leaves the range .* crystals: 2 to 8",
+        ),
+        (2, {"num_atoms": (4, 9), "domain": "crystal"}, "range .* 2 to 8"),
+        (2, {"num_atoms": (5, 4)}, "must be"),
+        (2, {"num_atoms": [3]}, "num_atoms lists 1 atom counts for 2 samples"),
+        (2, {"num_atoms": "several"}, "atom counts must be a number"),
+        (2, {"num_atoms": 2.5}, "num_atoms must be an integer, a range .*, got 2.5"),
+        (2, {"num_atoms": [2.5, 3]}, "num_atoms must be an integer"),
+        (2, {"device": "gpu"}, "device must be auto, cpu, cuda or cuda:1, got 'gpu'"),
+        (
+            2,
+            {"checkpoint": "defalt"},
+            "no checkpoint 'defalt': neither a file nor one of the names",
+        ),
+        (2, {"checkpoint": "/nowhere/x.safetensors"}, "no checkpoint '/nowhere/x.safetensors'"),
+    ],
+)
+def test_bad_arguments(maker, n, options, message):
+    with pytest.raises((ValueError, TypeError), match=message):
+        replace(maker, **options).make(n=n)
+
+
+def test_a_file_that_is_no_checkpoint(maker, tmp_path):
+    path = tmp_path / "weights.safetensors"
+    path.write_text("something else altogether")
+    with pytest.raises(ValueError, match="is no safetensors file"):
+        replace(maker, checkpoint=str(path)).make(n=1)
+
+
+def test_every_option_is_documented():
+    for option in fields(ADiTGenerateMaker):
+        assert option.name in ADiTGenerateMaker.__doc__
+
+
+def test_every_field_of_the_documents_is_described():
+    from pydantic import BaseModel
+
+    from adit_atomate import documents as schemas
+
+    models = [m for m in vars(schemas).values() if isinstance(m, type) and issubclass(m, BaseModel)]
+    assert len(models) > 5
+    for model in models:
+        for name, info in model.model_fields.items():
+            assert info.description, f"{model.__name__}.{name}"

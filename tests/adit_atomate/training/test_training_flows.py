@@ -1,0 +1,266 @@
+"""Flows from structures to a checkpoint, and from a checkpoint to a better one."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from ase.build import bulk, molecule
+from jobflow import Flow, run_locally
+from pymatgen.io.ase import AseAtomsAdaptor
+
+pytest.importorskip("lightning", reason="training needs lightning: pip install -e '.[train]'")
+
+from training_cases import last_output, options
+
+from adit_atomate import (
+    ADiTActiveLearningMaker,
+    ADiTDataMaker,
+    ADiTFineTuneMaker,
+    ADiTGenerateMaker,
+    ADiTTrainAutoencoderMaker,
+    ADiTTrainDenoiserMaker,
+    ADiTTrainMaker,
+    ADiTTrainReport,
+    ADiTTrainReportMaker,
+)
+from adit_atomate.training.flows import starting_weights
+from adit_model.checkpoint import CheckpointError, register_checkpoint, resolve_checkpoint
+from adit_model.data.dataset import AtomicDataset
+from adit_model.data.structures import load_structures
+from adit_model.model import ADiT
+
+
+@pytest.fixture(autouse=True)
+def folders(tmp_path, monkeypatch):
+    monkeypatch.setenv("ADIT_TRAINING_DIR", str(tmp_path / "runs"))
+    monkeypatch.setenv("ADIT_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setenv("ADIT_CHECKPOINT_DIR", str(tmp_path / "registered"))
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def old_file(tmp_path) -> str:
+    structures = [
+        *(molecule(name) for name in ("H2O", "CH4", "NH3", "C6H6")),
+        *(bulk(name) for name in ("Si", "Cu", "Ti", "Al")),
+    ]
+    load_structures(structures, name="old", progress=False).save(tmp_path / "old.npz")
+    return str(tmp_path / "old.npz")
+
+
+def structure(name, **settings):
+    return AseAtomsAdaptor.get_structure(bulk(name, **settings))
+
+
+def tiny(maker, **schedule):
+    return maker(**options(**schedule))
+
+
+def test_from_structures_to_a_registered_checkpoint(old_file, job_store):
+    flow = ADiTTrainMaker(
+        data_maker=ADiTDataMaker(options={"validation_fraction": 0.4, "seed": 1}),
+        autoencoder_maker=ADiTTrainAutoencoderMaker(**options(steps=4), steps_per_job=2),
+        denoiser_maker=tiny(ADiTTrainDenoiserMaker, steps=4),
+        report_maker=ADiTTrainReportMaker(n=3, register_as="mine"),
+    ).make([old_file, structure("NaCl", crystalstructure="rocksalt", a=5.64)])
+    run_locally(flow, store=job_store, ensure_success=True)
+    report = ADiTTrainReport(**job_store.get_output(flow.output.uuid, load=True))
+    assert set(report.stages) == {"autoencoder", "denoiser"}
+    assert report.stages["autoencoder"].job_index == 2  # the last of the chain
+    assert report.data.read == 9
+    assert report.stages["denoiser"].data.fingerprint
+    trained = ADiT.load(report.stages["denoiser"].checkpoint.path)
+    assert report.checkpoint.hash == trained.checkpoint_hash
+    assert report.checkpoint.name == "mine"
+    for domain in ("crystals", "molecules"):
+        assert report.samples[domain]["count"] == 3
+    held_out = report.data.validation
+    assert report.reconstruction.systems == held_out.crystals + held_out.molecules
+    generate = ADiTGenerateMaker(checkpoint="mine", check_validity=False).make(n=2)
+    document = last_output(run_locally(generate, store=job_store, ensure_success=True), generate)
+    assert document.checkpoint.hash == trained.checkpoint_hash
+
+
+def test_names_of_checkpoints(tiny_checkpoint, tmp_path):
+    copy = register_checkpoint(tiny_checkpoint, "tiny-1.0")
+    assert resolve_checkpoint("tiny-1.0") == copy
+    assert ADiT.load("tiny-1.0").checkpoint_hash == ADiT.load(tiny_checkpoint).checkpoint_hash
+    assert register_checkpoint(tiny_checkpoint, "tiny-1.0") == copy  # the same again
+    with pytest.raises(CheckpointError, match="is another checkpoint: remove it or choose another"):
+        register_checkpoint(resolve_checkpoint("default"), "tiny-1.0")
+    for name in ("default", "../up", "a b", "", "x.safetensors"):
+        with pytest.raises(CheckpointError, match="cannot name a checkpoint"):
+            register_checkpoint(tiny_checkpoint, name)
+    with pytest.raises(CheckpointError, match=r"one of the names default, mini, tiny-1\.0"):
+        resolve_checkpoint("tiny-2")
+
+
+@pytest.mark.parametrize("autoencoder", ["frozen", "decoder", "full"])
+def test_fine_tuning_trains_what_it_is_told(autoencoder, old_file, tiny_checkpoint, job_store):
+    schedule = {"steps": 2, "batch_size": 4}
+    flow = ADiTFineTuneMaker(
+        checkpoint=str(tiny_checkpoint),
+        autoencoder=autoencoder,
+        data_maker=ADiTDataMaker(
+            options={"validation_fraction": 0.0}, replay=[old_file], replay_fraction=0.5
+        ),
+        autoencoder_maker=tiny(ADiTTrainAutoencoderMaker, **schedule),
+        denoiser_maker=tiny(ADiTTrainDenoiserMaker, **schedule),
+        report_maker=ADiTTrainReportMaker(n=0),
+    ).make([structure("Au"), structure("Ag")])
+    run_locally(flow, store=job_store, ensure_success=True)
+    report = ADiTTrainReport(**job_store.get_output(flow.output.uuid, load=True))
+    assert report.data.replay.molecules == 4
+    assert report.data.replay.crystals == 1  # a quarter of the batch against the new half
+    assert report.data.crystal_fraction == pytest.approx(0.75)
+    assert report.stages["denoiser"].config["training"]["crystal_fraction"] == pytest.approx(0.75)
+    before, after = ADiT.load(tiny_checkpoint), ADiT.load(report.checkpoint.path)
+
+    def moved(part):
+        old, new = (model.get_submodule(part).state_dict() for model in (before, after))
+        return any(not np.allclose(new[name], old[name], atol=1e-7) for name in old)
+
+    assert moved("denoiser")
+    assert moved("autoencoder.encoder") == (autoencoder == "full")
+    assert moved("autoencoder.decoder") == (autoencoder != "frozen")
+    assert report.stages["denoiser"].init_from.hash == before.checkpoint_hash
+
+
+def test_new_elements_need_all_of_stage_1(old_file, job_store):
+    first = ADiTTrainAutoencoderMaker(**options(steps=1)).make([old_file])
+    second = tiny(ADiTTrainDenoiserMaker, steps=1).make([old_file], first.output.checkpoint.path)
+    responses = run_locally(Flow([first, second]), store=job_store, ensure_success=True)
+    trained = last_output(responses, second).checkpoint.path  # knows 59 elements
+    parts = [{"elements": {"Au": 1, "Cu": 3}}]
+    with pytest.raises(ValueError, match=r"has no place for Au: .* autoencoder='full'"):
+        run_locally(
+            starting_weights(trained, parts, "frozen"), store=job_store, raise_immediately=True
+        )
+    flow = ADiTFineTuneMaker(
+        checkpoint=trained,
+        autoencoder="full",
+        data_maker=ADiTDataMaker(options={"validation_fraction": 0.0}),
+        autoencoder_maker=tiny(ADiTTrainAutoencoderMaker, steps=2),
+        denoiser_maker=tiny(ADiTTrainDenoiserMaker, steps=2),
+        report_maker=ADiTTrainReportMaker(n=2),
+    ).make([structure("Au"), old_file])
+    run_locally(flow, store=job_store, ensure_success=True)
+    report = ADiTTrainReport(**job_store.get_output(flow.output.uuid, load=True))
+    model = ADiT.load(report.checkpoint.path)
+    assert model.config.autoencoder.num_elements == 80
+    dataset = AtomicDataset.load(report.data.train.path)
+    assert model.reconstruct([s for s in dataset if 79 in s.numbers])
+
+
+def test_data_from_everywhere(old_file, job_store, tmp_path):
+    from maggma.stores import JSONStore
+
+    from adit_atomate import StoreSource
+
+    store = JSONStore(str(tmp_path / "tasks.json"), read_only=False, key="task_id")
+    store.connect()
+    nickel = {"task_id": "mp-1", "structure": structure("Ni").as_dict(), "energy": -5.5}
+    store.update([nickel])
+    (tmp_path / "files").mkdir()
+    structure("Fe").to(filename=str(tmp_path / "files" / "iron.cif"))
+    job = ADiTDataMaker(options={"validation_fraction": 0.0}).make(
+        [
+            old_file,
+            StoreSource(store, properties={"energy": "energy"}),
+            "files",
+            [structure("Au"), {"structure": structure("Pt").as_dict(), "state": "failed"}],
+        ]
+    )
+    document = last_output(run_locally(job, store=job_store, ensure_success=True), job)
+    train = AtomicDataset.load(document.train_paths[0])
+    assert len(train) == 11
+    assert {"mp-1", "iron"} <= set(train.ids.tolist())
+    assert document.dropped == {"its state is failed": 1}
+    assert document.validation is None
+    assert document.validation_paths == []
+    assert document.train.elements["Au"] == 1
+    folder = tmp_path / "runs" / f"data-{job.uuid}"
+    assert (folder / "properties.csv").read_text().splitlines() == ["id,energy", "mp-1,-5.5"]
+    assert (folder / "report.txt").read_text().startswith("12 entries read, 11 kept, 1 dropped")
+
+
+def test_data_from_ase(job_store):
+    sources = [bulk("NaCl", "rocksalt", a=5.64), [molecule("H2O"), bulk("Si")]]
+    job = ADiTDataMaker(options={"validation_fraction": 0.0}).make(sources)
+    document = last_output(run_locally(job, store=job_store, ensure_success=True), job)
+    train = list(AtomicDataset.load(document.train_paths[0]))
+    found = {tuple(sorted(system.numbers.tolist())): system for system in train}
+    assert set(found) == {(11, 17), (1, 1, 8), (14, 14)}
+    assert found[11, 17].volume == pytest.approx(5.64**3 / 4)
+    wire = bulk("Cu")
+    wire.pbc = (True, False, False)
+    with pytest.raises(ValueError, match="pbc must be true in all"):
+        ADiTDataMaker().make([wire])
+
+
+@pytest.mark.parametrize(
+    ("maker", "sources", "message"),
+    [
+        (ADiTDataMaker(), [], "there are no sources"),
+        (ADiTDataMaker(options={"max_atom": 3}), ["x"], "unknown option 'max_atom'"),
+        (ADiTDataMaker(output="here"), ["x"], "output must be an absolute path"),
+        (ADiTDataMaker(replay=["x"], replay_fraction=1.0), ["x"], "replay_fraction must lie"),
+        (ADiTFineTuneMaker(autoencoder="half"), ["x"], "autoencoder must be one of frozen"),
+        (ADiTFineTuneMaker(checkpoint="absent"), ["x"], "no checkpoint 'absent'"),
+        (ADiTActiveLearningMaker(rounds=0), [], "rounds must be a positive integer"),
+    ],
+)
+def test_mistakes_are_found_when_the_flow_is_made(maker, sources, message):
+    with pytest.raises(ValueError, match=message):
+        maker.make(sources)
+
+
+@pytest.mark.slow
+@pytest.mark.integration
+def test_rounds_of_active_learning(job_store):
+    from atomate2.ase.jobs import LennardJonesRelaxMaker
+
+    from adit_atomate.discovery.flow import ADiTDiscoveryMaker
+
+    discovery = ADiTDiscoveryMaker(
+        generate_maker=ADiTGenerateMaker(domain="crystal", num_atoms=(2, 4), num_steps=10),
+        relax_maker=LennardJonesRelaxMaker(
+            steps=5,
+            relax_cell=False,
+            calculator_kwargs={"sigma": 2.2, "epsilon": 0.1, "rc": 6.0},
+        ),
+        novelty_maker=None,
+        rank_maker=None,
+        keep=3,
+    )
+    flow = ADiTActiveLearningMaker(
+        discovery_maker=discovery,
+        fine_tune_maker=ADiTFineTuneMaker(
+            data_maker=ADiTDataMaker(options={"validation_fraction": 0.0}),
+            denoiser_maker=ADiTTrainDenoiserMaker(
+                training={"steps": 2, "batch_size": 3, "accelerator": "cpu"}
+            ),
+            report_maker=ADiTTrainReportMaker(n=0),
+        ),
+        rounds=2,
+        n=6,
+        hull_threshold=None,
+    ).make()
+    run_locally(flow, store=job_store, ensure_success=True)
+    document = job_store.get_output(flow.output.uuid, load=True)
+    document = document if isinstance(document, dict) else document.model_dump()
+    first, second = document["rounds"]
+    assert (first["round"], second["round"]) == (1, 2)
+    assert first["checkpoint"]["hash"] == ADiT.load("default").checkpoint_hash
+    assert second["checkpoint"] == first["trained"]
+    assert document["checkpoint"]["hash"] == second["trained"]["hash"]
+    assert first["trained"]["hash"] != first["checkpoint"]["hash"]
+    for found in (first, second):
+        assert found["n"] == 6
+        assert 6 >= found["valid"] >= found["unique"] >= found["candidates"] >= found["added"] > 0
+        assert found["novel"] is None
+        assert found["below_hull"] is None
+        assert len(AtomicDataset.load(found["data"])) == found["added"]
+    training = ADiT.load(document["checkpoint"]["path"]).metadata["training"]
+    assert training["data"]["crystals"] <= first["added"] + second["added"]
+    assert training["data"]["crystals"] >= max(first["added"], second["added"])

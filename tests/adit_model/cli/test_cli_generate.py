@@ -1,0 +1,356 @@
+"""`adit generate`: files, table, and what is left after a failure."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from pathlib import Path
+
+import ase.io
+import numpy as np
+import pytest
+from pymatgen.core import Molecule, Structure
+
+from adit_model import ADiT
+from adit_model.cli.generate import PICTURE, RUN, TABLE, TOGETHER, write_results
+from adit_model.cli.main import main
+from adit_model.quality.records import record_samples
+
+N = 24
+
+
+def generate(checkpoint: Path, out: Path, *more: str) -> int:
+    return main(["generate", "--checkpoint", str(checkpoint), "--out", str(out), "--quiet", *more])
+
+
+def read_table(folder: Path) -> list[dict[str, str]]:
+    with open(folder / TABLE, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
+@pytest.fixture(scope="module")
+def samples(tiny_checkpoint):
+    return ADiT.load(tiny_checkpoint).sample(N, seed=3, progress=False)
+
+
+@pytest.fixture(scope="module")
+def folder(tiny_checkpoint, tmp_path_factory):
+    out = tmp_path_factory.mktemp("generate") / "out"
+    assert generate(tiny_checkpoint, out, "-n", str(N), "--seed", "3", "--plot") == 0
+    return out
+
+
+def test_table_has_a_row_for_every_sample(folder, samples):
+    rows = read_table(folder)
+    assert [int(row["index"]) for row in rows] == list(range(N))
+    assert [row["domain"] for row in rows] == [s.domain for s in samples]
+    assert [int(row["num_atoms"]) for row in rows] == [s.num_atoms for s in samples]
+    assert [row["decoded"] == "True" for row in rows] == [s.system is not None for s in samples]
+    for row, sample in zip(rows, samples, strict=True):
+        assert bool(row["file"]) == (sample.system is not None)
+        assert row["valid"] in ("True", "False")
+        if row["valid"] == "False":
+            assert row["reason"]
+    files = {
+        str(p.relative_to(folder))
+        for name in ("crystals", "molecules")
+        for p in (folder / name).iterdir()
+    }
+    assert files == {row["file"] for row in rows} - {""}
+    assert sum(name.endswith(".cif") for name in files) >= 2
+
+
+def test_crystals_read_back(folder, samples):
+    for row in read_table(folder):
+        system = samples[int(row["index"])].system
+        if row["domain"] != "crystal" or system is None:
+            continue
+        assert row["file"].endswith(".cif")
+        expected = system.to_structure()
+        structure = Structure.from_file(folder / row["file"])
+        assert np.allclose(structure.lattice.parameters, expected.lattice.parameters, atol=1e-5)
+        assert sorted(structure.atomic_numbers) == sorted(expected.atomic_numbers)
+        shift = structure.frac_coords[:, None] - expected.frac_coords  # pymatgen sorts the sites
+        close = np.abs(shift - shift.round()).max(axis=-1) < 2e-4  # and snaps them to thirds
+        same = np.equal.outer(structure.atomic_numbers, expected.atomic_numbers)
+        assert (close & same).any(axis=0).all() and (close & same).any(axis=1).all()
+        atoms = ase.io.read(folder / row["file"])
+        assert list(atoms.numbers) == list(system.numbers)
+        assert np.allclose(atoms.cell.cellpar(), expected.lattice.parameters, atol=1e-5)
+        shift = atoms.get_scaled_positions() - expected.frac_coords
+        assert np.abs(shift - shift.round()).max() < 2e-4
+
+
+def test_molecules_read_back(folder, samples):
+    for row in read_table(folder):
+        system = samples[int(row["index"])].system
+        if row["domain"] != "molecule" or system is None:
+            continue
+        assert row["file"].endswith(".xyz")
+        molecule = Molecule.from_file(folder / row["file"])
+        atoms = ase.io.read(folder / row["file"])
+        assert list(atoms.numbers) == list(molecule.atomic_numbers) == list(system.numbers)
+        assert np.allclose(molecule.cart_coords, system.positions, atol=1e-5)
+        assert np.allclose(atoms.positions, system.positions, atol=1e-5)
+
+
+def test_one_file_holds_all(folder, samples):
+    together = ase.io.read(folder / TOGETHER, index=":")
+    expected = [s.system for s in samples if s.system is not None]
+    valid = [row["valid"] == "True" for row in read_table(folder) if row["decoded"] == "True"]
+    assert len(together) == len(expected)
+    for atoms, system, passed in zip(together, expected, valid, strict=True):
+        assert list(atoms.numbers) == list(system.numbers)
+        assert np.allclose(atoms.positions, system.positions, atol=1e-6)
+        assert list(atoms.pbc) == [system.is_periodic] * 3
+        if system.cell is not None:
+            assert np.allclose(atoms.cell.array, system.cell, atol=1e-6)
+        assert atoms.info["index"] == system.info["index"]
+        assert atoms.info["seed"] == 3
+        assert bool(atoms.info["valid"]) is passed
+
+
+def test_settings_and_picture(folder, tiny_checkpoint):
+    run = json.loads((folder / RUN).read_text())
+    assert (run["n"], run["domain"], run["seed"], run["num_steps"]) == (N, "both", 3, 3)
+    assert run["checkpoint_hash"] == ADiT.load(tiny_checkpoint).checkpoint_hash
+    from matplotlib.image import imread
+
+    picture = imread(folder / PICTURE)
+    assert min(picture.shape[:2]) > 100
+    assert picture[..., :3].std() > 0.02  # something is drawn
+
+
+def test_a_longer_run_begins_with_the_shorter(folder, tiny_checkpoint, tmp_path):
+    """Sample i depends on seed and i: the files of the first samples are the same."""
+    assert generate(tiny_checkpoint, tmp_path / "a", "-n", "8", "--seed", "3", "--no-check") == 0
+    short = contents(tmp_path / "a")
+    long = contents(folder)
+    names = [name for name in short if name.startswith(("crystals", "molecules"))]
+    assert names
+    for name in names:
+        assert short[name] == long[name]
+
+
+def test_summary_on_the_screen(tiny_checkpoint, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert generate(tiny_checkpoint, out, "-n", "6", "--domain", "crystal", "--num-atoms", "2") == 0
+    first, *_ = capsys.readouterr().out.splitlines()
+    rows = read_table(out)
+    assert {row["num_atoms"] for row in rows} == {"2"}
+    decoded = sum(row["decoded"] == "True" for row in rows)
+    assert first.startswith("6 samples in ")
+    generate(
+        tiny_checkpoint,
+        out,
+        "-n",
+        "6",
+        "--domain",
+        "crystal",
+        "--num-atoms",
+        "2",
+        "--overwrite",
+        "--no-check",
+    )
+    text = capsys.readouterr().out
+    assert f"crystals: 6 requested, {decoded} decoded, not checked" in text
+    assert f"{decoded} structures written to {out}" in text
+    assert {row["valid"] for row in read_table(out)} <= {"", "False"}
+
+
+@pytest.mark.parametrize(
+    ("atoms", "counts"), [("2-4", {2, 3, 4}), ("5,3,4", [5, 3, 4]), ("3", {3})]
+)
+def test_atom_counts(tiny_checkpoint, tmp_path, atoms, counts):
+    assert (
+        generate(
+            tiny_checkpoint,
+            tmp_path / "o",
+            "-n",
+            "3",
+            "--domain",
+            "molecule",
+            "--num-atoms",
+            atoms.replace("2-", "3-"),
+            "--no-check",
+        )
+        == 0
+    )
+    found = [int(row["num_atoms"]) for row in read_table(tmp_path / "o")]
+    assert found == counts if isinstance(counts, list) else set(found) <= counts
+
+
+def test_random_rotation_turns_and_keeps_the_shape(tiny_checkpoint, tmp_path):
+    options = ["-n", "4", "--domain", "molecule", "--no-check"]
+    generate(tiny_checkpoint, tmp_path / "a", *options)
+    generate(tiny_checkpoint, tmp_path / "b", *options, "--random-rotation")
+    for name in (p.name for p in (tmp_path / "a" / "molecules").iterdir()):
+        a, b = (ase.io.read(tmp_path / f / "molecules" / name) for f in "ab")
+        assert np.allclose(a.get_all_distances(), b.get_all_distances(), atol=1e-5)
+        assert not np.allclose(a.positions, b.positions, atol=1e-2)
+
+
+def test_a_used_folder_is_refused_and_kept(tiny_checkpoint, tmp_path, capsys):
+    out = tmp_path / "out"
+    generate(tiny_checkpoint, out, "-n", "8", "--no-check")
+    before = contents(out)
+    capsys.readouterr()
+    assert generate(tiny_checkpoint, out, "-n", "4", "--seed", "1", "--no-check") == 2
+    error = capsys.readouterr().err
+    assert "not empty" in error and "--overwrite" in error
+    assert contents(out) == before
+
+
+def test_overwrite_replaces_results_and_nothing_else(tiny_checkpoint, tmp_path):
+    out, fresh = tmp_path / "out", tmp_path / "fresh"
+    generate(tiny_checkpoint, out, "-n", "16", "--no-check", "--plot")
+    (out / "notes.txt").write_text("mine")
+    (out / "crystals" / "mine.txt").write_text("mine too")
+    assert (
+        generate(tiny_checkpoint, out, "-n", "4", "--seed", "1", "--no-check", "--overwrite") == 0
+    )
+    generate(tiny_checkpoint, fresh, "-n", "4", "--seed", "1", "--no-check")
+    after, expected = contents(out), contents(fresh)
+    assert after.pop("notes.txt") == b"mine"
+    assert after.pop("crystals/mine.txt") == b"mine too"
+    assert set(after) == set(expected)
+    assert all(after[name] == expected[name] for name in expected if name != RUN)
+
+
+def test_results_of_an_earlier_run_survive_a_failed_one(tiny_checkpoint, tmp_path, capsys):
+    out, damaged = tmp_path / "out", tmp_path / "damaged.safetensors"
+    generate(tiny_checkpoint, out, "-n", "4", "--no-check")
+    before = contents(out)
+    data = bytearray(tiny_checkpoint.read_bytes())
+    data[-5] ^= 0xFF
+    damaged.write_bytes(data)
+    assert generate(damaged, out, "-n", "4", "--overwrite") == 2
+    assert "damaged" in capsys.readouterr().err
+    assert contents(out) == before
+
+
+def test_what_cannot_be_written_there_is_written_elsewhere(
+    tiny_checkpoint, samples, tmp_path, monkeypatch
+):
+    """The folder goes away while the model is at work."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    records = record_samples(samples, check=False)
+    with pytest.raises(OSError, match="the results are in ") as caught:
+        write_results(tmp_path / "gone", samples, records, {"n": N})
+    rescue = Path(str(caught.value).rpartition(" in ")[2])
+    assert rescue.parent == tmp_path
+    good = tmp_path / "good"
+    good.mkdir()
+    write_results(good, samples, records, {"n": N})
+    assert contents(rescue) == contents(good)
+
+
+def test_samples_survive_an_interrupted_check(tiny_checkpoint, tmp_path, monkeypatch):
+    """Ctrl-C during the checks: exit status 130, and structures that are not checked."""
+    from adit_model.quality import molecules
+
+    def interrupt(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(molecules, "check_molecules", interrupt)
+    out = tmp_path / "out"
+    assert generate(tiny_checkpoint, out, "-n", "8", "--domain", "molecule") == 130
+    assert len(ase.io.read(out / TOGETHER, index=":")) == 8
+    assert {row["valid"] for row in read_table(out)} == {""}
+
+
+BAD = {
+    "n zero": (["-n", "0"], "-n must be a positive integer, got 0"),
+    "n negative": (["-n", "-3"], "-n must be a positive integer, got -3"),
+    "n text": (["-n", "many"], "invalid int value: 'many'"),
+    "domain": (["--domain", "metal"], "invalid choice: 'metal'"),
+    "seed": (["--seed", "-1"], "seed must not be negative, got -1"),
+    "solver": (["--solver", "rk4"], "euler, midpoint, heun, ancestral, got 'rk4'"),
+    "steps": (["--num-steps", "0"], "num_steps must be a positive integer, got 0"),
+    "guidance": (["--guidance-scale", "nan"], "guidance_scale must lie in 0..100, got nan"),
+    "no atoms": (["--num-atoms", "0"], "num_atoms must be positive, got 0"),
+    "too many atoms": (["--num-atoms", "99"], "num_atoms 99 leaves the range"),
+    "range": (["--num-atoms", "8-2"], "(low, high), got (8, 2)"),
+    "atoms text": (["--num-atoms", "few"], "got 'few'"),
+    "list": (["--num-atoms", "2,3", "-n", "3"], "lists 2 atom counts for 3 samples"),
+    "device": (["--device", "toaster"], "unknown device 'toaster'"),
+    "batch": (["--batch-atoms", "0"], "batch_atoms must be positive, got 0"),
+    "checkpoint": (["--checkpoint", "nothing"], "no checkpoint 'nothing'"),
+    "unknown": (["--colour", "red"], "unknown arguments --colour red"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_input_is_one_line_and_leaves_nothing(name, tiny_checkpoint, clean_dir, capsys):
+    options, expected = BAD[name]
+    try:
+        status = generate(tiny_checkpoint, Path("new/folder"), *options)
+    except SystemExit as stop:  # argparse
+        status = stop.code
+    captured = capsys.readouterr()
+    assert (status, captured.out) == (2, "")
+    assert expected in captured.err
+    assert captured.err.startswith("adit generate: error: ")
+    assert captured.err.count("\n") == 1
+    assert list(clean_dir.iterdir()) == []
+
+
+@pytest.mark.parametrize("case", ["text", "cut off", "damaged", "stage 1", "folder", "pickle"])
+def test_bad_checkpoint_is_one_line_and_leaves_nothing(case, tiny_checkpoint, clean_dir, capsys):
+    path = clean_dir / "weights"
+    whole = tiny_checkpoint.read_bytes()
+    if case == "text":
+        path.write_text("hello world, this is no checkpoint")
+    elif case == "cut off":
+        path.write_bytes(whole[: len(whole) // 2])
+    elif case == "damaged":
+        path.write_bytes(whole[:-5] + bytes([whole[-5] ^ 0xFF]) + whole[-4:])
+    elif case == "stage 1":
+        model = ADiT.load(tiny_checkpoint)
+        ADiT(model.config, model.statistics, with_denoiser=False).save(path)
+    elif case == "folder":
+        path.mkdir()
+    else:
+        import torch
+
+        torch.save({"weights": torch.ones(3)}, path)
+    expected = {
+        "text": "no safetensors file",
+        "cut off": "is cut off",
+        "damaged": "is damaged",
+        "stage 1": "stage 1 only",
+        "folder": "no checkpoint",
+        "pickle": "no safetensors file",
+    }
+    assert generate(path, clean_dir / "new" / "folder", "-n", "2") == 2
+    error = capsys.readouterr().err
+    assert expected[case] in error
+    assert error.count("\n") == 1
+    assert [p.name for p in clean_dir.iterdir()] == ["weights"]
+
+
+def test_the_output_must_be_a_folder(tiny_checkpoint, clean_dir, capsys):
+    Path("file").write_text("mine")
+    assert generate(tiny_checkpoint, Path("file")) == 2
+    assert "file is a file, not a folder" in capsys.readouterr().err
+    assert generate(tiny_checkpoint, Path("file/below")) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+    assert Path("file").read_text() == "mine"
+
+
+def test_copied_checkpoint_gives_the_same_files(tiny_checkpoint, tmp_path):
+    copy = tmp_path / "copy.safetensors"
+    shutil.copy(tiny_checkpoint, copy)
+    for name, checkpoint in (("a", tiny_checkpoint), ("b", copy)):
+        generate(checkpoint, tmp_path / name, "-n", "6", "--no-check", "--batch-atoms", "5")
+    a, b = contents(tmp_path / "a"), contents(tmp_path / "b")
+    assert {k: v for k, v in a.items() if k != RUN} == {k: v for k, v in b.items() if k != RUN}

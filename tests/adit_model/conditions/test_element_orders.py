@@ -1,0 +1,136 @@
+"""What the denoiser is told of a molecule's elements, and where they come from."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from ase.data import chemical_symbols
+from ase.symbols import string2symbols
+from hypothesis import given
+from hypothesis import strategies as st
+
+from adit_model.batch import Packing
+from adit_model.conditions.element_orders import (
+    ElementOrders,
+    element_order_histogram,
+    told_elements,
+)
+from adit_model.config import named_size
+from adit_model.model import ADiT
+from adit_model.network.groups import DomainGroups
+from adit_model.sampling.request import make_request
+from adit_model.training.loss import flow_matching_loss
+
+HISTOGRAM = {"CH4": 3, "OH2": 5, "CNH": 3, "NCH": 2, "C6H6": 1}
+
+
+def test_crystals_tell_nothing():
+    numbers = np.array([1, 8, 6, 1, 11, 17, 7, 1])
+    told = told_elements(numbers, np.array([4, 2, 2]), np.array([False, True, False]))
+    assert told.tolist() == [1, 8, 6, 1, 0, 0, 7, 1]
+
+
+def test_histogram_counts_orders():
+    numbers = np.array([8, 1, 1, 6, 1, 1, 1, 1, 8, 1, 1, 1, 8, 1])
+    sizes = np.array([3, 5, 3, 3])
+    periodic = np.array([False, False, True, False])
+    found = element_order_histogram(numbers, sizes, periodic)
+    assert found == {"CH4": 1, "HOH": 1, "OH2": 1}  # the third is a crystal
+
+
+@given(st.lists(st.integers(1, 100), min_size=1, max_size=30))
+def test_orders_survive_their_symbols(numbers):
+    numbers = np.array(numbers)
+    histogram = element_order_histogram(numbers, np.array([len(numbers)]), np.array([False]))
+    drawn = ElementOrders(histogram).draw(len(numbers), np.random.default_rng(0))
+    np.testing.assert_array_equal(drawn, numbers)
+
+
+def test_orders_are_drawn_as_often_as_in_the_data():
+    table = ElementOrders(HISTOGRAM)
+    generator = np.random.default_rng(0)
+    drawn = Counter(tuple(table.draw(3, generator).tolist()) for _ in range(4000))
+    assert set(drawn) == {(8, 1, 1), (6, 7, 1), (7, 6, 1)}
+    assert drawn[8, 1, 1] == pytest.approx(2000, abs=150)
+    assert drawn[6, 7, 1] == pytest.approx(1200, abs=150)
+    assert table.draw(12, generator).tolist() == [6] * 6 + [1] * 6
+    assert table.draw(4, generator) is None
+
+
+def make_model(**options) -> ADiT:
+    config = named_size("mini")
+    denoiser = replace(config.denoiser, dim=24, num_layers=2, num_heads=2, **options)
+    autoencoder = replace(config.autoencoder, dim=16, num_encoder_layers=1, num_decoder_layers=1)
+    statistics = {
+        "sizes": {"molecule": {"3": 10, "4": 1, "5": 3, "12": 1}, "crystal": {"3": 1, "12": 2}},
+        "element_orders": {"molecule": HISTOGRAM},
+    }
+    torch.manual_seed(0)
+    model = ADiT(replace(config, denoiser=denoiser, autoencoder=autoencoder), statistics)
+    with torch.no_grad():
+        for parameter in model.denoiser.parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter))
+        if model.denoiser.elements is not None:
+            model.denoiser.elements.weight[0] = 0
+    return model.eval()
+
+
+def test_a_request_depends_on_seed_and_index_alone():
+    model, plain = make_model(element_condition=True), make_model(element_condition=False)
+    known = {tuple(chemical_symbols.index(s) for s in string2symbols(order)) for order in HISTOGRAM}
+    sizes = set()
+    for index in range(40):
+        request = make_request(model, index, "molecule", 3, None)
+        told, count = request.elements, request.num_atoms
+        sizes.add(count)
+        again = make_request(model, index, "molecule", 3, None)
+        np.testing.assert_array_equal(told, again.elements)
+        if count == 4:  # no order has four atoms
+            assert told is None
+        else:
+            assert tuple(told.tolist()) in known and len(told) == count
+        # noise and size are those of a model that is not told
+        other = make_request(plain, index, "molecule", 3, None)
+        assert other.elements is None
+        np.testing.assert_array_equal(other.noise, request.noise)
+        assert make_request(model, index, "crystal", 3, None).elements is None
+    assert {3, 4, 5} <= sizes
+
+
+def test_samples_follow_what_is_told_and_not_their_batch_mates():
+    model = make_model(element_condition=True)
+    sizes = [3, 5, 4, 12, 3, 5, 3, 3]
+    options = {"domain": "molecule", "seed": 1, "num_steps": 3, "progress": False}
+    together = model.sample(8, num_atoms=sizes, **options)
+    for sample in together:
+        (alone,) = model.sample(1, num_atoms=sample.num_atoms, first_index=sample.index, **options)
+        np.testing.assert_array_equal(alone.decoded["positions"], sample.decoded["positions"])
+    orders = {"CHO": 1, "CH4": 1}
+    model.statistics = {**model.statistics, "element_orders": {"molecule": orders}}
+    del model.element_orders
+    other = model.sample(8, num_atoms=sizes, **options)
+    changed = [
+        not np.array_equal(a.decoded["positions"], b.decoded["positions"])
+        for a, b in zip(together, other, strict=True)
+    ]
+    # three atoms are now C, H and O, twelve are no longer known; methane and four atoms stay
+    assert changed == [n in (3, 12) for n in sizes]
+
+
+def test_training_hides_the_elements_sometimes():
+    groups = DomainGroups(Packing(torch.tensor([3, 5])), torch.tensor([False, False]))
+    told = torch.tensor([8, 1, 1, 6, 1, 1, 1, 1])
+    x_1 = torch.randn(8, 8, generator=torch.Generator().manual_seed(0))
+
+    def loss(dropout: float, elements: torch.Tensor) -> float:
+        model = make_model(element_condition=True, class_dropout=dropout)
+        generator = torch.Generator().manual_seed(2)
+        return float(flow_matching_loss(model.denoiser, x_1, groups, generator, elements)[0])
+
+    nothing = torch.zeros_like(told)
+    assert loss(0.0, told) != loss(0.0, nothing)
+    assert loss(1.0, told) == loss(1.0, nothing)

@@ -1,0 +1,171 @@
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from pymatgen.analysis.phase_diagram import PDEntry, PhaseDiagram
+from pymatgen.core import Composition
+from pymatgen.entries.computed_entries import ComputedEntry
+
+from adit_model.quality.hull import MP2020, Hull, check_scale
+
+TABLE = """material_id,source,formula,formation_energy_per_atom,e_above_hull,cif
+mp-1,mp-20,Na1 Cl1,-2.0,0.1,-
+mp-2,mp-20,Na2 Cl2,-2.1,0.0,-
+mp-3,mpts-52,Na1 Cl3,-1.0,,-
+mp-4,flla-2015,Na1 Br1,-1.5,0.0,-
+mp-5,mp-20,Mg1 Cl2,-2.2,0.0,-
+"""
+
+
+def entries(*items: tuple[str, float]) -> list[ComputedEntry]:
+    """Entries by their energies per atom."""
+    return [ComputedEntry(name, energy * Composition(name).num_atoms) for name, energy in items]
+
+
+@pytest.fixture
+def csv_file(tmp_path: Path) -> Path:
+    path = tmp_path / "crystals.csv"
+    path.write_text(TABLE)
+    return path
+
+
+def test_entries_of_a_csv_file_fix_the_hull_at_their_composition(csv_file: Path) -> None:
+    hull = Hull.from_csv(csv_file)
+    result = hull.above("NaCl", -2.0)
+    assert result.energy_above_hull == pytest.approx(0.1)
+    assert (result.competing, result.complete, result.reason) == (["NaCl"], False, None)
+    assert "partial" in result.source
+    # A mixture of one formula unit of each, five atoms.
+    mixed = hull.above({"Na": 1, "Mg": 1, "Cl": 3}, -2.0)
+    assert mixed.energy_above_hull == pytest.approx((2 * 2.1 + 3 * 2.2) / 5 - 2.0)
+    assert mixed.competing == ["MgCl2", "NaCl"]
+    below = hull.above("NaCl", -2.5)
+    assert below.energy_above_hull == pytest.approx(-0.4)
+
+
+def test_entries_with_older_corrections_or_without_hull_are_left_out(csv_file: Path) -> None:
+    hull = Hull.from_csv(csv_file)
+    assert len(hull) == 2
+    assert hull.above("NaBr", -1.5).reason == "no reference energy of Br in this hull"
+    # The row without e_above_hull fixes nothing: NaCl3 is compared to NaCl and chlorine.
+    assert hull.above("NaCl3", -1.0).energy_above_hull == pytest.approx(0.05)
+
+
+def test_no_answer_has_a_reason(csv_file: Path) -> None:
+    hull = Hull.from_csv(csv_file)
+    for composition, energy, reason in (
+        ("RnO", -1.0, "no reference energy of O, Rn"),
+        ("Xx", 0.0, "no reference energy of Xx"),
+        ("", 0.0, "no composition"),
+        ("a?", 0.0, "no composition"),
+        ("NaCl", float("nan"), "the energy is nan"),
+    ):
+        result = hull.above(composition, energy)
+        assert result.energy_above_hull is None
+        assert reason in (result.reason or "")
+        assert result.source == hull.source
+
+
+def test_a_file_that_fixes_no_hull_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "some.csv"
+    path.write_text("material_id,formula,cif\n1,NaCl,-\n")
+    with pytest.raises(ValueError, match="it lacks \\['formation_energy_per_atom', 'e_above_hull"):
+        Hull.from_csv(path)
+    path.write_text(TABLE.splitlines()[0] + "\nmp-1,mp-20,Na1 Cl1,-2.0,,-\n")
+    with pytest.raises(ValueError, match="has both energies"):
+        Hull.from_csv([path])
+    with pytest.raises(ValueError, match="one file at least"):
+        Hull.from_csv([])
+
+
+def test_elements_alone_give_the_formation_energy() -> None:
+    hull = Hull.of_elements()
+    result = hull.above("Fe2O3", 0.25)
+    assert result.energy_above_hull == 0.25
+    assert not result.complete
+    assert "elements only" in result.source
+    assert result.competing == ["Fe", "O"]
+
+
+def test_entries_lie_relative_to_their_lowest_elements() -> None:
+    hull = Hull.from_entries(
+        entries(("Na", -1.3), ("Na", -1.0), ("Cl2", -1.8), ("NaCl", -3.5), ("KCl", -3.0))
+    )
+    assert hull.references == pytest.approx({"Na": -1.3, "Cl": -1.8})
+    assert hull.above("NaCl", -1.95).energy_above_hull == pytest.approx(0.0)
+    assert hull.above("KCl", -1.0).reason == "no reference energy of K in this hull"
+    with pytest.raises(ValueError, match="no entry is a pure element"):
+        Hull.from_entries(entries(("NaCl", -3.5)))
+
+
+def test_scales_do_not_mix(csv_file: Path) -> None:
+    hull = Hull.from_csv(csv_file)
+    assert hull.above("NaCl", -2.1, scale=MP2020).energy_above_hull == pytest.approx(0)
+    with pytest.raises(ValueError, match="cannot be compared"):
+        hull.above("NaCl", -2.1, scale="PBE of SevenNet-0")
+    with pytest.raises(ValueError, match="cannot be compared"):
+        check_scale(MP2020, "PBE")
+    check_scale("", "PBE")
+
+
+def ternary(seed: int, count: int) -> list[PDEntry]:
+    """Three elements and random compounds of them."""
+    rng = random.Random(seed)
+    found = [PDEntry(Composition(symbol), 0.0) for symbol in ("Li", "Fe", "O")]
+    for _ in range(count):
+        amounts = [rng.randint(0, 4) for _ in range(3)]
+        if sum(amounts):
+            composition = Composition(dict(zip(("Li", "Fe", "O"), amounts, strict=True)))
+            found.append(PDEntry(composition, rng.uniform(-2, 0.2) * composition.num_atoms))
+    return found
+
+
+@settings(max_examples=40)
+@given(st.integers(0, 10_000), st.integers(1, 12), st.tuples(*[st.integers(0, 5)] * 3))
+def test_hull_agrees_with_pymatgens_phase_diagram(seed, count, amounts) -> None:
+    assume(sum(amounts))
+    known = ternary(seed, count)
+    composition = Composition(dict(zip(("Li", "Fe", "O"), amounts, strict=True)))
+    diagram = PhaseDiagram(known)
+    # Elements at zero as here: pymatgen takes the lowest entry of each.
+    shift = sum(
+        diagram.el_refs[element].energy_per_atom * composition.get_atomic_fraction(element)
+        for element in composition
+    )
+    expected = diagram.get_hull_energy_per_atom(composition) - shift
+    above = Hull.from_entries(known).above(composition, 0.0).energy_above_hull
+    assert above == pytest.approx(-expected, abs=1e-6)
+
+
+@settings(max_examples=40)
+@given(st.integers(0, 10_000), st.sets(st.integers(0, 9)), st.tuples(*[st.integers(0, 5)] * 3))
+def test_energy_above_a_partial_hull_is_a_lower_bound(seed, left_out, amounts) -> None:
+    assume(sum(amounts))
+    composition = Composition(dict(zip(("Li", "Fe", "O"), amounts, strict=True)))
+    known = [entry for entry in ternary(seed, 10) if len(entry.composition) > 1]
+    elements = ternary(seed, 0)
+    kept = [entry for i, entry in enumerate(known) if i not in left_out]
+    whole = Hull.from_entries(elements + known).above(composition, -0.5)
+    partial = Hull.from_entries(elements + kept).above(composition, -0.5)
+    assert whole.energy_above_hull is not None and partial.energy_above_hull is not None
+    assert partial.energy_above_hull <= whole.energy_above_hull + 1e-7
+
+
+@pytest.mark.data
+def test_no_entry_of_the_data_lies_higher_than_it_is_known_to(data_dir: Path) -> None:
+    from adit_model.data.crystal_csv import load_crystal_table
+
+    hull = Hull.from_csv([data_dir / f"crystals_{name}.csv.gz" for name in ("val", "test")])
+    table = load_crystal_table(data_dir / "crystals_test.csv.gz").sample(200, random_state=0)
+    table = table.dropna(subset=["e_above_hull"])[lambda t: t["source"] != "flla-2015"]
+    differences = [
+        hull.above(row.formula, row.formation_energy_per_atom).energy_above_hull - row.e_above_hull
+        for row in table.itertuples()
+    ]
+    assert len(differences) > 100
+    assert np.max(np.abs(differences)) < 1e-6  # their own composition is in the hull

@@ -1,0 +1,85 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from ase.build import bulk, molecule
+
+from adit_model.quality.records import DomainCounts, count_records, record_samples
+from adit_model.sampling.sample import Sample
+from adit_model.systems import AtomicSystem
+
+
+def sample(index: int, system: AtomicSystem, reason: str | None = None) -> Sample:
+    kept = system if reason is None else None
+    decoded = {"numbers": system.numbers}
+    return Sample(index, 0, system.domain, len(system), kept, reason, decoded)
+
+
+def rock_salt(a: float) -> AtomicSystem:
+    return AtomicSystem.from_atoms(bulk("NaCl", "rocksalt", a=a))
+
+
+def two_waters() -> AtomicSystem:
+    water = molecule("H2O")
+    far = water.copy()
+    far.translate([8, 0, 0])
+    return AtomicSystem.from_atoms(water + far)
+
+
+@pytest.fixture
+def samples() -> list[Sample]:
+    return [
+        sample(0, rock_salt(5.64)),
+        sample(1, AtomicSystem.from_atoms(molecule("CH3CH2OH"))),
+        sample(2, rock_salt(0.98)),
+        sample(3, two_waters()),
+        sample(4, rock_salt(5.64), "angles too small"),
+        sample(5, AtomicSystem.from_atoms(bulk("NaCl", "cesiumchloride", a=4) * (2, 1, 1))),
+        sample(6, AtomicSystem(np.array([11, 11, 17]), np.eye(3) * 3, np.eye(3) * 6)),
+    ]
+
+
+def test_each_sample_is_judged_by_its_domain(samples):
+    salt, ethanol, dense, waters, undecoded, twice, charged = record_samples(samples)
+    assert (salt.valid, salt.structural, salt.compositional) == (True, True, True)
+    assert salt.reason is None
+    assert salt.bonded is salt.smiles is None
+    assert (ethanol.valid, ethanol.smiles, ethanol.closed_shell) == (True, "CCO", True)
+    assert ethanol.structural is ethanol.compositional is None
+    assert (dense.valid, dense.structural, dense.compositional) == (False, False, True)
+    assert "angstrom apart" in dense.reason
+    assert (waters.valid, waters.bonded, waters.connected) == (False, True, False)
+    assert "2 fragments" in waters.reason
+    assert (undecoded.decoded, undecoded.valid) == (False, False)
+    assert undecoded.reason == "angles too small"
+    assert undecoded.structural is undecoded.compositional is None
+    assert (twice.formula, twice.num_atoms, twice.valid) == (salt.formula, 4, True)
+    assert (charged.structural, charged.compositional) == (True, False)
+    assert "SMACT" in charged.reason
+
+
+def test_order_and_names_are_kept(samples):
+    records = record_samples(samples[::-1])
+    assert [record.index for record in records] == [6, 5, 4, 3, 2, 1, 0]
+    assert [record.domain for record in records] == [s.domain for s in samples[::-1]]
+
+
+def test_without_checks_only_what_is_missing_is_invalid(samples):
+    records = record_samples(samples, check=False)
+    assert [record.valid for record in records] == [None] * 4 + [False] + [None] * 2
+    counts = count_records(records)
+    assert counts["crystal"] == DomainCounts(requested=5, decoded=4, valid=None)
+    assert str(counts["crystal"]) == "5 requested, 4 decoded, not checked"
+
+
+def test_counts(samples):
+    counts = count_records(record_samples(samples))
+    assert counts["crystal"] == DomainCounts(requested=5, decoded=4, valid=2)
+    assert counts["molecule"] == DomainCounts(requested=2, decoded=2, valid=1)
+    assert str(counts["molecule"]) == "2 requested, 2 decoded, 1 valid (50.0 %)"
+    assert list(count_records(record_samples(samples[1:2]))) == ["molecule"]
+
+
+def test_nothing_to_record():
+    assert record_samples([]) == []
+    assert count_records([]) == {}
