@@ -20,6 +20,7 @@ from adit_model.checkpoint import (
     write_checkpoint,
 )
 from adit_model.conditions.element_orders import ElementOrders
+from adit_model.conditions.known import Known
 from adit_model.config import ModelConfig
 from adit_model.geometry import (
     canonical_crystal,
@@ -30,7 +31,7 @@ from adit_model.geometry import (
 from adit_model.network.autoencoder import Autoencoder, Decoded
 from adit_model.network.denoiser import Denoiser
 from adit_model.network.groups import DomainGroups
-from adit_model.systems import CRYSTAL, DOMAINS, MOLECULE, AtomicSystem
+from adit_model.systems import CRYSTAL, MOLECULE, AtomicSystem
 
 if TYPE_CHECKING:
     from adit_model.sampling.sample import Sample
@@ -93,8 +94,12 @@ class ADiT(nn.Module):
     @property
     def domains(self) -> tuple[str, ...]:
         """Domains the model was trained on."""
-        sizes = self.statistics.get("sizes", {})
-        return tuple(d for d in DOMAINS if sizes.get(d))
+        return self.known.domains
+
+    @property
+    def known(self) -> Known:
+        """What the model can be told, and the range of it in the training data."""
+        return Known.from_dict(self.statistics)
 
     @cached_property
     def element_orders(self) -> ElementOrders:
