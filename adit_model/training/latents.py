@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from pathlib import Path
 
 import numpy as np
@@ -62,18 +61,23 @@ def cached_latents(
     folder: Path,
     progress: bool = True,
 ) -> LatentSource:
-    """Read the latents of this data set under this autoencoder, or encode and keep them."""
+    """Read the latents of this data set under this autoencoder, or encode and keep them.
+
+    Of several processes that ask at a time the first encodes; the others wait and read its file.
+    """
+    from filelock import FileLock
+
     key = hashlib.sha256((autoencoder_hash + dataset_fingerprint(dataset)).encode()).hexdigest()
     path = folder / f"latents-{key[:16]}.npy"
-    if path.is_file():
-        return LatentSource(np.load(path), dataset.sizes, dataset.periodic, dataset.numbers)
-    source = encode_dataset(autoencoder, dataset, progress=progress)
     folder.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")  # processes may race
-    with open(partial, "wb") as file:
-        np.save(file, source.latents)
-    partial.replace(path)
-    return source
+    with FileLock(path.with_suffix(".lock")):
+        if not path.is_file():
+            source = encode_dataset(autoencoder, dataset, progress=progress)
+            partial = path.with_suffix(".partial")
+            with open(partial, "wb") as file:
+                np.save(file, source.latents)
+            partial.replace(path)
+    return LatentSource(np.load(path), dataset.sizes, dataset.periodic, dataset.numbers)
 
 
 def random_pose_latents(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -43,7 +44,7 @@ def test_latents_are_encoded_once_and_read_again(model, dataset, tmp_path):
         return cached_latents(model.autoencoder, key, data, tmp_path / "run", progress=False)
 
     first = get()
-    (file,) = (tmp_path / "run").iterdir()
+    (file,) = (tmp_path / "run").glob("*.npy")
     np.testing.assert_array_equal(np.load(file), first.latents)
     np.save(file, first.latents + 1)
     again = get()  # from the file: nothing is encoded
@@ -54,7 +55,32 @@ def test_latents_are_encoded_once_and_read_again(model, dataset, tmp_path):
     assert len(get(data=few).latents) == few.sizes.sum()
     moved = replace(data, positions=data.positions + np.float32(0.1))
     assert abs(get(data=moved).latents - first.latents).max() > 0.01
-    assert len(list((tmp_path / "run").iterdir())) == 4
+    assert len(list((tmp_path / "run").glob("*.npy"))) == 4
+
+
+def test_of_processes_that_start_together_one_encodes(model, dataset, tmp_path, monkeypatch):
+    from concurrent.futures import ThreadPoolExecutor
+    from threading import Barrier
+
+    from adit_model.training import latents
+
+    data, barrier, encoded = canonical_dataset(dataset), Barrier(3), []
+
+    def slow(*args, **kwargs):
+        encoded.append(1)
+        time.sleep(0.3)  # the others reach the lock meanwhile
+        return encode_dataset(*args, **kwargs)
+
+    def rank(_):
+        barrier.wait(10)
+        return cached_latents(model.autoencoder, "a", data, tmp_path, progress=False).latents
+
+    monkeypatch.setattr(latents, "encode_dataset", slow)
+    with ThreadPoolExecutor(3) as pool:
+        found = list(pool.map(rank, range(3)))
+    assert len(encoded) == 1
+    np.testing.assert_array_equal(found[0], found[1])
+    np.testing.assert_array_equal(found[0], found[2])
 
 
 def test_statistics_of_each_domain():
