@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from adit_model.sampling.sample import Sample
 from jobflow import Flow
 
+from adit_model.files import package_versions
+
 logger = logging.getLogger(__name__)
 
 DATA_STORE = "data"
@@ -191,7 +193,7 @@ class ADiTGenerateMaker(Maker):
                 load=loaded - started, sample=sampled - loaded, check=checked - sampled
             ),
             device=str(model.device),
-            versions=_versions(),
+            versions=package_versions(),
         )
 
     def _check(self, n: int | OutputReference, first_index: int) -> dict[str, Any]:
@@ -268,14 +270,6 @@ def _places(samples: list[Sample]) -> list[int | None]:
         places.append(count if sample.system is not None else None)
         count += sample.system is not None
     return places
-
-
-def _versions() -> dict[str, str]:
-    import platform
-    from importlib.metadata import version
-
-    packages = ("adit-atomate", "torch", "numpy", "pymatgen", "rdkit", "smact")
-    return {"python": platform.python_version(), **{name: version(name) for name in packages}}
 
 
 @dataclass

@@ -1,11 +1,79 @@
-"""Folders that jobs write to."""
+"""Writing files whole or not at all, folders for results, versions of packages."""
 
 from __future__ import annotations
 
+import os
+import platform
+import secrets
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+
+RECORDED = ("adit-atomate", "torch", "lightning", "numpy", "pymatgen", "rdkit", "smact")
+
+
+@contextmanager
+def atomic_path(path: str | Path, *, durable: bool = False) -> Iterator[Path]:
+    """Give the body another file to write, which takes the place of ``path`` when it ends well.
+
+    Readers see the old file or the new one, never a part. The other file lies beside it under a
+    name of its own, so that processes that write the same file do not meet; if the body fails it
+    is removed.
+
+    Parameters
+    ----------
+    path : str or Path
+        Target; its folder is made.
+    durable : bool
+        Wait until the disk has it, so that a loss of power cannot take old and new file.
+
+    Raises
+    ------
+    OSError
+        If it cannot be written.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{path.name}.{os.getpid()}-{secrets.token_hex(4)}.partial")
+    try:
+        yield partial
+        if durable:
+            _to_disk(partial)
+        partial.replace(path)
+        if durable:
+            _to_disk(path.parent)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def write_atomic(path: str | Path, content: str | bytes, *, durable: bool = False) -> None:
+    """Write a text (UTF-8) or bytes to a file, whole or not at all; see :func:`atomic_path`."""
+    with atomic_path(path, durable=durable) as partial:
+        partial.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def _to_disk(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def package_versions(*packages: str) -> dict[str, str]:
+    """Versions of Python and of packages; ``"not installed"`` where one is not.
+
+    Without names they are those that samples, their checks and training depend on.
+    """
+    found = {"python": platform.python_version()}
+    for package in packages or RECORDED:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "not installed"
+    return found
 
 
 @contextmanager

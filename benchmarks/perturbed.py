@@ -19,11 +19,12 @@ from typing import Any
 
 import numpy as np
 
+from adit_model.files import package_versions
 from adit_model.quality.cells import CellStore, measure_systems
 from adit_model.quality.measures import MOLECULE_MEASURES, choose_measures
 from adit_model.quality.report import table
 from adit_model.quality.rows import Options
-from adit_model.quality.run import PACKAGES, evaluate, package_version
+from adit_model.quality.run import PACKAGES, evaluate
 from adit_model.quality.sources import Reference, draw, load_reference, make_entries
 from adit_model.quality.summary import RATES, rates
 from adit_model.systems import CRYSTAL, DOMAINS, MOLECULE, AtomicSystem
@@ -199,7 +200,7 @@ def write(options: argparse.Namespace, found: dict[str, dict[str, Any]]) -> str:
             parts.append(f"--{flag} {shlex.join(names)}")
     if options.out:
         parts.append(f"--out {options.out}")
-    versions = ", ".join(f"{name} {package_version(name)}" for name in PACKAGES)
+    versions = ", ".join(f"{k} {v}" for k, v in package_versions(*PACKAGES).items())
     lines = [
         "# The metrics can fail", "", "```", " ".join(parts), "```", "",
         f"{options.number} real crystals (crystals_test) and {options.number} real molecules (QM9 "

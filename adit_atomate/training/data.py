@@ -12,6 +12,7 @@ from jobflow import Job, Maker, job
 
 from adit_atomate.paths import check_output, run_folder
 from adit_atomate.training.documents import ADiTDataDoc, ADiTPartRecord, ADiTReplayRecord
+from adit_model.files import package_versions
 
 if TYPE_CHECKING:
     from adit_model.data.dataset import AtomicDataset
@@ -98,7 +99,6 @@ class ADiTDataMaker(Maker):
 
     @job(output_schema=ADiTDataDoc)
     def _prepare(self, sources: list[Any], replay: list[str]) -> ADiTDataDoc:
-        from adit_atomate.training.documents import versions
         from adit_model.data import load_source
         from adit_model.data.prepare import prepare
         from adit_model.training.finetune import mix_replay
@@ -139,7 +139,7 @@ class ADiTDataMaker(Maker):
             folder=str(folder),
             sources=names,
             settings=asdict(self._preparation()),
-            versions=versions(),
+            versions=package_versions(),
         )
 
     def _preparation(self) -> Any:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, Field
 
 from adit_model.checkpoint import read_metadata, resolve_checkpoint
+from adit_model.files import package_versions
 
 if TYPE_CHECKING:
     from adit_model.training.config import RunConfig
@@ -240,7 +241,7 @@ def training_document(
         init_from=None if config.init_from is None else describe_checkpoint(config.init_from),
         autoencoder=None if config.autoencoder is None else describe_checkpoint(config.autoencoder),
         folder=config.output,
-        versions=versions(),
+        versions=package_versions(),
     )
 
 
@@ -273,15 +274,6 @@ def thin(column: list[tuple[int, float]], points: int) -> ADiTCurve:
         chosen = sorted({round(i * last / (points - 1)) for i in range(points)})
         column = [column[i] for i in chosen]
     return ADiTCurve(steps=[step for step, _ in column], values=[value for _, value in column])
-
-
-def versions() -> dict[str, str]:
-    """Versions of Python and the packages that training depends on."""
-    import platform
-    from importlib.metadata import version
-
-    packages = ("adit-atomate", "torch", "lightning", "numpy", "pymatgen")
-    return {"python": platform.python_version(), **{name: version(name) for name in packages}}
 
 
 def _median(column: list[tuple[int, float]] | None) -> float | None:

@@ -15,6 +15,7 @@ from adit_atomate.training.documents import (
     ADiTTrainedCheckpoint,
     ADiTTrainReport,
 )
+from adit_model.files import package_versions
 
 
 @dataclass
@@ -75,7 +76,7 @@ class ADiTTrainReportMaker(Maker):
 
     @job(output_schema=ADiTTrainReport)
     def _report(self, stages: dict[str, Any], checkpoint: str, data: Any) -> ADiTTrainReport:
-        from adit_atomate.training.documents import describe_checkpoint, plain, versions
+        from adit_atomate.training.documents import describe_checkpoint, plain
         from adit_model.checkpoint import register_checkpoint
         from adit_model.model import ADiT
         from adit_model.quality.training_tables import format_reconstruction, format_table
@@ -103,7 +104,7 @@ class ADiTTrainReportMaker(Maker):
             reconstruction=reconstruction,
             table="\n\n".join(tables),
             settings={"n": self.n, "seed": self.seed, "num_steps": self.num_steps},
-            versions=versions(),
+            versions=package_versions(),
         )
 
     def _sample(self, model: Any) -> dict[str, Any]:

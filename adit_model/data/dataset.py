@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import zipfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -10,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from adit_model.files import atomic_path
 from adit_model.systems import AtomicSystem
 
 FORMAT_VERSION = 1
@@ -180,25 +180,18 @@ class AtomicDataset:
 
     def save(self, path: str | Path) -> None:
         """Write to one ``.npz`` file, atomically: other readers see the old file or the new."""
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-        try:
-            with open(partial, "wb") as file:
-                np.savez(
-                    file,
-                    version=np.array(FORMAT_VERSION),
-                    numbers=self.numbers,
-                    positions=self.positions,
-                    cells=self.cells,
-                    sizes=self.sizes,
-                    ids=self.ids,
-                    name=np.array(self.name),
-                    skipped=np.array(self.skipped, dtype=np.str_).reshape(-1, 2),
-                )
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
+        with atomic_path(path) as partial, open(partial, "wb") as file:
+            np.savez(
+                file,
+                version=np.array(FORMAT_VERSION),
+                numbers=self.numbers,
+                positions=self.positions,
+                cells=self.cells,
+                sizes=self.sizes,
+                ids=self.ids,
+                name=np.array(self.name),
+                skipped=np.array(self.skipped, dtype=np.str_).reshape(-1, 2),
+            )
 
     @classmethod
     def load(cls, path: str | Path) -> AtomicDataset:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from adit_model.data.http import DownloadError, get_json
+from adit_model.files import atomic_path, write_atomic
 
 logger = logging.getLogger(__name__)
 
@@ -203,9 +204,7 @@ def _fetch_pages(
                     "_limit": page_size,
                 }
                 body = _fetch_page(url, params, headers, options)
-                partial = file.with_suffix(".partial")
-                partial.write_text(json.dumps(body), encoding="utf-8")
-                partial.replace(file)
+                write_atomic(file, json.dumps(body))
             body = json.loads(file.read_text(encoding="utf-8"))
             bar.total = body.get("meta", {}).get("total_doc")
             bar.update(len(body["data"]))
@@ -221,22 +220,23 @@ def _documents(pages: list[Path]) -> Iterator[dict[str, Any]]:
 
 
 def _write_csv(path: Path, documents: Iterator[dict[str, Any]]) -> None:
-    partial = path.with_name(path.name + ".partial")
-    written, failed = 0, []
-    with open(partial, "w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, COLUMNS)
-        writer.writeheader()
-        for document in documents:
-            try:
-                writer.writerow(_row(document))
-                written += 1
-            except (KeyError, TypeError, ValueError) as error:
-                failed.append(f"{document.get('material_id')} ({type(error).__name__}: {error})")
+    rows, failed = [], []
+    for document in documents:
+        try:
+            rows.append(_row(document))
+        except (KeyError, TypeError, ValueError) as error:
+            failed.append(f"{document.get('material_id')} ({type(error).__name__}: {error})")
     if failed:
         logger.warning("%d materials could not be written; the first: %s", len(failed), failed[0])
-    if not written:
+    if not rows:
         raise DownloadError(f"none of {len(failed)} materials could be written: {failed[0]}")
-    partial.replace(path)
+    with (
+        atomic_path(path) as partial,
+        open(partial, "w", newline="", encoding="utf-8") as file,
+    ):
+        writer = csv.DictWriter(file, COLUMNS)
+        writer.writeheader()
+        writer.writerows(rows)
 
 
 def _row(document: dict[str, Any]) -> dict[str, Any]:

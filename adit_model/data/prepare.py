@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
-import os
+import io
 import re
 from collections import Counter, defaultdict
 from collections.abc import Sequence
@@ -16,6 +16,7 @@ import numpy as np
 
 from adit_model.data.dataset import AtomicDataset
 from adit_model.data.duplicates import find_duplicates
+from adit_model.files import write_atomic
 from adit_model.systems import AtomicSystem
 
 SPLITS = ("train", "validation", "test")
@@ -130,13 +131,10 @@ class Prepared:
         paths = {name: folder / f"{name}.npz" for name in self.parts}
         for name, path in paths.items():
             self.parts[name].save(path)
-        _write_text(folder / "report.txt", self.report() + "\n")
-        partial = folder / f"dropped.csv.{os.getpid()}.partial"
-        with open(partial, "w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            writer.writerow(["id", "reason"])
-            writer.writerows(self.dropped)
-        partial.replace(folder / "dropped.csv")
+        write_atomic(folder / "report.txt", self.report() + "\n")
+        table = io.StringIO(newline="")
+        csv.writer(table).writerows([("id", "reason"), *self.dropped])
+        write_atomic(folder / "dropped.csv", table.getvalue())
         return paths
 
 
@@ -259,9 +257,3 @@ def _kind(reason: str) -> str:
         if reason.startswith(start + " "):
             return start
     return _NUMBER.sub("#", reason)
-
-
-def _write_text(path: Path, text: str) -> None:
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)

@@ -15,6 +15,7 @@ import numpy as np
 
 from adit_model.data.cache import cached_dataset, data_cache_dir, key_from_stats
 from adit_model.data.dataset import AtomicDataset
+from adit_model.files import write_atomic
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -92,11 +93,8 @@ def load_qm9_smiles(split: str = "train", cache_dir: str | Path | None = None) -
         smiles = cache.read_text(encoding="ascii").split("\n")
     else:
         smiles = [s for path in paths for s in _read_part(path, ["SMILES"])["SMILES"]]
-        partial = cache.with_suffix(".smi.partial")
         try:
-            cache.parent.mkdir(parents=True, exist_ok=True)
-            partial.write_text("\n".join(smiles), encoding="ascii")
-            partial.replace(cache)
+            write_atomic(cache, "\n".join(smiles))
         except OSError as error:
             logger.warning("could not cache the SMILES in %s: %s", cache, error)
     if split == "all":

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from adit_model.files import write_atomic
 from adit_model.quality.measures import FAILED, Measure
 from adit_model.quality.pool import run_isolated
 from adit_model.systems import AtomicSystem
@@ -44,11 +45,7 @@ class CellStore:
         OSError
             If the folder cannot be written.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
-        path = self._path(key)
-        partial = path.with_suffix(".partial")
-        partial.write_text(json.dumps(value, default=_plain), encoding="utf-8")
-        partial.replace(path)
+        write_atomic(self._path(key), json.dumps(value, default=_plain))
 
     def _path(self, key: str) -> Path:
         return self.folder / f"{hashlib.sha256(key.encode()).hexdigest()[:24]}.json"

@@ -9,9 +9,9 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+from adit_model.files import package_versions
 from adit_model.quality.coverage import fingerprint_crystal
 from adit_model.quality.crystal_properties import (
     check_strictly,
@@ -100,15 +100,9 @@ class Measure:
     def identity(self) -> str:
         """Text that changes when results would: name, revision, version of the package."""
         packages = ("rdkit" if self.domain == MOLECULE else "smact", self.package)
-        versions = [f"{name} {_version(name)}" for name in packages if name]
-        return " ".join([self.name, str(self.revision), *versions])
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "none"
+        versions = package_versions(*(name for name in packages if name))
+        del versions["python"]
+        return " ".join([self.name, str(self.revision), *(f"{k} {v}" for k, v in versions.items())])
 
 
 def crystal_geometry(system: AtomicSystem) -> dict[str, Any]:

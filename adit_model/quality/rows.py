@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from adit_model.files import atomic_path
 from adit_model.quality.cells import CellStore, fingerprint, measure_systems
 from adit_model.quality.crystals import judge_novel, judge_unique
 from adit_model.quality.measures import CHUNK, FAILED, MEASURES, Measure
@@ -210,7 +211,7 @@ def columns_of(rows: Sequence[Row], measures: Sequence[Measure]) -> list[str]:
 
 def write_rows(path: Path, rows: Sequence[Row], measures: Sequence[Measure]) -> None:
     """Write the table as CSV; an empty cell is a question that does not arise."""
-    with open(path, "w", newline="", encoding="utf-8") as file:
+    with atomic_path(path) as partial, open(partial, "w", newline="", encoding="utf-8") as file:
         table = csv.DictWriter(file, columns_of(rows, measures), extrasaction="ignore")
         table.writeheader()
         for row in rows:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from adit_model.files import package_versions
 from adit_model.quality.cells import measure_systems
 from adit_model.quality.energies import energy_names, fill_energies, summarise_energies
 from adit_model.quality.energy_hull import make_hull
@@ -107,7 +107,7 @@ def evaluate(
     write_rows(folder / TABLE, rows, options.measures)
     drawn = _measure_reference(rows, compared, compare_number, options)
     asked = {domain: asked_columns(domain, reference, options.measures) for domain in DOMAINS}
-    packages = {name: package_version(name) for name in PACKAGES}
+    packages = package_versions(*PACKAGES)
     summary = {**about, "packages": packages, **summarise(rows, asked, drawn)}
     if hulls and "crystals" in summary:
         novelty = reference is not None and reference.crystals is not None
@@ -147,11 +147,3 @@ def _measure_reference(
             for cells, system in zip(found, systems, strict=True)
         ]
     return drawn
-
-
-def package_version(package: str) -> str:
-    """Version of an installed package, ``"not installed"`` without it."""
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "not installed"

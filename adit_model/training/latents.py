@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from adit_model.data.dataset import AtomicDataset
+from adit_model.files import atomic_path
 from adit_model.network.autoencoder import Autoencoder
 from adit_model.progress import tqdm
 from adit_model.training.batches import LatentSource, SystemSource
@@ -73,10 +74,8 @@ def cached_latents(
     with FileLock(path.with_suffix(".lock")):
         if not path.is_file():
             source = encode_dataset(autoencoder, dataset, progress=progress)
-            partial = path.with_suffix(".partial")
-            with open(partial, "wb") as file:
+            with atomic_path(path) as partial, open(partial, "wb") as file:
                 np.save(file, source.latents)
-            partial.replace(path)
     return LatentSource(np.load(path), dataset.sizes, dataset.periodic, dataset.numbers)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import csv
 import logging
-import os
 import pickle
 import warnings
 from collections.abc import Iterator
@@ -18,6 +17,8 @@ from lightning.pytorch.callbacks import TQDMProgressBar
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.loggers.csv_logs import ExperimentWriter
 from lightning.pytorch.loggers.logger import rank_zero_experiment
+
+from adit_model.files import atomic_path
 
 LOG_FOLDER = "logs"
 KNOWN_WARNINGS = (  # of Lightning itself, about choices made on purpose or its own use of torch
@@ -109,12 +110,10 @@ class _ResumedWriter(ExperimentWriter):
         path.unlink(missing_ok=True)
         if rows:
             self.metrics_keys = names
-            partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-            with open(partial, "w", newline="") as file:
+            with atomic_path(path) as partial, open(partial, "w", newline="") as file:
                 writer = csv.DictWriter(file, fieldnames=names)
                 writer.writeheader()
                 writer.writerows(rows)
-            partial.replace(path)
 
     def _check_log_dir_exists(self) -> None:
         """Leave out Lightning's deletion of the former file and its warning of it."""

@@ -7,13 +7,13 @@ The run is described by ``run.json`` in the folder, and ended by ``result.json``
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from adit_model.files import write_atomic
 from adit_model.training.config import STAGES, RunConfig
 
 if TYPE_CHECKING:
@@ -24,9 +24,8 @@ RUN_NAME, RESULT_NAME = "run.json", "result.json"
 
 def write_run(folder: Path, config: RunConfig) -> None:
     """Describe a run for :func:`main`, and remove the result of an earlier one."""
-    folder.mkdir(parents=True, exist_ok=True)
     (folder / RESULT_NAME).unlink(missing_ok=True)
-    _write_json(folder / RUN_NAME, config.as_dict())
+    write_atomic(folder / RUN_NAME, json.dumps(config.as_dict()))
 
 
 def read_result(folder: Path) -> TrainingResult:
@@ -64,14 +63,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     config = RunConfig.from_dict(json.loads((folder / RUN_NAME).read_text()))
     result = run_stage(stage, config, resume=True, progress=False)
     if getattr(rank_zero_only, "rank", 0) == 0:
-        _write_json(folder / RESULT_NAME, asdict(result))
+        write_atomic(folder / RESULT_NAME, json.dumps(asdict(result), default=str))
     return 0
-
-
-def _write_json(path: Path, content: object) -> None:
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    partial.write_text(json.dumps(content, default=str))
-    partial.replace(path)
 
 
 if __name__ == "__main__":
