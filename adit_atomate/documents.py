@@ -84,10 +84,7 @@ class ADiTCheckpoint(BaseModel):
 
     name: str = Field(description="Checkpoint name or path.")
     hash: str = Field(description="SHA-256 of configuration and weights.")
-    metadata: dict[str, Any] = Field(
-        description="What the checkpoint says of itself: configuration, statistics, training data "
-        "and command, measured metrics, licence."
-    )
+    licence: str | None = Field(None, description="Licence of the weights, if they name one.")
 
 
 class ADiTTimings(BaseModel):
@@ -101,17 +98,14 @@ class ADiTTimings(BaseModel):
 class ADiTGenerateDoc(BaseModel):
     """Result of :class:`~adit_atomate.generate.ADiTGenerateMaker`.
 
-    ``structures``, ``crystals``, ``molecules`` and ``samples`` are kept in the job store's
-    additional store ``data``.
+    ``structures`` and ``samples`` are kept in the job store's additional store ``data``.
+    ``crystals`` and ``molecules`` are properties, so each structure is stored once; in references
+    they serve as fields do.
     """
 
     structures: list[Structure | Molecule] = Field(
         description="All samples that could be decoded, in order of their index, valid or not; "
         "coordinates in angstrom."
-    )
-    crystals: list[Structure] = Field(description="The crystals among `structures`.")
-    molecules: list[Molecule] = Field(
-        description="The molecules among `structures`, charge 0, singlet or doublet."
     )
     samples: list[ADiTSampleRecord] = Field(
         description="One record for each sample asked for, in order of the index."
@@ -124,6 +118,16 @@ class ADiTGenerateDoc(BaseModel):
     versions: dict[str, str] = Field(
         description="Versions of adit-atomate, of Python and of the packages results depend on."
     )
+
+    @property
+    def crystals(self) -> list[Structure]:
+        """The crystals among ``structures``."""
+        return [s for s in self.structures if isinstance(s, Structure)]
+
+    @property
+    def molecules(self) -> list[Molecule]:
+        """The molecules among ``structures``, charge 0, singlet or doublet."""
+        return [s for s in self.structures if isinstance(s, Molecule)]
 
 
 class ADiTRate(BaseModel):

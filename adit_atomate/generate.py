@@ -9,7 +9,6 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from jobflow import CURRENT_JOB, Job, JobConfig, Maker, OutputReference, job
-from pymatgen.core import Molecule, Structure
 
 from adit_atomate.documents import (
     ADiTCheckpoint,
@@ -34,8 +33,7 @@ from adit_model.files import package_versions
 logger = logging.getLogger(__name__)
 
 DATA_STORE = "data"
-# Paths, not bare keys: checkpoint metadata may use the same words.
-GENERATE_DATA = [["output", key] for key in ("structures", "crystals", "molecules", "samples")]
+GENERATE_DATA = [["output", "structures"], ["output", "samples"]]
 BYTES_PER_ATOM = 330  # of a stored structure, measured
 _DEVICE = re.compile(r"(auto|cpu|cuda|mps|xpu)(:\d+)?")
 
@@ -175,11 +173,8 @@ class ADiTGenerateMaker(Maker):
         counts = count_records(records)
         for domain, count in counts.items():
             logger.info("%ss: %s", domain, count)
-        structures = [s.system.to_pymatgen() for s in samples if s.system is not None]
         return ADiTGenerateDoc(
-            structures=structures,
-            crystals=[s for s in structures if isinstance(s, Structure)],
-            molecules=[s for s in structures if isinstance(s, Molecule)],
+            structures=[s.system.to_pymatgen() for s in samples if s.system is not None],
             samples=[
                 ADiTSampleRecord(**asdict(record), structure_index=place)
                 for record, place in zip(records, _places(samples), strict=True)
@@ -187,7 +182,9 @@ class ADiTGenerateMaker(Maker):
             counts={domain: ADiTCounts(**asdict(count)) for domain, count in counts.items()},
             settings=self._settings(n, first_index, model.config),
             checkpoint=ADiTCheckpoint(
-                name=self.checkpoint, hash=model.checkpoint_hash, metadata=model.metadata
+                name=self.checkpoint,
+                hash=model.checkpoint_hash,
+                licence=model.metadata.get("licence"),
             ),
             timings=ADiTTimings(
                 load=loaded - started, sample=sampled - loaded, check=checked - sampled
