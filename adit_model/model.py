@@ -19,7 +19,7 @@ from adit_model.checkpoint import (
     resolve_checkpoint,
     write_checkpoint,
 )
-from adit_model.conditions.element_orders import ElementOrders
+from adit_model.conditions.atoms import ElementOrders
 from adit_model.conditions.known import Known
 from adit_model.config import ModelConfig
 from adit_model.geometry import (
@@ -99,7 +99,7 @@ class ADiT(nn.Module):
     @property
     def known(self) -> Known:
         """What the model can be told, and the range of it in the training data."""
-        return Known.from_dict(self.statistics)
+        return Known.of_checkpoint(self.config.as_dict(), self.statistics)
 
     @cached_property
     def element_orders(self) -> ElementOrders:

@@ -1,1 +1,1 @@
-"""What is known of a structure before it exists."""
+"""What is asked of a structure before it exists, kind by kind."""

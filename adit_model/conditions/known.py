@@ -1,12 +1,18 @@
-"""What a checkpoint can be told, and the range of it in the training data."""
+"""What a checkpoint can be told, and whether it can make what is asked of it."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from adit_model.systems import CRYSTAL, DOMAINS
+from ase.data import atomic_numbers
+
+from adit_model.conditions.atoms import ElementOrders, composition_of
+from adit_model.conditions.condition import KINDS, Condition
+from adit_model.conditions.counts import allows
+from adit_model.conditions.properties import number_text
+from adit_model.systems import CRYSTAL, DOMAINS, MOLECULE
 
 
 @dataclass(frozen=True)
@@ -29,6 +35,9 @@ class PropertyRange:
     mean: float
     std: float
     domains: tuple[str, ...] = (CRYSTAL,)
+
+    def __str__(self) -> str:
+        return f"{number_text(self.min)} to {number_text(self.max)} {self.unit}".rstrip()
 
 
 @dataclass(frozen=True)
@@ -106,3 +115,87 @@ class Known:
             )
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise ValueError(f"what the weights know is not readable: {error}") from error
+
+    @classmethod
+    def of_checkpoint(cls, config: Mapping[str, Any], statistics: Mapping[str, Any]) -> Known:
+        """Read what a checkpoint says.
+
+        Where it does not list the elements of a domain, those of its training molecules are
+        taken, and for crystals all that its networks can name.
+
+        Parameters
+        ----------
+        config, statistics : mapping
+            Parts of the metadata of the checkpoint.
+        """
+        known = cls.from_dict(statistics)
+        vocabulary = tuple(range(1, config["autoencoder"]["num_elements"]))
+        orders = statistics.get("element_orders", {}).get(MOLECULE, {})
+        elements = dict(known.elements)
+        for domain in known.domains:
+            if domain not in elements:
+                found = ElementOrders(orders).elements if domain == MOLECULE else ()
+                elements[domain] = tuple(sorted(atomic_numbers[s] for s in found)) or vocabulary
+        return replace(known, elements=elements)
+
+    def refusal(self, condition: Condition, domain: str) -> str | None:
+        """Say why no such structure of a domain can be made; None if one can."""
+        if condition.domain not in (None, domain):
+            return f"a {condition.domain} was asked for"
+        if not self.sizes.get(domain):
+            return (
+                f"the checkpoint was not trained on domain {domain!r}, "
+                f"only on {', '.join(self.domains) or 'none'}"
+            )
+        for kind in KINDS.values():
+            reason = kind.refusal(condition, domain, self)
+            if reason is not None:
+                return reason
+        if not self.counts_for(condition, domain):
+            return f"no number of atoms of the training {domain}s fits all parts together"
+        return None
+
+    def domains_for(self, condition: Condition) -> tuple[str, ...]:
+        """Find the domains in which a condition can be met.
+
+        Raises
+        ------
+        ValueError
+            If there are none; the text says why for each that the checkpoint knows.
+        """
+        wanted = DOMAINS if condition.domain is None else (condition.domain,)
+        tried = [d for d in wanted if d in self.domains] or list(wanted)
+        reasons = {domain: self.refusal(condition, domain) for domain in tried}
+        found = tuple(domain for domain, reason in reasons.items() if reason is None)
+        if found:
+            return found
+        texts = "; ".join(dict.fromkeys(str(reason) for reason in reasons.values()))
+        raise ValueError(f"'{condition}' cannot be made: {texts}")
+
+    def counts_for(
+        self, condition: Condition, domain: str, orders: ElementOrders | None = None
+    ) -> dict[int, int]:
+        """Numbers of atoms that a condition allows, and how often to draw each.
+
+        Parameters
+        ----------
+        condition : Condition
+            What is asked for.
+        domain : str
+            ``"crystal"`` or ``"molecule"``.
+        orders : ElementOrders
+            Those of the training molecules, to draw from those with the elements asked for.
+        """
+        found: Mapping[int, int] = self.sizes[domain]
+        least = max(len(condition.elements or ()), len(condition.atoms or ()))
+        if domain == MOLECULE and condition.elements is not None and orders is not None:
+            found = {
+                k: n for k, n in orders.of_elements(condition.elements).counts.items() if k in found
+            }
+        if condition.formula is not None:
+            size = sum(composition_of(condition.formula).values())
+            units = 1 if domain == MOLECULE else condition.formula_units
+            found = {k: n for k, n in found.items() if k % size == 0 and allows(units, k // size)}
+        return {
+            k: n for k, n in sorted(found.items()) if k >= least and allows(condition.num_atoms, k)
+        }

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, IterableDataset
 
 from adit_model.batch import AtomicBatch, Packing, to_device
-from adit_model.conditions.element_orders import told_elements
+from adit_model.conditions.atoms import told_elements
 from adit_model.data.dataset import AtomicDataset
 from adit_model.network.groups import DomainGroups
 

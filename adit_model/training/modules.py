@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from adit_model.batch import AtomicBatch
-from adit_model.conditions.element_orders import told_elements
+from adit_model.conditions.atoms import told_elements
 from adit_model.network.autoencoder import Autoencoder
 from adit_model.network.denoiser import Denoiser
 from adit_model.network.groups import DomainGroups

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from adit_model.conditions.element_orders import element_order_histogram
+from adit_model.conditions.atoms import element_order_histogram
 from adit_model.config import AutoencoderConfig, DenoiserConfig, ModelConfig
 from adit_model.data import load_source
 from adit_model.data.dataset import AtomicDataset

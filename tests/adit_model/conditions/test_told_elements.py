@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adit_model.batch import Packing
-from adit_model.conditions.element_orders import (
+from adit_model.conditions.atoms import (
     ElementOrders,
     element_order_histogram,
     told_elements,

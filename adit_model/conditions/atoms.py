@@ -1,0 +1,446 @@
+"""Number of atoms, elements and formula: what is asked, what the denoiser is told, decoding."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import groupby
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from ase.data import atomic_numbers, chemical_symbols
+from ase.formula import Formula as AseFormula
+
+from adit_model.conditions.counts import Counts, allows, read_counts, runs, write_counts
+from adit_model.conditions.kind import Kind
+from adit_model.systems import MOLECULE, AtomicSystem
+
+if TYPE_CHECKING:
+    from adit_model.conditions.condition import Condition
+    from adit_model.conditions.known import Known
+
+SYMBOLS = frozenset(chemical_symbols[1:])
+
+
+def check_symbol(symbol: str) -> str:
+    """Return the symbol of an element.
+
+    Raises
+    ------
+    ValueError
+        If there is no such element.
+    """
+    if symbol not in SYMBOLS:
+        close = symbol.capitalize()
+        hint = f"did you mean {close}?" if close in SYMBOLS else "symbols are H, He, Li, ... Og"
+        raise ValueError(f"{symbol!r} is no element: {hint}")
+    return symbol
+
+
+@lru_cache(maxsize=4096)
+def composition_of(formula: str) -> dict[str, int]:
+    """Atoms of each element in a formula; brackets may be used.
+
+    Raises
+    ------
+    ValueError
+        If it is no formula or an element is unknown.
+    """
+    text = formula.strip()
+    if not re.fullmatch(r"[A-Za-z0-9()]+", text):
+        raise ValueError(f"{formula!r} is no formula: write it as LiMn3O4 or Ca(OH)2")
+    for symbol in re.findall(r"[A-Z][a-z]?|[a-z]+", text):
+        check_symbol(symbol)
+    try:
+        count = dict(AseFormula(text).count())
+    except ValueError as error:
+        raise ValueError(f"{formula!r} is no formula: write it as LiMn3O4 or Ca(OH)2") from error
+    if not count or min(count.values()) < 1:
+        raise ValueError(f"{formula!r} is no formula: every element needs at least one atom")
+    return count
+
+
+def formula_text(composition: Mapping[str, int]) -> str:
+    """Write a composition, metals first, or in Hill order where it holds carbon and hydrogen."""
+    formula = AseFormula.from_dict({k: v for k, v in composition.items() if v})
+    return f"{formula:hill}" if {"C", "H"} <= set(composition) else f"{formula:metal}"
+
+
+class NumAtoms(Kind):
+    """Number of atoms: exact."""
+
+    name = "num_atoms"
+    keys = ("atoms", "num_atoms")
+
+    def read(self, value: Any) -> Counts | None:
+        """See :func:`adit_model.conditions.counts.read_counts`."""
+        return read_counts(value, "num_atoms")
+
+    def write(self, value: Counts) -> list[str]:
+        """``["atoms=4-12"]``."""
+        return [f"{self.keys[0]}={write_counts(value)}"]
+
+    def label(self, system: AtomicSystem) -> int:
+        """Atoms of the system."""
+        return len(system)
+
+    def holds(self, value: Counts, system: AtomicSystem) -> bool:
+        """Whether the system has so many."""
+        return allows(value, len(system))
+
+    def refusal(self, condition: Condition, domain: str, known: Known) -> str | None:
+        """Gaps of the histogram are gaps; of a range, what occurs is drawn."""
+        have = known.sizes.get(domain, {})
+        asked = condition.num_atoms
+        listed = {asked} if isinstance(asked, int) else asked
+        missing = sorted(set(listed) - set(have)) if isinstance(listed, set | frozenset) else []
+        if missing:
+            return f"no training {domain} has {runs(missing)} atoms, they have {runs(have)}"
+        if not any(allows(asked, k) for k in have):
+            assert asked is not None
+            return f"no training {domain} has {write_counts(asked)} atoms, they have {runs(have)}"
+        return None
+
+
+class Elements(Kind):
+    """Chemical system: these elements and no others, always; all of them, if it can be."""
+
+    name = "elements"
+    keys = ("elements",)
+
+    def read(self, value: Any) -> tuple[str, ...] | None:
+        """``"Li-P-S"`` or a sequence of symbols, in alphabetical order."""
+        if value is None:
+            return None
+        parts = re.split(r"\s*-\s*", value.strip()) if isinstance(value, str) else list(value)
+        if not parts:
+            raise ValueError("elements must name at least one element")
+        return tuple(sorted({check_symbol(str(part)) for part in parts}))
+
+    def write(self, value: tuple[str, ...]) -> list[str]:
+        """``["Li-P-S"]``."""
+        return ["-".join(value)]
+
+    def label(self, system: AtomicSystem) -> tuple[str, ...]:
+        """Elements of the system."""
+        return tuple(sorted({chemical_symbols[z] for z in system.numbers}))
+
+    def holds(self, value: tuple[str, ...], system: AtomicSystem) -> bool:
+        """Whether the system holds all of them and no others."""
+        return self.label(system) == value
+
+    def contradiction(self, condition: Condition) -> str | None:
+        """Compare with the formula and the largest number of atoms."""
+        elements, asked = condition.elements, condition.num_atoms
+        if elements is None:
+            return None
+        if condition.formula is not None:
+            found = set(composition_of(condition.formula))
+            if found != set(elements):
+                return (
+                    f"{condition.formula} holds {'-'.join(sorted(found))}, not "
+                    f"{'-'.join(elements)}: leave the elements away, the formula says them"
+                )
+        most = asked if isinstance(asked, int) else max(asked) if asked is not None else None
+        if most is not None and most < len(elements):
+            return f"{most} atoms cannot hold {len(elements)} elements: allow more atoms"
+        return None
+
+    def refusal(self, condition: Condition, domain: str, known: Known) -> str | None:
+        """Elements that no training structure of the domain holds."""
+        elements = condition.elements
+        if elements is None:
+            return None
+        return _unknown_elements(elements, domain, known)
+
+
+class Formula(Kind):
+    """Composition: exact, always; with ``formula_units``, of so many formula units."""
+
+    name = "formula"
+    keys = ("formula",)
+
+    def read(self, value: Any) -> str | None:
+        """``"LiMn3O4"`` or ``{"Li": 1, "Mn": 3, "O": 4}``, in one order of the elements."""
+        if value is None:
+            return None
+        if isinstance(value, Mapping):
+            for symbol, number in value.items():
+                check_symbol(symbol)
+                if isinstance(number, bool) or int(number) != number or number < 1:
+                    raise ValueError(f"a formula needs whole numbers of atoms, got {value!r}")
+            return formula_text({k: int(v) for k, v in value.items()})
+        return formula_text(composition_of(str(value)))
+
+    def write(self, value: str) -> list[str]:
+        """``["LiMn3O4"]``; a bare symbol would be read as a chemical system."""
+        return [f"formula={value}" if value in SYMBOLS else value]
+
+    def label(self, system: AtomicSystem) -> str:
+        """Full formula of the system."""
+        return formula_text(Counter(chemical_symbols[z] for z in system.numbers))
+
+    def holds(self, value: str, system: AtomicSystem) -> bool:
+        """Whether the system is a whole number of formula units."""
+        return _units_in(value, system) is not None
+
+    def contradiction(self, condition: Condition) -> str | None:
+        """Compare with the number of atoms."""
+        formula = condition.formula
+        if formula is None:
+            if condition.formula_units is not None:
+                return "units need a formula: write LiMn3O4, units=2"
+            return None
+        if condition.num_atoms is None:
+            return None
+        size, units = sum(composition_of(formula).values()), condition.formula_units
+        asked = condition.num_atoms
+        top = asked if isinstance(asked, int) else max(asked)
+        possible = [
+            k
+            for k in range(1, top // size + 1)
+            if allows(units, k) and allows(condition.num_atoms, k * size)
+        ]
+        if possible:
+            return None
+        unit = f"{formula} has {size} atoms a unit"
+        if units is not None:
+            unit += f" and {write_counts(units)} units were asked for"
+        return (
+            f"{unit}, which {write_counts(asked)} atoms are not: leave the number of atoms "
+            "away, it follows from the formula"
+        )
+
+    def refusal(self, condition: Condition, domain: str, known: Known) -> str | None:
+        """Unknown elements, and numbers of atoms that no training structure has."""
+        if condition.formula is None:
+            return None
+        composition = composition_of(condition.formula)
+        size, units = sum(composition.values()), condition.formula_units
+        if domain == MOLECULE and not allows(units, 1):
+            return "a molecule is one formula unit: leave the units away"
+        reason = _unknown_elements(composition, domain, known)
+        if reason is not None:
+            return reason
+        have = known.sizes.get(domain, {})
+        if isinstance(units, int) or domain == MOLECULE:
+            wanted = size * (units if isinstance(units, int) else 1)
+            if wanted not in have:
+                return f"no training {domain} has {wanted} atoms, they have {runs(have)}"
+        if not any(k % size == 0 and allows(units, k // size) for k in have):
+            return (
+                f"{condition.formula} has {size} atoms a unit, and no training {domain} has a "
+                f"number of atoms that fits: they have {runs(have)}"
+            )
+        return None
+
+
+class FormulaUnits(Kind):
+    """Formula units in the cell: exact."""
+
+    name = "formula_units"
+    keys = ("units", "formula_units")
+
+    def read(self, value: Any) -> Counts | None:
+        """See :func:`adit_model.conditions.counts.read_counts`."""
+        return read_counts(value, "units")
+
+    def write(self, value: Counts) -> list[str]:
+        """``["units=2"]``."""
+        return [f"{self.keys[0]}={write_counts(value)}"]
+
+    def label(self, system: AtomicSystem) -> int:
+        """Greatest common divisor of the atoms of each element."""
+        return int(np.gcd.reduce(np.unique(system.numbers, return_counts=True)[1]))
+
+    def holds(self, value: Counts, system: AtomicSystem) -> bool | None:
+        """Not told by the structure alone: the formula says what a unit is."""
+        return None
+
+
+def _units_in(formula: str, system: AtomicSystem) -> int | None:
+    """Count the formula units that a system is, None if it is no whole number of them."""
+    unit = composition_of(formula)
+    found = Counter(chemical_symbols[z] for z in system.numbers)
+    units = len(system) // sum(unit.values())
+    return units if units and dict(found) == {k: units * v for k, v in unit.items()} else None
+
+
+def _unknown_elements(symbols: Collection[str], domain: str, known: Known) -> str | None:
+    have = known.elements.get(domain, ())
+    unknown = sorted(s for s in set(symbols) if atomic_numbers[s] not in have)
+    if not unknown:
+        return None
+    listed = [chemical_symbols[z] for z in sorted(have)]
+    text = "-".join(listed)
+    if len(listed) > 12 and listed == chemical_symbols[1 : len(listed) + 1]:
+        text = f"{listed[0]} to {listed[-1]}"
+    return f"no training {domain} holds {'-'.join(unknown)}, they hold {text}"
+
+
+# what the denoiser is told
+
+
+def told_elements(numbers: np.ndarray, sizes: np.ndarray, periodic: np.ndarray) -> np.ndarray:
+    """Atomic numbers of molecules, and 0 in crystals, which the denoiser is not told of.
+
+    Parameters
+    ----------
+    numbers : numpy.ndarray
+        Of all atoms, shape (A,).
+    sizes, periodic : numpy.ndarray
+        Atoms of each system, and which are crystals, shape (S,).
+
+    Returns
+    -------
+    numpy.ndarray
+        Shape (A,), int64.
+    """
+    return np.where(np.repeat(periodic, sizes), 0, numbers).astype(np.int64)
+
+
+def element_order_histogram(
+    numbers: np.ndarray, sizes: np.ndarray, periodic: np.ndarray
+) -> dict[str, int]:
+    """Count the molecules of each order of elements; parameters as of :func:`told_elements`.
+
+    Returns
+    -------
+    dict
+        Number of molecules by their symbols in order, ``{"C2OH6": 2, ...}`` of two ethanols with
+        their hydrogens last.
+    """
+    parts = np.split(numbers.astype(np.int64), np.cumsum(sizes)[:-1])
+    counts = Counter(
+        part.tobytes() for part, crystal in zip(parts, periodic, strict=True) if not crystal
+    )
+    return dict(sorted((_symbols(np.frombuffer(k, np.int64)), n) for k, n in counts.items()))
+
+
+def _symbols(numbers: np.ndarray) -> str:
+    found = ((chemical_symbols[z], len(list(run))) for z, run in groupby(numbers.tolist()))
+    return "".join(symbol + (str(n) if n > 1 else "") for symbol, n in found)
+
+
+_RUN = re.compile(r"([A-Z][a-z]?)(\d*)")
+
+
+class ElementOrders:
+    """Orders of elements to draw from, by number of atoms.
+
+    Parameters
+    ----------
+    histogram : mapping
+        As of :func:`element_order_histogram`.
+    """
+
+    def __init__(self, histogram: Mapping[str, int]) -> None:
+        self._rows: dict[int, list[np.ndarray]] = defaultdict(list)
+        self._weights: dict[int, list[int]] = defaultdict(list)
+        self._kept: dict[Any, ElementOrders] = {}
+        self.histogram = histogram
+        found: set[str] = set()
+        for symbols, number in histogram.items():
+            pieces = _RUN.findall(symbols)
+            found.update(symbol for symbol, _ in pieces)
+            row = np.repeat(
+                [atomic_numbers[symbol] for symbol, _ in pieces], [int(k or 1) for _, k in pieces]
+            )
+            self._rows[len(row)].append(row)
+            self._weights[len(row)].append(number)
+        self.elements = frozenset(found)
+
+    def draw(self, num_atoms: int, generator: np.random.Generator) -> np.ndarray | None:
+        """Draw atomic numbers, shape (num_atoms,); None if no molecule has so many atoms."""
+        rows = self._rows.get(num_atoms)
+        if rows is None:
+            return None
+        weights = np.array(self._weights[num_atoms], dtype=np.float64)
+        return rows[int(generator.choice(len(rows), p=weights / weights.sum()))]
+
+    @property
+    def counts(self) -> dict[int, int]:
+        """Molecules of each number of atoms."""
+        return {k: sum(weights) for k, weights in sorted(self._weights.items())}
+
+    def of_elements(self, symbols: Collection[str]) -> ElementOrders:
+        """Those that hold all of the elements and no others; if there are none, no others."""
+        wanted = frozenset(symbols)
+        if wanted not in self._kept:
+            held = {k: frozenset(s for s, _ in _RUN.findall(k)) for k in self.histogram}
+            kept = {k: n for k, n in self.histogram.items() if held[k] == wanted}
+            kept = kept or {k: n for k, n in self.histogram.items() if held[k] <= wanted}
+            self._kept[wanted] = ElementOrders(kept)
+        return self._kept[wanted]
+
+    def of_formula(self, formula: str) -> ElementOrders:
+        """Those of one composition."""
+        if formula not in self._kept:
+            wanted = composition_of(formula)
+            size = sum(wanted.values())
+            numbers = sorted(atomic_numbers[s] for s, k in wanted.items() for _ in range(k))
+            kept = {
+                _symbols(row): n
+                for row, n in zip(self._rows.get(size, []), self._weights[size], strict=True)
+                if sorted(row.tolist()) == numbers
+            }
+            self._kept[formula] = ElementOrders(kept)
+        return self._kept[formula]
+
+
+def shuffled_order(formula: str, generator: np.random.Generator) -> np.ndarray:
+    """Atomic numbers of a formula: hydrogens last, the others in random order, shape (N,)."""
+    composition = composition_of(formula)
+    heavy = [atomic_numbers[s] for s, k in composition.items() for _ in range(k) if s != "H"]
+    return np.array([*generator.permutation(heavy), *[1] * composition.get("H", 0)], np.int64)
+
+
+# decoding
+
+
+@dataclass(frozen=True, eq=False)
+class ElementChoice:
+    """How the elements of one decoded structure are chosen.
+
+    Parameters
+    ----------
+    numbers : numpy.ndarray or None
+        Atomic number that each atom has, 0 where it is free, shape (N,); None: all are free.
+    composition : numpy.ndarray or None
+        Atomic numbers of all atoms together in any order, shape (N,): they are assigned so that
+        the sum of the log-probabilities is largest.
+    allowed : numpy.ndarray or None
+        Atomic numbers that free atoms may have.
+    """
+
+    numbers: np.ndarray | None = None
+    composition: np.ndarray | None = None
+    allowed: np.ndarray | None = None
+
+    def choose(self, logits: np.ndarray) -> np.ndarray:
+        """Atomic numbers for logits of shape (N, E), whose column 0 is no element; shape (N,)."""
+        logits = logits.astype(np.float64)
+        logits[:, 0] = -np.inf
+        given = np.zeros(len(logits), np.int64) if self.numbers is None else self.numbers
+        free = np.flatnonzero(given == 0)
+        result = given.astype(np.int64)
+        if not len(free):
+            return result
+        if self.composition is not None:
+            from scipy.optimize import linear_sum_assignment
+
+            rest = Counter(self.composition.tolist())
+            rest.subtract(given[given > 0].tolist())
+            slots = np.array(sorted(rest.elements()))
+            scores = logits - np.logaddexp.reduce(logits, axis=1, keepdims=True)
+            rows, columns = linear_sum_assignment(scores[np.ix_(free, slots)], maximize=True)
+            result[free[rows]] = slots[columns]
+            return result
+        if self.allowed is not None:
+            result[free] = self.allowed[logits[np.ix_(free, self.allowed)].argmax(axis=1)]
+        else:
+            result[free] = logits[free].argmax(axis=1)
+        return result

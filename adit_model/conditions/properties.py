@@ -1,0 +1,97 @@
+"""Properties by name: band gap, energy above the hull, whatever the weights have learned."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from adit_model.conditions.kind import Kind
+from adit_model.systems import AtomicSystem
+
+if TYPE_CHECKING:
+    from adit_model.conditions.condition import Condition
+    from adit_model.conditions.known import Known
+
+Value = float | tuple[float, float]
+
+_NUMBER = r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?"
+_NAME = re.compile(r"[a-z][a-z0-9_]*")
+
+
+def read_value(value: Any, name: str) -> Value:
+    """Read a number or a ``(low, high)`` range, or their text, ``"1.5"`` or ``"1-2"``.
+
+    Raises
+    ------
+    ValueError
+        If it is neither.
+    """
+    if isinstance(value, str):
+        text = value.strip()
+        match = re.fullmatch(rf"({_NUMBER})(?:\s*-\s*({_NUMBER}))?", text)
+        if match is None:
+            raise ValueError(f"{name} must be a number (1.5) or a range (1-2), got {value!r}")
+        value = float(match[1]) if match[2] is None else (float(match[1]), float(match[2]))
+    if isinstance(value, tuple | list) and len(value) == 2:
+        low, high = (_finite(v, name) for v in value)
+        if low > high:
+            raise ValueError(f"a range of {name} must be (low, high), got {value!r}")
+        return low if low == high else (low, high)
+    return _finite(value, name)
+
+
+def _finite(value: Any, name: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ValueError(f"{name} must be a number or a (low, high) range, got {value!r}")
+    if not abs(value) < float("inf"):
+        raise ValueError(f"{name} must be finite, got {value!r}")
+    return float(value) + 0.0  # no negative zero
+
+
+def number_text(number: float) -> str:
+    """Write a number so that it reads back the same."""
+    return repr(int(number)) if number == int(number) and abs(number) < 1e15 else repr(number)
+
+
+class Properties(Kind):
+    """Properties: asked for. Units and known ranges are those of the checkpoint."""
+
+    name = "properties"
+
+    def read(self, value: Any) -> tuple[tuple[str, Value], ...] | None:
+        """``{"band_gap": 1.5, "energy_above_hull": (0, 0.05)}``, in alphabetical order."""
+        if not value:
+            return None
+        pairs = dict(value).items() if not isinstance(value, Mapping) else value.items()
+        for name, _ in pairs:
+            if not _NAME.fullmatch(str(name)):
+                raise ValueError(f"{name!r} is no property name: use small letters and _")
+        return tuple(sorted((str(k), read_value(v, str(k))) for k, v in pairs))
+
+    def write(self, value: tuple[tuple[str, Value], ...]) -> list[str]:
+        """``["band_gap=1.5"]``."""
+        return [
+            f"{name}={'-'.join(number_text(x) for x in (v if isinstance(v, tuple) else (v,)))}"
+            for name, v in value
+        ]
+
+    def label(self, system: AtomicSystem) -> dict[str, float]:
+        """Numbers among the system's ``info``."""
+        return {
+            k: float(v)
+            for k, v in system.info.items()
+            if isinstance(v, int | float) and not isinstance(v, bool)
+        }
+
+    def holds(self, value: tuple[tuple[str, Value], ...], system: AtomicSystem) -> None:
+        """Not told by the structure alone."""
+        return None
+
+    def refusal(self, condition: Condition, domain: str, known: Known) -> str | None:
+        """Properties that the weights were not told in training."""
+        names = ", ".join(f"{k} ({v})" for k, v in sorted(known.properties.items())) or "none"
+        for name, _ in condition.properties or ():
+            if name not in known.properties:
+                return f"these weights know no property {name!r}; they know {names}"
+        return None
