@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import logging
+import signal
 import time
+import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from jobflow import CURRENT_JOB, Job, Maker, OutputReference, Response, job
+from jobflow import CURRENT_JOB, Job, Maker, OutputReference, Response, job, run_locally
 
 from adit_atomate.paths import check_output, run_folder
 from adit_atomate.training.documents import ADiTTrainDoc
@@ -121,6 +123,8 @@ class _StageMaker(Maker):
         if result.finished:
             return document
         logger.info("stopped by %s after step %d", result.stopped_by, result.step)
+        if result.stopped_by == "SIGTERM" and in_run_locally():
+            raise SystemExit(128 + signal.SIGTERM)  # which no manager takes for a failed job
         rest = self._train(train, validation, init_from, autoencoder, crystal_fraction)
         return Response(output=document, replace=rest)
 
@@ -186,7 +190,9 @@ class ADiTTrainAutoencoderMaker(_StageMaker):
     -----
     A job that reaches its limit, or gets SIGTERM or SIGUSR1, saves its state and is replaced by a
     job that goes on; ``job.output`` is then the document of the last. The chain takes exactly the
-    steps of one long run.
+    steps of one long run. Under ``run_locally`` the next job would start in the process that
+    SIGTERM is to end: there it saves the state and ends the process, as it would any other. The
+    same job, run again, goes on from it.
 
     Examples
     --------
@@ -280,6 +286,14 @@ class ADiTTrainDenoiserMaker(_StageMaker):
         if self.training.get("freeze_encoder"):
             raise ValueError("freeze_encoder is an option of stage 1")
         return self._make(train, validation, init_from, autoencoder, crystal_fraction)
+
+
+def in_run_locally() -> bool:
+    """Whether jobflow's local manager is running this job, and would run the next one here."""
+    return any(
+        frame.f_globals.get("__name__") == run_locally.__module__
+        for frame, _ in traceback.walk_stack(None)
+    )
 
 
 def absolute_sources(sources: Sources) -> list[str | OutputReference] | OutputReference:

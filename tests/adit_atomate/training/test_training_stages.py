@@ -117,9 +117,9 @@ def test_a_few_seconds_for_each_job_give_the_same_end(run):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGUSR1])
-def test_a_killed_job_goes_on_in_another_folder(number, make, tmp_path):
-    """SIGUSR1 makes the process chain a job; SIGKILL ends it, and the same job is run again."""
+@pytest.mark.parametrize("signals", [(signal.SIGKILL, signal.SIGTERM), (signal.SIGUSR1,)])
+def test_a_stopped_job_goes_on_in_another_folder(signals, make, tmp_path):
+    """SIGUSR1 makes the process chain a job; the others end it, and the job is run again."""
     schedule = {"steps": 200, "checkpoint_minutes": 0.002, "log_every": 50, "validate_every": 500}
     job = make("autoencoder", schedule)
     (tmp_path / "job.json").write_text(json.dumps(job, cls=MontyEncoder))
@@ -135,18 +135,27 @@ def test_a_killed_job_goes_on_in_another_folder(number, make, tmp_path):
             text=True,
         )
 
-    process = start("first")
-    try:
+    def wait_for_a_new_state(process):
+        known = state.stat().st_mtime_ns if state.exists() else None
         end = time.monotonic() + 120
-        while not state.exists():
+        while not state.exists() or state.stat().st_mtime_ns == known:
             assert process.poll() is None, process.communicate()
             assert time.monotonic() < end
             time.sleep(0.02)
-        process.send_signal(number)
-        output, errors = process.communicate(timeout=120)
-        if number == signal.SIGKILL:
-            assert process.returncode == -signal.SIGKILL
-            process = start("second")
+
+    process = start("0")
+    try:
+        for i, number in enumerate(signals, 1):
+            wait_for_a_new_state(process)
+            process.send_signal(number)
+            output, errors = process.communicate(timeout=120)
+            if number == signal.SIGUSR1:
+                break
+            status = -number if number == signal.SIGKILL else 128 + number
+            assert process.returncode == status, errors
+            assert output.count("Starting job") == 1  # and no other
+            process = start(str(i))
+        else:
             output, errors = process.communicate(timeout=120)
     finally:
         process.kill()
@@ -154,7 +163,7 @@ def test_a_killed_job_goes_on_in_another_folder(number, make, tmp_path):
     document = json.loads(output.splitlines()[-1])
     assert document["finished"]
     assert 0 < document["first_step"] < 200
-    assert document["job_index"] == (1 if number == signal.SIGKILL else 2)
+    assert document["job_index"] == (2 if signal.SIGUSR1 in signals else 1)
     again = make("autoencoder", schedule)  # another uuid, so another folder
     whole = last_output(run_locally(again, ensure_success=True), again)
     assert whole.first_step == 0
