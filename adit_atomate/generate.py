@@ -206,7 +206,7 @@ class ADiTGenerateMaker(Maker):
         if not _DEVICE.fullmatch(self.device):
             raise ValueError(f"device must be auto, cpu, cuda or cuda:1, got {self.device!r}")
         metadata = read_metadata(resolve_checkpoint(self.checkpoint))
-        sizes = metadata["statistics"].get("sizes", {})
+        sizes = metadata["known"].get("sizes", {})
         check_request(*request, sizes, first_index)
         config = ModelConfig.from_dict(metadata["config"])
         self._sampling(config.sampling)
@@ -249,7 +249,7 @@ class ADiTGenerateMaker(Maker):
         elif counts is not None:
             mean = sum(counts) / len(counts)
         else:
-            sizes = metadata["statistics"]["sizes"]
+            sizes = metadata["known"]["sizes"]
             chosen = sizes.values() if self.domain == "both" else [sizes[self.domain]]
             means = [
                 sum(int(k) * v for k, v in histogram.items()) / sum(histogram.values())

@@ -1,4 +1,10 @@
-"""One safetensors file with JSON metadata: all that sampling needs, and nothing that runs code."""
+"""One safetensors file with JSON metadata: all that sampling needs, and nothing that runs code.
+
+Format 2 holds the weights, the orders of elements of the training molecules as three integer
+tensors (``element_orders.*``), and metadata: ``config``, ``known`` (what the weights can be told,
+:class:`~adit_model.conditions.known.Known`), ``licence``, hashes, and what training and evaluation
+noted. Format 1, which had the orders as text in the metadata, is converted as it is read.
+"""
 
 from __future__ import annotations
 
@@ -12,12 +18,22 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ase.data import atomic_numbers
+
+from adit_model.conditions.atoms import ElementOrders
+from adit_model.conditions.known import Known
+from adit_model.files import atomic_path, write_atomic
+from adit_model.systems import MOLECULE
+
 if TYPE_CHECKING:
     from torch import Tensor
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 METADATA_KEY = "adit"
-REQUIRED = ("format_version", "config", "statistics", "hash", "licence", "metadata_hash")
+REQUIRED = ("config", "known", "hash", "licence", "metadata_hash")
+ORDERS = "element_orders."
+LARGEST_HEADER = 32_000_000  # bytes
+DEEPEST = 200  # levels of the metadata
 BUNDLED = {"default": "mini.safetensors", "mini": "mini.safetensors"}
 DIRECTORY_VARIABLE = "ADIT_CHECKPOINT_DIR"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -106,68 +122,64 @@ def register_checkpoint(path: str | Path, name: str) -> Path:
         if read_metadata(target)["hash"] == wanted:
             return target
         raise CheckpointError(f"{target} is another checkpoint: remove it or choose another name")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(f"{target.name}.{os.getpid()}.partial")
-    try:
+    with atomic_path(target) as partial:
         shutil.copyfile(path, partial)
-        partial.replace(target)
-    finally:
-        partial.unlink(missing_ok=True)
     return target
 
 
 def write_checkpoint(
-    path: str | Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]
+    path: str | Path,
+    weights: Mapping[str, Tensor],
+    metadata: Mapping[str, Any],
+    orders: ElementOrders | None = None,
 ) -> str:
-    """Write tensors and metadata to one file, atomically.
+    """Write weights and metadata to one file, atomically.
 
     Parameters
     ----------
     path : str or Path
         Target.
-    tensors : mapping
+    weights : mapping
         Name to tensor, as ``state_dict`` gives them.
     metadata : mapping
-        JSON-able; ``format_version`` and both hashes are filled in.
+        JSON-able, with ``config`` and ``known``; ``format_version`` and the hashes are filled in.
+    orders : ElementOrders, optional
+        Orders of elements of the training molecules.
 
     Returns
     -------
     str
         The content hash.
     """
+    import torch
     from safetensors.torch import save
 
-    plain = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
+    plain = {k: v.detach().cpu().contiguous() for k, v in weights.items()}
+    arrays = (orders or ElementOrders({})).to_arrays()
+    tables = {ORDERS + name: torch.from_numpy(array) for name, array in arrays.items()}
     content = json.loads(json.dumps(dict(metadata)))  # as a reader finds it, keys as text
     content["format_version"] = FORMAT_VERSION
     content["hash"] = content_hash(plain, content["config"])
+    content["orders_hash"] = content_hash(tables, {})
     content["metadata_hash"] = metadata_hash(content)
     text = json.dumps(content, sort_keys=True)
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    try:
-        partial.write_bytes(save(plain, {METADATA_KEY: text}))
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    write_atomic(path, save({**plain, **tables}, {METADATA_KEY: text}), durable=True)
     return str(content["hash"])
 
 
-def read_metadata(path: str | Path) -> dict[str, Any]:
-    """Read the metadata of a checkpoint without its tensors and without torch.
+def read_header(path: str | Path) -> tuple[dict[str, tuple[int, ...]], dict[str, Any]]:
+    """Read the shapes of a checkpoint's tensors and its metadata, as they stand in the file.
 
     Raises
     ------
     CheckpointError
-        If the file is no safetensors file, is cut off, is no checkpoint of this package, has a
-        newer format, or if the metadata do not match their hash.
+        As :func:`read_metadata`.
     """
     path = Path(path)
     size = path.stat().st_size
     with open(path, "rb") as file:
         length = int.from_bytes(file.read(8), "little") if size >= 8 else 0
-        if not 2 <= length <= 100_000_000:
+        if not 2 <= length <= LARGEST_HEADER:
             raise CheckpointError(
                 f"{path} is no safetensors file: it starts with no header (checkpoints of other "
                 "kinds, .ckpt or .pt, cannot be loaded)"
@@ -177,10 +189,10 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
         raw = file.read(length)
     try:
         header = json.loads(raw)
-        texts = header.pop("__metadata__", None) or {}
+        text = (header.pop("__metadata__", None) or {}).get(METADATA_KEY)
+        shapes = {name: tuple(map(int, entry["shape"])) for name, entry in header.items()}
         ends = [int(entry["data_offsets"][1]) for entry in header.values()]
-        text = texts.get(METADATA_KEY)
-    except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
         raise CheckpointError(f"{path} is no safetensors file: its header is not valid") from error
     expected = 8 + length + max(ends, default=0)
     if size < expected:
@@ -193,25 +205,59 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
     try:
         metadata = json.loads(text)
         version = int(metadata["format_version"])
-    except (ValueError, KeyError, TypeError) as error:
+        _check_depth(metadata)
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise CheckpointError(f"{path} has unreadable metadata") from error
     if version > FORMAT_VERSION:
         raise CheckpointError(
             f"{path} has checkpoint format {version}, this version of adit-atomate reads up to "
             f"{FORMAT_VERSION}: update adit-atomate"
         )
-    missing = [key for key in REQUIRED if key not in metadata]
-    if missing:
+    required = [{1: {"known": "statistics"}}.get(version, {}).get(key, key) for key in REQUIRED]
+    if missing := [key for key in required if key not in metadata]:
         raise CheckpointError(f"{path} lacks the metadata {', '.join(missing)}")
     if metadata["metadata_hash"] != metadata_hash(metadata):
         raise CheckpointError(
             f"{path} is damaged: its metadata do not match their hash; copy or download it again"
         )
-    return metadata
+    return shapes, metadata
 
 
-def read_checkpoint(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Read tensors and metadata; nothing is ever unpickled.
+def read_metadata(path: str | Path) -> dict[str, Any]:
+    """Read the metadata of a checkpoint without its tensors and without torch.
+
+    Raises
+    ------
+    CheckpointError
+        If the file is no safetensors file, is cut off, is no checkpoint of this package, has a
+        newer format, or if the metadata do not match their hash.
+    """
+    return _with_known(Path(path), read_header(path)[1])[0]
+
+
+def read_known(path: str | Path) -> Known:
+    """Read what a checkpoint can be told, without its tensors and without torch.
+
+    Raises
+    ------
+    CheckpointError
+        As :func:`read_metadata`, or if something in it is out of range.
+    """
+    return known_of(path, read_metadata(path))
+
+
+def known_of(path: str | Path, metadata: Mapping[str, Any]) -> Known:
+    """Build what a checkpoint can be told from its metadata; errors as of :func:`read_known`."""
+    try:
+        return Known.of_checkpoint(metadata["config"], metadata["known"])
+    except (ValueError, TypeError, KeyError) as error:
+        raise CheckpointError(f"{path} cannot be used: {error}") from error
+
+
+def read_checkpoint(
+    path: str | Path,
+) -> tuple[dict[str, Tensor], dict[str, Any], ElementOrders]:
+    """Read weights, metadata and the orders of elements; nothing is ever unpickled.
 
     Raises
     ------
@@ -221,18 +267,63 @@ def read_checkpoint(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    metadata = read_metadata(path)
+    path = Path(path)
+    metadata, histogram = _with_known(path, read_header(path)[1])
     try:
         tensors = load_file(str(path))
     except (SafetensorError, OSError, ValueError) as error:
         raise CheckpointError(f"{path} cannot be read: {error}") from error
-    found = content_hash(tensors, metadata["config"])
-    if found != metadata["hash"]:
-        raise CheckpointError(
-            f"{path} is damaged: its content has hash {found[:12]}, its metadata say "
-            f"{str(metadata['hash'])[:12]}; copy or download it again"
-        )
-    return tensors, metadata
+    tables = {name: tensors.pop(name) for name in list(tensors) if name.startswith(ORDERS)}
+    pairs = [(content_hash(tensors, metadata["config"]), metadata["hash"])]
+    if tables:
+        pairs.append((content_hash(tables, {}), metadata.get("orders_hash")))
+    for found, said in pairs:
+        if found != said:
+            raise CheckpointError(
+                f"{path} is damaged: its content has hash {found[:12]}, its metadata say "
+                f"{str(said)[:12]}; copy or download it again"
+            )
+    arrays = {name: table.numpy() for name, table in tables.items()}
+    return tensors, metadata, _orders(path, arrays, histogram)
+
+
+def _with_known(path: Path, metadata: dict[str, Any]) -> tuple[dict[str, Any], dict[str, int]]:
+    """Bring metadata into format 2; the second is the text of the orders in format 1."""
+    if "known" in metadata:
+        return metadata, {}
+    statistics = metadata.pop("statistics")
+    try:
+        histogram = dict(statistics.get("element_orders", {}).get(MOLECULE, {}))
+        metadata["known"] = {"sizes": statistics.get("sizes", {})}
+        if histogram:
+            held = set(re.findall("[A-Z][a-z]?", " ".join(histogram)))
+            metadata["known"]["elements"] = {MOLECULE: sorted(atomic_numbers[s] for s in held)}
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{path} has unreadable statistics") from error
+    return metadata, histogram
+
+
+def _orders(path: Path, arrays: Mapping[str, Any], histogram: Mapping[str, int]) -> ElementOrders:
+    try:
+        if not arrays:
+            return ElementOrders(histogram)
+        return ElementOrders.from_arrays(**{k.removeprefix(ORDERS): v for k, v in arrays.items()})
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{path} has unreadable orders of elements: {error}") from error
+
+
+def _check_depth(content: Any) -> None:
+    level, depth = [content], 0
+    while level:
+        depth += 1
+        if depth > DEEPEST:
+            raise ValueError(f"metadata are nested more than {DEEPEST} levels deep")
+        level = [
+            value
+            for item in level
+            if isinstance(item, dict | list)
+            for value in (item.values() if isinstance(item, dict) else item)
+        ]
 
 
 def content_hash(tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> str:

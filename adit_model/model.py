@@ -1,9 +1,9 @@
-"""ADiT: both stages and the statistics that sampling needs."""
+"""ADiT: both stages, and what they can be told."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from functools import cached_property
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from adit_model.batch import AtomicBatch
 from adit_model.checkpoint import (
     CheckpointError,
+    known_of,
     read_checkpoint,
     read_metadata,
     resolve_checkpoint,
@@ -46,10 +47,10 @@ class ADiT(nn.Module):
     ----------
     config : ModelConfig
         Hyper-parameters of both stages.
-    statistics : mapping
-        ``"sizes"``: for each domain the number of training systems of each atom count,
-        ``{"crystal": {"4": 120, ...}, "molecule": {...}}``; ``"element_orders"``: the number of
-        training molecules with each order of elements, ``{"molecule": {"C7O2H10": 5, ...}}``.
+    known : Known
+        What it can be told; nothing for a new model.
+    element_orders : ElementOrders
+        Orders of the elements of training molecules, to draw from.
     metadata : mapping
         What else the checkpoint says (training, metrics).
     with_denoiser : bool
@@ -59,13 +60,15 @@ class ADiT(nn.Module):
     def __init__(
         self,
         config: ModelConfig,
-        statistics: Mapping[str, Any] | None = None,
+        known: Known | None = None,
+        element_orders: ElementOrders | None = None,
         metadata: Mapping[str, Any] | None = None,
         with_denoiser: bool = True,
     ) -> None:
         super().__init__()
         self.config = config
-        self.statistics = dict(statistics or {})
+        self.known = Known() if known is None else known
+        self.element_orders = ElementOrders({}) if element_orders is None else element_orders
         self.metadata = dict(metadata or {})
         self.autoencoder = Autoencoder(config.autoencoder)
         self.denoiser: Denoiser | None = None
@@ -96,16 +99,6 @@ class ADiT(nn.Module):
         """Domains the model was trained on."""
         return self.known.domains
 
-    @property
-    def known(self) -> Known:
-        """What the model can be told, and the range of it in the training data."""
-        return Known.of_checkpoint(self.config.as_dict(), self.statistics)
-
-    @cached_property
-    def element_orders(self) -> ElementOrders:
-        """Elements of the training molecules, in order."""
-        return ElementOrders(self.statistics.get("element_orders", {}).get(MOLECULE, {}))
-
     # checkpoints
 
     @classmethod
@@ -125,32 +118,18 @@ class ADiT(nn.Module):
             If there is no such checkpoint or it cannot be used.
         """
         path = resolve_checkpoint(name_or_path)
-        tensors, metadata = read_checkpoint(path)
+        tensors, metadata, orders = read_checkpoint(path)
         try:
             config = ModelConfig.from_dict(metadata["config"])
         except (ValueError, TypeError) as error:
             raise CheckpointError(f"{path} has an unknown configuration: {error}") from error
-        with_denoiser = any(name.startswith("denoiser.") for name in tensors)
-        model = cls(config, metadata["statistics"], metadata, with_denoiser)
         tensors = {k: v.float() if v.is_floating_point() else v for k, v in tensors.items()}
-        wanted = model.state_dict()
-        missing = sorted(set(wanted) - set(tensors))
-        if missing:
-            raise CheckpointError(
-                f"{path} lacks {len(missing)} tensors, the first is {missing[0]!r}"
-            )
-        unknown = sorted(set(tensors) - set(wanted))
-        if unknown:
-            raise CheckpointError(
-                f"{path} holds {len(unknown)} unknown tensors, the first is {unknown[0]!r}"
-            )
-        for name, tensor in wanted.items():
-            if tensors[name].shape != tensor.shape:
-                raise CheckpointError(
-                    f"{path}: {name} has shape {tuple(tensors[name].shape)}, "
-                    f"the configuration says {tuple(tensor.shape)}"
-                )
-            if not tensors[name].isfinite().all():
+        with_denoiser = any(name.startswith("denoiser.") for name in tensors)
+        _check_size(path, config, tensors, with_denoiser)
+        model = cls(config, known_of(path, metadata), orders, metadata, with_denoiser)
+        _check_tensors(path, model.state_dict(), tensors)
+        for name, tensor in tensors.items():
+            if not tensor.isfinite().all():
                 raise CheckpointError(f"{path}: {name} holds values that are not finite")
         model.load_state_dict(tensors)
         return model.to(resolve_device(device)).eval()
@@ -180,7 +159,9 @@ class ADiT(nn.Module):
             If float16 is asked for and cannot hold a weight.
         """
         merged: dict[str, Any] = {**self.metadata, **(metadata or {})}
-        merged.update(config=self.config.as_dict(), statistics=self.statistics)
+        known, vocabulary = self.known.as_dict(), range(1, self.config.autoencoder.num_elements)
+        known["elements"] = {k: z for k, z in known["elements"].items() if z != list(vocabulary)}
+        merged.update(config=self.config.as_dict(), known=known)
         merged.setdefault("licence", LICENCE)
         tensors = self.state_dict()
         if half:
@@ -188,7 +169,7 @@ class ADiT(nn.Module):
             for name, tensor in tensors.items():
                 if not tensor.isfinite().all():
                     raise ValueError(f"float16 cannot hold all values of {name}: use half=False")
-        write_checkpoint(path, tensors, merged)
+        write_checkpoint(path, tensors, merged, self.element_orders)
         self.metadata = read_metadata(path)
         return self.checkpoint_hash
 
@@ -309,6 +290,42 @@ class ADiT(nn.Module):
             progress=progress,
             first_index=first_index,
         )
+
+
+def _check_size(
+    path: Path, config: ModelConfig, tensors: Mapping[str, Tensor], with_denoiser: bool
+) -> None:
+    """Compare a file with its configuration before memory is asked for, as far as it sets sizes."""
+    encoder, denoiser = config.autoencoder, config.denoiser
+    layers = encoder.num_encoder_layers + encoder.num_decoder_layers
+    layers += denoiser.num_layers if with_denoiser else 0
+    if layers > len(tensors):
+        raise CheckpointError(
+            f"{path} holds {len(tensors)} tensors, its configuration asks for {layers} layers"
+        )
+    plain = replace(config, autoencoder=replace(encoder, encoder="transformer"))
+    with torch.device("meta"):  # shapes without memory; e3nn's layers cannot be made so
+        wanted = ADiT(plain, with_denoiser=with_denoiser).state_dict()
+    if encoder.encoder != "transformer":
+        inside = "autoencoder.encoder."
+        wanted = {name: value for name, value in wanted.items() if not name.startswith(inside)}
+        tensors = {name: value for name, value in tensors.items() if not name.startswith(inside)}
+    _check_tensors(path, wanted, tensors)
+
+
+def _check_tensors(path: Path, wanted: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None:
+    if missing := sorted(set(wanted) - set(found)):
+        raise CheckpointError(f"{path} lacks {len(missing)} tensors, the first is {missing[0]!r}")
+    if unknown := sorted(set(found) - set(wanted)):
+        raise CheckpointError(
+            f"{path} holds {len(unknown)} unknown tensors, the first is {unknown[0]!r}"
+        )
+    for name, tensor in wanted.items():
+        if found[name].shape != tensor.shape:
+            raise CheckpointError(
+                f"{path}: {name} has shape {tuple(found[name].shape)}, "
+                f"the configuration says {tuple(tensor.shape)}"
+            )
 
 
 def resolve_device(device: str) -> torch.device:

@@ -84,7 +84,7 @@ def generate_command(args: argparse.Namespace) -> int:
     from adit_model.sampling.request import check_request
     from adit_model.sampling.sampler import sampling_settings
 
-    sizes = metadata["statistics"].get("sizes", {})
+    sizes = metadata["known"].get("sizes", {})
     check_request(args.n, args.domain, args.seed, num_atoms, args.batch_atoms, sizes)
     settings = sampling_settings(
         ModelConfig.from_dict(metadata["config"]).sampling,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ def add_info_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "checkpoint", nargs="?", default="default", metavar="NAME|FILE", help="default: bundled"
     )
+    parser.add_argument("--full", action="store_true", help="print all metadata as YAML too")
     parser.add_argument("--json", action="store_true", help="print all metadata as JSON")
 
 
@@ -37,11 +40,13 @@ def info_command(args: argparse.Namespace) -> int:
         print(json.dumps(metadata, indent=2, sort_keys=True))
     else:
         print(describe_checkpoint(path, metadata))
+        if args.full:
+            print("\n" + yaml_of(metadata))
     return 0
 
 
 def describe_checkpoint(path: Path, metadata: dict[str, Any]) -> str:
-    """Describe a checkpoint in YAML, atom-count histograms in one line each.
+    """Describe a checkpoint in twelve lines.
 
     Parameters
     ----------
@@ -50,49 +55,78 @@ def describe_checkpoint(path: Path, metadata: dict[str, Any]) -> str:
     metadata : dict
         From :func:`adit_model.checkpoint.read_metadata`.
     """
+    from ase.data import chemical_symbols
+
+    from adit_model.checkpoint import known_of
+    from adit_model.systems import CRYSTAL, DOMAINS, MOLECULE
+
+    known, config = known_of(path, metadata), metadata["config"]
+    training = metadata.get("training") or {}
+    sizes = {d: _histogram_line(known.sizes.get(d, {})) for d in DOMAINS}
+    elements = [
+        f"{d}s {' '.join(chemical_symbols[z] for z in metadata['known']['elements'][d])}"
+        if d in metadata["known"].get("elements", {})
+        else f"{d}s not listed, atomic numbers 1 to {config['autoencoder']['num_elements'] - 1}"
+        for d in known.domains
+    ]
+    properties = [f"{name} {values}" for name, values in known.properties.items()]
+    told = ["number of atoms", *known.learned, *properties]
+    if config["denoiser"].get("element_condition"):
+        told.insert(1, "elements of molecules")
+    sampling = config["sampling"]
+    costs = [
+        f"{training[k]} {k.replace('_', ' ')}" for k in ("core_hours", "gpu_hours") if k in training
+    ]
+    made = (metadata.get("metrics") or {}).get("generated") or {}
+    quality = [
+        f"{found['valid']} of {found['count']} {domain} valid"
+        if "valid" in found
+        else f"{found.get('unique')} of {found['count']} {domain} unique"
+        for domain, found in made.items()
+        if isinstance(found, dict) and "count" in found
+    ]
+    parts = [f"{name} {count:,}" for name, count in count_parameters(path).items()]
+    lines = {
+        "file": f"{path}, {path.stat().st_size / 1e6:.2f} MB, format {metadata['format_version']}",
+        "hash": metadata["hash"],
+        "trained on": (training.get("data") or {}).get("name", "not said"),
+        "crystals": sizes[CRYSTAL],
+        "molecules": sizes[MOLECULE],
+        "elements": "; ".join(elements) or "none",
+        "can be told": ", ".join(told),
+        "numbers": ", ".join(parts),
+        "sampling": ", ".join(f"{name} {value}" for name, value in sampling.items()),
+        "training": ", ".join([str(training.get("stage", "not said")), *costs]),
+        "quality": ", ".join(quality) or "not measured",
+        "licence": metadata["licence"],
+    }
+    return "\n".join(f"{name + ':':<13}{text}" for name, text in lines.items())
+
+
+def yaml_of(metadata: dict[str, Any]) -> str:
+    """Write all that a checkpoint says of itself as YAML."""
     import yaml
 
-    rest = dict(metadata)
-    top = {
-        "file": str(path),
-        "size_mb": round(path.stat().st_size / 1e6, 2),
-        "parameters": count_parameters(path),
-        "hash": rest.pop("hash"),
-        "licence": rest.pop("licence"),
-        "format_version": rest.pop("format_version"),
-    }
-    statistics = dict(rest.pop("statistics"))
-    if "sizes" in statistics:
-        statistics["sizes"] = {
-            domain: _histogram_line(sizes) for domain, sizes in statistics["sizes"].items()
-        }
-    for domain, orders in statistics.pop("element_orders", {}).items():
-        statistics[f"{domain}_element_orders"] = len(orders)
-    config = rest.pop("config")
-    return yaml.safe_dump(
-        {**top, **rest, "statistics": statistics, "config": config}, sort_keys=False, width=100
-    ).rstrip()
+    return yaml.safe_dump(metadata, sort_keys=False, width=100).rstrip()
 
 
 def count_parameters(path: Path) -> dict[str, int]:
     """Numbers in the tensors of each part of a checkpoint, from the file's header alone."""
-    with open(path, "rb") as file:
-        header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+    from adit_model.checkpoint import ORDERS, read_header
+
     counts: dict[str, int] = {}
-    for name, tensor in header.items():
-        if name != "__metadata__":
+    for name, shape in read_header(path)[0].items():
+        if not name.startswith(ORDERS):
             part = name.partition(".")[0]
-            size = 1
-            for length in tensor["shape"]:
-                size *= length
-            counts[part] = counts.get(part, 0) + size
+            counts[part] = counts.get(part, 0) + math.prod(shape)
     return counts
 
 
-def _histogram_line(sizes: dict[str, int]) -> str:
+def _histogram_line(sizes: Mapping[int, int]) -> str:
     if not sizes:
         return "none"
-    counts = {int(size): int(count) for size, count in sizes.items()}
-    total = sum(counts.values())
-    mean = sum(size * count for size, count in counts.items()) / total
-    return f"{total} systems of {min(counts)} to {max(counts)} atoms, {mean:.2f} on average"
+    total = sum(sizes.values())
+    mean = sum(size * count for size, count in sizes.items()) / total
+    gaps = sorted(set(range(min(sizes), max(sizes))) - set(sizes))
+    without = f", none of {', '.join(map(str, gaps))}" if gaps else ""
+    return f"{total:,} of {min(sizes)} to {max(sizes)} atoms, {mean:.2f} on average{without}"

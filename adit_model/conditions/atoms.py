@@ -325,6 +325,7 @@ def _symbols(numbers: np.ndarray) -> str:
     return "".join(symbol + (str(n) if n > 1 else "") for symbol, n in found)
 
 
+MOST_ATOMS = 100_000  # of a system that a file can name; guards the memory of its reader
 _RUN = re.compile(r"([A-Z][a-z]?)(\d*)")
 
 
@@ -345,10 +346,11 @@ class ElementOrders:
         found: set[str] = set()
         for symbols, number in histogram.items():
             pieces = _RUN.findall(symbols)
+            repeats = [int(k or 1) for _, k in pieces]
+            if not pieces or sum(repeats) > MOST_ATOMS or number < 1:
+                raise ValueError(f"{number} molecules {symbols[:40]!r} are no order of elements")
             found.update(symbol for symbol, _ in pieces)
-            row = np.repeat(
-                [atomic_numbers[symbol] for symbol, _ in pieces], [int(k or 1) for _, k in pieces]
-            )
+            row = np.repeat([atomic_numbers[symbol] for symbol, _ in pieces], repeats)
             self._rows[len(row)].append(row)
             self._weights[len(row)].append(number)
         self.elements = frozenset(found)
@@ -389,6 +391,40 @@ class ElementOrders:
             }
             self._kept[formula] = ElementOrders(kept)
         return self._kept[formula]
+
+    def to_arrays(self) -> dict[str, np.ndarray]:
+        """Return the ``numbers`` (A,), ``sizes`` (R,) and ``counts`` (R,) of R orders, packed.
+
+        ``numbers`` are the atomic numbers of one order after the other (uint8), ``sizes`` their
+        lengths and ``counts`` their molecules (int32), by size.
+        """
+        sizes = sorted(self._rows)
+        rows = [row for size in sizes for row in self._rows[size]]
+        counts = [number for size in sizes for number in self._weights[size]]
+        return {
+            "numbers": np.concatenate(rows or [np.zeros(0)]).astype(np.uint8),
+            "sizes": np.array([len(row) for row in rows], np.int32),
+            "counts": np.array(counts, np.int32),
+        }
+
+    @classmethod
+    def from_arrays(
+        cls, numbers: np.ndarray, sizes: np.ndarray, counts: np.ndarray
+    ) -> ElementOrders:
+        """Read what :meth:`to_arrays` gives.
+
+        Raises
+        ------
+        ValueError
+            If the arrays do not fit each other.
+        """
+        fit = numbers.ndim == sizes.ndim == counts.ndim == 1 and len(sizes) == len(counts)
+        if not fit or (sizes < 1).any() or sizes.sum(dtype=np.int64) != len(numbers):
+            raise ValueError("the arrays of the orders of elements do not fit each other")
+        if len(numbers) and not 1 <= numbers.min() <= numbers.max() < len(chemical_symbols):
+            raise ValueError("an order of elements holds an atomic number that does not exist")
+        rows = np.split(numbers, np.cumsum(sizes)[:-1])
+        return cls({_symbols(r): int(n) for r, n in zip(rows, counts, strict=True)})
 
 
 def shuffled_order(formula: str, generator: np.random.Generator) -> np.ndarray:

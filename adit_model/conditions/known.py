@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from ase.data import atomic_numbers
-
-from adit_model.conditions.atoms import ElementOrders, composition_of
+from adit_model.conditions.atoms import MOST_ATOMS, ElementOrders, composition_of
 from adit_model.conditions.condition import KINDS, Condition
 from adit_model.conditions.counts import allows
 from adit_model.conditions.properties import number_text
-from adit_model.systems import CRYSTAL, DOMAINS, MOLECULE
+from adit_model.systems import CRYSTAL, DOMAINS, MAX_ATOMIC_NUMBER, MOLECULE
 
 
 @dataclass(frozen=True)
@@ -98,7 +97,7 @@ class Known:
             If something in it is of another form.
         """
         try:
-            return cls(
+            known = cls(
                 sizes={
                     str(domain): {int(k): int(n) for k, n in counts.items()}
                     for domain, counts in data.get("sizes", {}).items()
@@ -113,29 +112,47 @@ class Known:
                 },
                 learned=tuple(str(kind) for kind in data.get("learned", ())),
             )
+            known._check()
+            return known
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise ValueError(f"what the weights know is not readable: {error}") from error
 
+    def _check(self) -> None:
+        for domain, counts in self.sizes.items():
+            if domain not in DOMAINS:
+                raise ValueError(f"{domain!r} is no domain")
+            for size, count in counts.items():
+                if not 1 <= size <= MOST_ATOMS or count < 1:
+                    raise ValueError(f"{count} {domain}s of {size} atoms")
+        for domain, numbers in self.elements.items():
+            if numbers and not 1 <= min(numbers) <= max(numbers) <= MAX_ATOMIC_NUMBER:
+                raise ValueError(f"{domain}s hold the elements {min(numbers)} to {max(numbers)}")
+        for name, values in self.properties.items():
+            if not all(map(math.isfinite, (values.min, values.max, values.mean, values.std))):
+                raise ValueError(f"the range of {name} is not finite")
+
     @classmethod
-    def of_checkpoint(cls, config: Mapping[str, Any], statistics: Mapping[str, Any]) -> Known:
+    def of_checkpoint(cls, config: Mapping[str, Any], section: Mapping[str, Any]) -> Known:
         """Read what a checkpoint says.
 
-        Where it does not list the elements of a domain, those of its training molecules are
-        taken, and for crystals all that its networks can name.
+        Where it does not list the elements of a domain, they are all that its networks can name.
 
         Parameters
         ----------
-        config, statistics : mapping
-            Parts of the metadata of the checkpoint.
+        config, section : mapping
+            ``config`` and ``known`` of the metadata of the checkpoint.
+
+        Raises
+        ------
+        ValueError
+            If something in them is of another form or out of range.
         """
-        known = cls.from_dict(statistics)
+        known = cls.from_dict(section)
         vocabulary = tuple(range(1, config["autoencoder"]["num_elements"]))
-        orders = statistics.get("element_orders", {}).get(MOLECULE, {})
         elements = dict(known.elements)
         for domain in known.domains:
             if domain not in elements:
-                found = ElementOrders(orders).elements if domain == MOLECULE else ()
-                elements[domain] = tuple(sorted(atomic_numbers[s] for s in found)) or vocabulary
+                elements[domain] = vocabulary
         return replace(known, elements=elements)
 
     def refusal(self, condition: Condition, domain: str) -> str | None:

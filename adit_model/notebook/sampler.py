@@ -145,12 +145,12 @@ class ADiTSampler:
             path = resolve_checkpoint(model)
             self._checkpoint = str(model) if str(model) in BUNDLED else str(path.resolve())
             metadata = read_metadata(path)
-            self._sizes = metadata["statistics"].get("sizes", {})
+            self._sizes = metadata["known"].get("sizes", {})
             config = ModelConfig.from_dict(metadata["config"])
         else:
             self._checkpoint = ""
             self._model = _cast(model, device, dtype)
-            self._sizes = model.statistics.get("sizes", {})
+            self._sizes = model.known.as_dict()["sizes"]
             config = model.config
         self.device, self.dtype, self.seed = device, dtype, seed
         self.domain, self.check, self.progress = domain, check, progress

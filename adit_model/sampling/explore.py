@@ -106,7 +106,7 @@ random_rotation, progress
         or elements; before any sampling.
     """
     check_strength(strength)
-    sizes = model.statistics.get("sizes", {})
+    sizes = model.known.as_dict()["sizes"]
     check_request(n, system.domain, seed, len(system), batch_atoms, sizes, first_index)
     origin = normalised_latents(model, system)
     settings = sampling_settings(
@@ -172,7 +172,7 @@ def trajectory(
     """
     _require_denoiser(model)
     assert model.denoiser is not None
-    sizes = model.statistics.get("sizes", {})
+    sizes = model.known.as_dict()["sizes"]
     check_request(1, domain, seed, num_atoms, None, sizes, index)
     settings = sampling_settings(
         model.config.sampling, num_steps, solver, guidance_scale, noise_scale

@@ -187,7 +187,7 @@ def make_request(
     """
     generator = np.random.default_rng([seed, index])
     domain = sample_domain(index, domain)
-    histogram = {int(k): v for k, v in model.statistics["sizes"][domain].items()}
+    histogram = dict(model.known.sizes[domain])
     if isinstance(num_atoms, int | np.integer):
         count = int(num_atoms)
     else:

@@ -133,7 +133,7 @@ def iter_samples(
     """
     if model.denoiser is None:
         raise ValueError("this checkpoint holds stage 1 only: it can encode, not sample")
-    sizes = model.statistics.get("sizes", {})
+    sizes = model.known.as_dict()["sizes"]
     check_request(n, domain, seed, num_atoms, batch_atoms, sizes, first_index)
     seed, first_index = int(seed), int(first_index)
     settings = sampling_settings(

@@ -113,7 +113,8 @@ def with_elements(model: ADiT, num_elements: int) -> ADiT:
     config = replace(
         model.config, autoencoder=replace(model.config.autoencoder, num_elements=num_elements)
     )
-    larger = ADiT(config, model.statistics, model.metadata, model.denoiser is not None)
+    has_denoiser = model.denoiser is not None
+    larger = ADiT(config, model.known, model.element_orders, model.metadata, has_denoiser)
     weights = larger.state_dict()
     with torch.no_grad():
         for name, value in model.state_dict().items():

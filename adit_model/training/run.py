@@ -40,7 +40,7 @@ from adit_model.training.loggers import (
 from adit_model.training.modules import StageModule
 from adit_model.training.poses import dataset_fingerprint
 from adit_model.training.stages import (
-    dataset_statistics,
+    dataset_known,
     first_stage_of,
     load_data,
     second_stage_of,
@@ -158,7 +158,7 @@ def run_stage(
         model, module, train_source, validation_sources = second_stage_of(
             config, first_stage, start, training_data, validation_data, folder, progress
         )
-    model.statistics = dataset_statistics(training_data)
+    model.known, model.element_orders = dataset_known(training_data)
     _describe(model, stage, config, training_data, start)
     with quiet_lightning():
         return _fit(
@@ -256,7 +256,9 @@ def _fit(
         weights = stage_module.whole_average()
         if stage_module.global_rank:
             return
-        copy = ADiT(model.config, model.statistics, model.metadata, stage == "denoiser")
+        copy = ADiT(
+            model.config, model.known, model.element_orders, model.metadata, stage == "denoiser"
+        )
         if frozen is not None:
             assert copy.denoiser is not None
             copy.autoencoder.load_state_dict(frozen.state_dict())

@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from adit_model.conditions.atoms import element_order_histogram
+from adit_model.conditions.atoms import ElementOrders, element_order_histogram
+from adit_model.conditions.known import Known
 from adit_model.config import AutoencoderConfig, DenoiserConfig, ModelConfig
 from adit_model.data import load_source
 from adit_model.data.dataset import AtomicDataset
@@ -56,14 +57,18 @@ def load_data(specs: Sequence[str], known: AutoencoderConfig, progress: bool) ->
     return cached_canonical_dataset(joined, known.canonical)
 
 
-def dataset_statistics(dataset: AtomicDataset) -> dict[str, Any]:
-    """Histograms of the atom counts of each domain, and of the orders of elements in molecules."""
-    sizes: dict[str, dict[str, int]] = {}
+def dataset_known(dataset: AtomicDataset) -> tuple[Known, ElementOrders]:
+    """Atom counts and elements of each domain, and the orders of elements in molecules."""
+    sizes: dict[str, dict[int, int]] = {}
+    elements: dict[str, tuple[int, ...]] = {}
+    periodic = np.repeat(dataset.periodic, dataset.sizes)
     for domain, kind in ((CRYSTAL, True), (MOLECULE, False)):
-        values, counts = np.unique(dataset.sizes[dataset.periodic == kind], return_counts=True)
-        sizes[domain] = {str(v): int(c) for v, c in zip(values, counts, strict=True)}
+        if (dataset.periodic == kind).any():
+            values, counts = np.unique(dataset.sizes[dataset.periodic == kind], return_counts=True)
+            sizes[domain] = dict(zip(values.tolist(), counts.tolist(), strict=True))
+            elements[domain] = tuple(np.unique(dataset.numbers[periodic == kind]).tolist())
     orders = element_order_histogram(dataset.numbers, dataset.sizes, dataset.periodic)
-    return {"sizes": sizes, "element_orders": {MOLECULE: orders}}
+    return Known(sizes, elements), ElementOrders(orders)
 
 
 def first_stage_of(config: RunConfig, start: ADiT | None) -> tuple[ADiT, StageModule]:
