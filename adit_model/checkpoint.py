@@ -155,12 +155,12 @@ def write_checkpoint(
     from safetensors.torch import save
 
     plain = {k: v.detach().cpu().contiguous() for k, v in weights.items()}
-    arrays = (orders or ElementOrders({})).to_arrays()
+    arrays = orders.to_arrays() if orders is not None and orders.histogram else {}
     tables = {ORDERS + name: torch.from_numpy(array) for name, array in arrays.items()}
     content = json.loads(json.dumps(dict(metadata)))  # as a reader finds it, keys as text
     content["format_version"] = FORMAT_VERSION
     content["hash"] = content_hash(plain, content["config"])
-    content["orders_hash"] = content_hash(tables, {})
+    content["orders_hash"] = content_hash(tables, {}) if tables else None
     content["metadata_hash"] = metadata_hash(content)
     text = json.dumps(content, sort_keys=True)
     write_atomic(path, save({**plain, **tables}, {METADATA_KEY: text}), durable=True)
@@ -275,7 +275,7 @@ def read_checkpoint(
         raise CheckpointError(f"{path} cannot be read: {error}") from error
     tables = {name: tensors.pop(name) for name in list(tensors) if name.startswith(ORDERS)}
     pairs = [(content_hash(tensors, metadata["config"]), metadata["hash"])]
-    if tables:
+    if tables or metadata.get("orders_hash"):
         pairs.append((content_hash(tables, {}), metadata.get("orders_hash")))
     for found, said in pairs:
         if found != said:

@@ -219,6 +219,8 @@ class SamplingConfig:
     def __post_init__(self) -> None:
         if not isinstance(self.num_steps, int) or self.num_steps < 1:
             raise ValueError(f"num_steps must be a positive integer, got {self.num_steps!r}")
+        if self.num_steps > 10_000:
+            raise ValueError(f"num_steps must be at most 10000, got {self.num_steps}")
         _one_of("solver", self.solver, SOLVERS)
         if not 0 <= self.guidance_scale <= 100:
             raise ValueError(f"guidance_scale must lie in 0..100, got {self.guidance_scale}")

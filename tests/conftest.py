@@ -49,6 +49,7 @@ def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Checkpoint of an untrained model with random weights: quick, and often unphysical."""
     import torch
 
+    from adit_model.conditions.known import Known
     from adit_model.config import AutoencoderConfig, DenoiserConfig, ModelConfig, SamplingConfig
     from adit_model.model import ADiT
 
@@ -62,7 +63,7 @@ def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     sizes = {"crystal": {"2": 3, "4": 5, "8": 1}, "molecule": {"3": 2, "5": 2}}
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        model = ADiT(config, {"sizes": sizes})
+        model = ADiT(config, Known.of_checkpoint(config.as_dict(), {"sizes": sizes}))
         with torch.no_grad():
             for parameter in model.parameters():
                 parameter.add_(0.2 * torch.randn_like(parameter))

@@ -17,19 +17,23 @@ from adit_model.checkpoint import (
     BUNDLED,
     FORMAT_VERSION,
     METADATA_KEY,
+    ORDERS,
     CheckpointError,
     content_hash,
     metadata_hash,
     read_checkpoint,
+    read_known,
     read_metadata,
     resolve_checkpoint,
     write_checkpoint,
 )
+from adit_model.conditions.atoms import ElementOrders
+from adit_model.conditions.known import Known
 from adit_model.model import ADiT
 
 CONFIG = {"width": 3}
 TENSORS = {"a": torch.arange(6.0).reshape(2, 3), "b": torch.tensor([1, 2, 3])}
-METADATA = {"config": CONFIG, "statistics": {"sizes": {}}, "licence": "MIT"}
+METADATA = {"config": CONFIG, "known": {"sizes": {}}, "licence": "MIT"}
 
 
 @pytest.fixture
@@ -42,9 +46,13 @@ def small(tmp_path: Path) -> Path:
 
 def rewrite(source: Path, target: Path, change: Callable[[dict[str, Any], dict[str, Any]], Any]):
     """Copy a checkpoint with other tensors or metadata and the hashes that belong to them."""
-    tensors, metadata = read_checkpoint(source)
+    tensors, metadata, orders = read_checkpoint(source)
+    tables = {k: torch.from_numpy(v) for k, v in orders.to_arrays().items()}
+    tables = {ORDERS + name: table for name, table in tables.items()}
     change(tensors, metadata)
     metadata["hash"] = content_hash(tensors, metadata["config"])
+    if metadata["format_version"] > 1 and orders.histogram:
+        tensors |= tables
     metadata["metadata_hash"] = metadata_hash(metadata)
     save_file(tensors, target, {METADATA_KEY: json.dumps(metadata)})
     return target
@@ -59,7 +67,7 @@ def test_round_trip_is_exact(tiny_checkpoint, tmp_path):
     found = model.save(path, {"training": {"steps": 7, "loss": 0.1 + 0.2}})
     again = ADiT.load(path, device="cpu")
     assert again.config == model.config
-    assert again.statistics == model.statistics
+    assert again.known == model.known
     assert again.metadata == model.metadata
     assert again.metadata["training"] == {"steps": 7, "loss": 0.1 + 0.2}
     assert again.checkpoint_hash == found == model.checkpoint_hash
@@ -127,10 +135,10 @@ def test_weights_that_half_precision_cannot_hold_are_refused(tiny_checkpoint, tm
 def test_a_first_stage_alone(tiny_checkpoint, tmp_path):
     config = ADiT.load(tiny_checkpoint).config
     path = tmp_path / "stage1.safetensors"
-    ADiT(config, {"sizes": {"crystal": {4: 1}}}, with_denoiser=False).save(path)
+    ADiT(config, Known({"crystal": {4: 1}}), with_denoiser=False).save(path)
     model = ADiT.load(path)
     assert model.denoiser is None
-    assert model.statistics["sizes"] == {"crystal": {"4": 1}}
+    assert model.known.sizes == {"crystal": {4: 1}}
     assert model.domains == ("crystal",)
     assert model.metadata["licence"] == "MIT"
 
@@ -148,6 +156,96 @@ def test_metadata_are_read_without_the_tensors(small):
     assert metadata["config"] == CONFIG
     assert metadata["format_version"] == FORMAT_VERSION
     assert len(metadata["hash"]) == 64
+
+
+# format 1, and what a file may ask of its reader
+
+
+def as_format_1(source: Path, target: Path, orders: dict[str, int]) -> Path:
+    def change(tensors: dict[str, Any], metadata: dict[str, Any]) -> None:
+        sizes = metadata.pop("known")["sizes"]
+        del metadata["orders_hash"]
+        metadata["format_version"] = 1
+        metadata["statistics"] = {"sizes": sizes, "element_orders": {"molecule": orders}}
+
+    return rewrite(source, target, change)
+
+
+def test_format_1_becomes_format_2_with_the_same_samples(tiny_checkpoint, tmp_path):
+    orders = {"OH2": 3, "CHN": 2, "C2H3": 1}
+    old = as_format_1(tiny_checkpoint, tmp_path / "old.safetensors", orders)
+    model = ADiT.load(old, device="cpu")
+    assert model.element_orders.histogram == orders
+    assert model.known.elements["molecule"] == (1, 6, 7, 8)
+    assert "statistics" not in model.metadata
+    new = tmp_path / "new.safetensors"
+    model.save(new)
+    again = ADiT.load(new, device="cpu")
+    assert again.metadata["format_version"] == FORMAT_VERSION == 2
+    assert again.known == model.known == read_known(old) == read_known(new)
+    assert again.element_orders.histogram == orders
+    assert again.checkpoint_hash == model.checkpoint_hash  # of the weights alone
+    assert b"OH2" not in new.read_bytes()
+    for a, b in zip(*(m.sample(4, seed=1, progress=False) for m in (model, again)), strict=True):
+        np.testing.assert_array_equal(a.decoded["numbers"], b.decoded["numbers"])
+
+
+def test_orders_of_elements_are_guarded_by_a_hash(tmp_path):
+    path = tmp_path / "orders.safetensors"
+    write_checkpoint(path, TENSORS, METADATA, ElementOrders({"CH4": 3, "OH2": 5}))
+    assert read_checkpoint(path)[2].histogram == {"OH2": 5, "CH4": 3}
+    stored, text = load_file(path), json.dumps(read_metadata(path))
+    stored[ORDERS + "counts"][0] += 1
+    save_file(stored, path, {METADATA_KEY: text})
+    with pytest.raises(CheckpointError, match="is damaged"):
+        read_checkpoint(path)
+    save_file(TENSORS, path, {METADATA_KEY: text})
+    with pytest.raises(CheckpointError, match="is damaged"):
+        read_checkpoint(path)
+
+
+@pytest.mark.parametrize(
+    ("section", "option", "value", "text"),
+    [
+        ("denoiser", "dim", 2_000_000, "shape|must"),
+        ("autoencoder", "dim", 2_000_000, "shape|must"),
+        ("denoiser", "num_layers", 900_000_000, "asks for|must"),
+        ("autoencoder", "num_elements", 1_000_000_000, "shape|must"),
+        ("sampling", "num_steps", 1_000_000_000, "must"),
+    ],
+)
+def test_no_small_file_asks_for_much_memory(
+    tiny_checkpoint, tmp_path, section, option, value, text
+):
+    path = rewrite(
+        tiny_checkpoint,
+        tmp_path / "greedy.safetensors",
+        lambda _, m: m["config"][section].update({option: value}),
+    )
+    with pytest.raises(CheckpointError, match=text):
+        ADiT.load(path)
+
+
+def test_atom_counts_and_orders_beyond_all_reason_are_refused(tiny_checkpoint, tmp_path):
+    path = rewrite(
+        tiny_checkpoint,
+        tmp_path / "large.safetensors",
+        lambda _, m: m["known"]["sizes"].update(crystal={"1000000000": 1}),
+    )
+    for reader in (ADiT.load, read_known):
+        with pytest.raises(CheckpointError, match=r"1 crystals of 1000000000 atoms"):
+            reader(path)
+    path = as_format_1(tiny_checkpoint, tmp_path / "orders.safetensors", {"C1000000000": 1})
+    with pytest.raises(CheckpointError, match="are no order of elements"):
+        ADiT.load(path)
+
+
+@pytest.mark.parametrize("levels", [300, 100_000])
+def test_metadata_nested_without_end_are_refused(small, levels):
+    text = '{"format_version": 2, "config": ' + "[" * levels + "]" * levels + "}"
+    save_file(TENSORS, small, {METADATA_KEY: text})
+    with pytest.raises(CheckpointError, match="unreadable metadata"):
+        read_metadata(small)
 
 
 # names
@@ -267,10 +365,8 @@ def test_a_newer_format_asks_for_an_update(small, tmp_path):
 
 
 def test_missing_metadata_are_named(small, tmp_path):
-    without = rewrite(
-        small, tmp_path / "without", lambda _, m: [m.pop("statistics"), m.pop("licence")]
-    )
-    with pytest.raises(CheckpointError, match="lacks the metadata statistics, licence"):
+    without = rewrite(small, tmp_path / "without", lambda _, m: [m.pop("known"), m.pop("licence")])
+    with pytest.raises(CheckpointError, match="lacks the metadata known, licence"):
         read_metadata(without)
 
 

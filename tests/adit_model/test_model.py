@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
 from adit_model.batch import Packing
+from adit_model.conditions.known import Known
 from adit_model.config import AutoencoderConfig, DenoiserConfig, ModelConfig
 from adit_model.geometry import canonical_molecule, cell_to_parameters
 from adit_model.model import ADiT, chunks, raw_to_system, resolve_device, unpack_decoded
@@ -171,10 +172,9 @@ def test_what_is_no_molecule_says_why():
     assert raw_to_system(raw) == (None, "decoded positions are not finite")
 
 
-def test_domains_are_those_of_the_statistics(model):
+def test_domains_are_those_that_are_known(model):
     assert model.domains == ()
-    sizes = {"crystal": {}, "molecule": {"3": 1}}
-    assert ADiT(model.config, {"sizes": sizes}).domains == ("molecule",)
+    assert ADiT(model.config, Known({"crystal": {}, "molecule": {3: 1}})).domains == ("molecule",)
 
 
 def test_devices():

@@ -316,7 +316,7 @@ def test_bad_checkpoint_is_one_line_and_leaves_nothing(case, tiny_checkpoint, cl
         path.write_bytes(whole[:-5] + bytes([whole[-5] ^ 0xFF]) + whole[-4:])
     elif case == "stage 1":
         model = ADiT.load(tiny_checkpoint)
-        ADiT(model.config, model.statistics, with_denoiser=False).save(path)
+        ADiT(model.config, model.known, with_denoiser=False).save(path)
     elif case == "folder":
         path.mkdir()
     else:

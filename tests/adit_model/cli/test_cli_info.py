@@ -8,24 +8,43 @@ import pytest
 import yaml
 
 from adit_model import ADiT
+from adit_model.checkpoint import FORMAT_VERSION
 from adit_model.cli.info import count_parameters
 from adit_model.cli.main import main
 
 
-def test_text_is_yaml_and_true(tiny_checkpoint, capsys):
+def lines(text: str) -> dict[str, str]:
+    return {line[:13].strip(" :"): line[13:] for line in text.splitlines()[:12]}
+
+
+def test_twelve_lines_tell_the_truth(tiny_checkpoint, capsys):
     assert main(["info", str(tiny_checkpoint)]) == 0
-    shown = yaml.safe_load(capsys.readouterr().out)
-    model = ADiT.load(tiny_checkpoint)
-    assert shown["file"] == str(tiny_checkpoint)
+    text = capsys.readouterr().out
+    assert text.count("\n") == 12
+    shown, model = lines(text), ADiT.load(tiny_checkpoint)
+    assert shown["file"].startswith(f"{tiny_checkpoint}, ")
+    assert shown["file"].endswith(f" MB, format {FORMAT_VERSION}")
     assert shown["hash"] == model.checkpoint_hash
     assert shown["licence"] == "MIT"
-    assert shown["config"] == model.config.as_dict()
-    assert shown["size_mb"] == pytest.approx(tiny_checkpoint.stat().st_size / 1e6, abs=0.01)
     # 3 of 2, 5 of 4 and 1 of 8 atoms; 2 of 3 and 2 of 5
-    assert shown["statistics"]["sizes"] == {
-        "crystal": "9 systems of 2 to 8 atoms, 3.78 on average",
-        "molecule": "4 systems of 3 to 5 atoms, 4.00 on average",
-    }
+    assert shown["crystals"] == "9 of 2 to 8 atoms, 3.78 on average, none of 3, 5, 6, 7"
+    assert shown["molecules"] == "4 of 3 to 5 atoms, 4.00 on average, none of 4"
+    assert shown["quality"] == "not measured"
+
+
+def test_full_is_yaml_of_all_metadata(tiny_checkpoint, capsys):
+    assert main(["info", str(tiny_checkpoint), "--full"]) == 0
+    text = capsys.readouterr().out
+    shown = yaml.safe_load(text.partition("\n\n")[2])
+    assert shown == ADiT.load(tiny_checkpoint).metadata
+
+
+def test_bundled_weights_say_what_they_know(capsys):
+    assert main(["info"]) == 0
+    shown = lines(capsys.readouterr().out)
+    assert shown["molecules"].endswith("none of 28")
+    assert "molecules H C N O F" in shown["elements"]
+    assert "crystals valid" in shown["quality"]
 
 
 def test_parameters_are_those_of_the_model(tiny_checkpoint):
@@ -42,24 +61,25 @@ def test_json_is_the_metadata(tiny_checkpoint, capsys):
 
 def test_training_and_metrics_are_shown(tiny_checkpoint, tmp_path, capsys):
     said = {
-        "training": {"command": "adit train denoiser --config my.yaml", "data": {"name": "mine"}},
-        "metrics": {"molecule_validity": 0.5},
+        "training": {"stage": "denoiser", "core_hours": 1.5, "data": {"name": "mine"}},
+        "metrics": {"generated": {"crystals": {"count": 8, "valid": 7}}},
     }
     ADiT.load(tiny_checkpoint).save(tmp_path / "told.safetensors", said)
     assert main(["info", str(tmp_path / "told.safetensors")]) == 0
-    shown = yaml.safe_load(capsys.readouterr().out)
-    assert {key: shown[key] for key in said} == said
+    shown = lines(capsys.readouterr().out)
+    assert shown["trained on"] == "mine"
+    assert shown["training"] == "denoiser, 1.5 core hours"
+    assert shown["quality"] == "7 of 8 crystals valid"
 
 
 def test_stage_1_and_half_precision(tiny_checkpoint, tmp_path, capsys):
     model = ADiT.load(tiny_checkpoint)
-    first = ADiT(model.config, {"sizes": {"crystal": {}}}, with_denoiser=False)
     path = tmp_path / "first.safetensors"
-    first.save(path, half=True)
+    ADiT(model.config, with_denoiser=False).save(path, half=True)
     assert main(["info", str(path)]) == 0
-    shown = yaml.safe_load(capsys.readouterr().out)
-    assert list(shown["parameters"]) == ["autoencoder"]
-    assert shown["statistics"]["sizes"] == {"crystal": "none"}
+    shown = lines(capsys.readouterr().out)
+    assert shown["numbers"].startswith("autoencoder ") and "denoiser" not in shown["numbers"]
+    assert shown["crystals"] == "none"
 
 
 @pytest.mark.parametrize("case", ["absent", "folder", "text", "cut off", "newer", "other"])

@@ -23,6 +23,11 @@ def test_known_is_what_json_gives_back():
     [
         {"sizes": []},
         {"sizes": {"crystal": {"x": 1}}},
+        {"sizes": {"crystal": {"1000000000": 1}}},
+        {"sizes": {"crystal": {"0": 1}}},
+        {"sizes": {"surface": {"3": 1}}},
+        {"elements": {"crystal": [119]}},
+        {"properties": {"gap": {"unit": "eV", "min": 0, "max": float("nan"), "mean": 0, "std": 1}}},
         {"elements": {"crystal": ["Na"]}},
         {"properties": {"band_gap": {"unit": "eV"}}},
         {"properties": {"band_gap": 1.0}},

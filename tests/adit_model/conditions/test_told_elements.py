@@ -19,6 +19,7 @@ from adit_model.conditions.atoms import (
     element_order_histogram,
     told_elements,
 )
+from adit_model.conditions.known import Known
 from adit_model.config import named_size
 from adit_model.model import ADiT
 from adit_model.network.groups import DomainGroups
@@ -50,6 +51,39 @@ def test_orders_survive_their_symbols(numbers):
     np.testing.assert_array_equal(drawn, numbers)
 
 
+@given(
+    st.dictionaries(
+        st.lists(st.integers(1, 118), min_size=1, max_size=8).map(tuple),
+        st.integers(1, 9),
+        min_size=1,
+    )
+)
+def test_orders_survive_their_arrays(orders):
+    numbers = np.array([z for order, n in orders.items() for z in order * n], np.int64)
+    sizes = np.array([len(order) for order, n in orders.items() for _ in range(n)], np.int64)
+    table = ElementOrders(element_order_histogram(numbers, sizes, np.zeros(len(sizes), bool)))
+    again = ElementOrders.from_arrays(**table.to_arrays())
+    assert again.histogram == table.histogram
+    for size in set(sizes.tolist()):
+        drawn = [o.draw(size, np.random.default_rng(1)) for o in (table, again)]
+        np.testing.assert_array_equal(*drawn)
+
+
+@pytest.mark.parametrize(
+    ("numbers", "sizes", "counts"),
+    [
+        ([6, 1], [3], [1]),
+        ([6, 1], [2], [1, 1]),
+        ([119], [1], [1]),
+        ([0], [1], [1]),
+    ],
+)
+def test_arrays_that_are_no_orders_are_refused(numbers, sizes, counts):
+    arrays = [np.array(values) for values in (numbers, sizes, counts)]
+    with pytest.raises(ValueError, match="order"):
+        ElementOrders.from_arrays(*arrays)
+
+
 def test_orders_are_drawn_as_often_as_in_the_data():
     table = ElementOrders(HISTOGRAM)
     generator = np.random.default_rng(0)
@@ -65,12 +99,11 @@ def make_model(**options) -> ADiT:
     config = named_size("mini")
     denoiser = replace(config.denoiser, dim=24, num_layers=2, num_heads=2, **options)
     autoencoder = replace(config.autoencoder, dim=16, num_encoder_layers=1, num_decoder_layers=1)
-    statistics = {
-        "sizes": {"molecule": {"3": 10, "4": 1, "5": 3, "12": 1}, "crystal": {"3": 1, "12": 2}},
-        "element_orders": {"molecule": HISTOGRAM},
-    }
+    config = replace(config, denoiser=denoiser, autoencoder=autoencoder)
+    sizes = {"molecule": {"3": 10, "4": 1, "5": 3, "12": 1}, "crystal": {"3": 1, "12": 2}}
+    known = Known.of_checkpoint(config.as_dict(), {"sizes": sizes})
     torch.manual_seed(0)
-    model = ADiT(replace(config, denoiser=denoiser, autoencoder=autoencoder), statistics)
+    model = ADiT(config, known, ElementOrders(HISTOGRAM))
     with torch.no_grad():
         for parameter in model.denoiser.parameters():
             parameter.add_(0.05 * torch.randn_like(parameter))
@@ -109,9 +142,7 @@ def test_samples_follow_what_is_told_and_not_their_batch_mates():
     for sample in together:
         (alone,) = model.sample(1, num_atoms=sample.num_atoms, first_index=sample.index, **options)
         np.testing.assert_array_equal(alone.decoded["positions"], sample.decoded["positions"])
-    orders = {"CHO": 1, "CH4": 1}
-    model.statistics = {**model.statistics, "element_orders": {"molecule": orders}}
-    del model.element_orders
+    model.element_orders = ElementOrders({"CHO": 1, "CH4": 1})
     other = model.sample(8, num_atoms=sizes, **options)
     changed = [
         not np.array_equal(a.decoded["positions"], b.decoded["positions"])

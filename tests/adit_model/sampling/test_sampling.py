@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
+from adit_model.conditions.known import Known
 from adit_model.config import AutoencoderConfig, DenoiserConfig, ModelConfig, SamplingConfig
 from adit_model.model import ADiT
 from adit_model.sampling.request import requested_counts
@@ -34,7 +35,8 @@ def tiny_model(sizes: dict[str, dict[str, int]] = SIZES, with_denoiser: bool = T
     )
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        model = ADiT(config, {"sizes": sizes}, with_denoiser=with_denoiser).eval()
+        known = Known.of_checkpoint(config.as_dict(), {"sizes": sizes})
+        model = ADiT(config, known, with_denoiser=with_denoiser).eval()
         with torch.no_grad():
             for parameter in model.parameters():
                 parameter.add_(0.1 * torch.randn_like(parameter))

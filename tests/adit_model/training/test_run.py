@@ -21,7 +21,7 @@ from adit_model.training.batches import StepSampler
 from adit_model.training.callbacks import STATE_NAME
 from adit_model.training.flops import training_flops
 from adit_model.training.run import run_stage, train
-from adit_model.training.stages import dataset_statistics
+from adit_model.training.stages import dataset_known
 
 STAGES = ("autoencoder", "denoiser")
 AT_ONCE = "00:00"  # max_time: stop after one step
@@ -186,7 +186,9 @@ def test_checkpoint_holds_the_average_and_tells_its_origin(
         torch.testing.assert_close(value, state["average"][name], rtol=0, atol=0)
         differs |= not torch.equal(value, state["state_dict"][f"network.{name}"])
     assert differs
-    assert model.statistics == dataset_statistics(dataset)
+    known, orders = dataset_known(dataset)
+    assert model.known == known
+    assert model.element_orders.histogram == orders.histogram
     training = model.metadata["training"]
     assert (training["stage"], training["steps"], training["samples"]) == (stage, 6, 36)
     assert training["data"]["crystals"] + training["data"]["molecules"] == len(dataset)
