@@ -14,6 +14,7 @@ import lightning
 import torch
 from lightning.pytorch.callbacks import Callback
 
+from adit_model.files import atomic_path
 from adit_model.training.modules import StageModule
 from adit_model.training.sharding import all_finite
 
@@ -84,11 +85,16 @@ class StateSaver(Callback):
         return self.folder / STATE_NAME
 
     def install(self) -> None:
-        """Catch SIGTERM and SIGUSR1, which SLURM sends before the end of a job."""
+        """Catch SIGTERM and SIGUSR1, which SLURM sends before the end of a job.
+
+        A signal that the shell has the process ignore stays ignored: ``nohup adit train &`` does
+        not hear the Ctrl-C of its terminal.
+        """
         if threading.current_thread() is not threading.main_thread():
             return  # Python delivers signals to the main thread only
         for number in self.signals:
-            self._previous[number] = signal.signal(number, self._on_signal)
+            if signal.getsignal(number) != signal.SIG_IGN:
+                self._previous[number] = signal.signal(number, self._on_signal)
 
     def on_train_start(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
@@ -158,10 +164,11 @@ class StateSaver(Callback):
         """Write the state atomically, then the weights."""
         for logger in trainer.loggers:
             logger.save()  # a resumed run keeps the lines before its state
-        partial = self.folder / (STATE_NAME + ".partial")
-        trainer.save_checkpoint(partial, weights_only=False)
         if trainer.is_global_zero:
-            partial.replace(self.path)
+            with atomic_path(self.path, durable=True) as partial:
+                trainer.save_checkpoint(partial, weights_only=False)
+        else:  # has its part in the saving, and writes nothing
+            trainer.save_checkpoint(self.path, weights_only=False)
         self.export(pl_module)
         self.saved = time.monotonic()
 

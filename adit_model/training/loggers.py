@@ -7,6 +7,7 @@ import csv
 import logging
 import pickle
 import warnings
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
@@ -48,17 +49,32 @@ def build_loggers(
 
 
 def saved_step(state: Path) -> int:
-    """Optimiser steps that a saved state has behind it.
+    """Optimiser steps that a saved state has behind it, after a test of its checksums.
 
     Raises
     ------
     ValueError
-        If the file is damaged.
+        If the file is damaged or something else.
     """
     try:
+        with zipfile.ZipFile(state) as archive:
+            damaged = archive.testzip()
+        if damaged is not None:
+            raise ValueError(
+                f"{state} is damaged, its checksums do not fit: put a copy in its place, or move "
+                "it and the weights beside it away to start again"
+            )
         saved = torch.load(state, map_location="cpu", weights_only=True, mmap=True)
         return int(saved["global_step"])
-    except (RuntimeError, KeyError, TypeError, EOFError, pickle.UnpicklingError) as error:
+    except (
+        RuntimeError,
+        KeyError,
+        TypeError,
+        EOFError,
+        pickle.UnpicklingError,
+        OSError,
+        zipfile.BadZipFile,
+    ) as error:
         raise ValueError(f"{state} is no saved state of a run: {error}") from error
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 import lightning
 import numpy as np
 import torch
+from filelock import FileLock, Timeout
 from lightning.pytorch.callbacks import LearningRateMonitor
 from lightning.pytorch.strategies import ModelParallelStrategy
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
@@ -160,7 +162,8 @@ def run_stage(
         )
     model.known, model.element_orders = dataset_known(training_data)
     _describe(model, stage, config, training_data, start)
-    with quiet_lightning():
+    with quiet_lightning(), _only_run(folder):
+        _check_run(stage, config, folder, resume)  # another one may have come first
         return _fit(
             stage,
             config,
@@ -172,6 +175,26 @@ def run_stage(
             progress,
             interactive,
         )
+
+
+@contextmanager
+def _only_run(folder: Path) -> Iterator[None]:
+    """Hold the lock of a folder while a run writes to it; the system frees that of a killed one.
+
+    The first process of a run takes it for all.
+    """
+    lock = FileLock(folder / "run.lock", blocking=False)
+    try:
+        if getattr(rank_zero_only, "rank", 0) == 0:
+            with suppress(NotImplementedError):  # a file system without locks
+                lock.acquire()
+        yield
+    except Timeout as error:
+        raise ValueError(
+            f"another training writes to {folder}: wait for its end, or choose another output"
+        ) from error
+    finally:
+        lock.release()
 
 
 def _check_run(stage: str, config: RunConfig, folder: Path, resume: bool) -> None:

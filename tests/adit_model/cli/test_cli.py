@@ -93,7 +93,7 @@ def test_interrupted_while_sampling(tiny_checkpoint, tmp_path):
             "-n",
             "50",
             "--num-steps",
-            "1000000",
+            "10000",
             "--checkpoint",
             str(tiny_checkpoint),
             "--out",

@@ -99,6 +99,20 @@ def test_interrupt_of_a_run_in_python_is_not_caught(tmp_path):
         saver.restore()
 
 
+def test_what_the_shell_ignores_stays_ignored(tmp_path):
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    saver = StateSaver(tmp_path, 60, None, lambda module: None, interactive=True)
+    try:
+        saver.install()
+        signal.raise_signal(signal.SIGINT)
+        assert saver.received is None
+        saver.restore()
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        saver.restore()
+        signal.signal(signal.SIGINT, before)
+
+
 def test_signal_handlers_are_put_back(run, tmp_path):
     before = [signal.getsignal(number) for number in SIGNALS]
     run("autoencoder", tmp_path / "good", steps=1)

@@ -60,6 +60,12 @@ def test_step_of_a_saved_state(tmp_path):
     torch.save({"weights": 1}, tmp_path / "other")
     (tmp_path / "text").write_text("not a state")
     (tmp_path / "empty").write_bytes(b"")
+    damaged = bytearray((tmp_path / "good").read_bytes())
+    place = damaged.index(b"global_step")
+    damaged[place] ^= 1
+    (tmp_path / "damaged").write_bytes(damaged)
+    with pytest.raises(ValueError, match="damaged is damaged, its checksums do not fit: put a"):
+        saved_step(tmp_path / "damaged")
     for name in ("other", "text", "empty"):
         with pytest.raises(ValueError, match=f"{name} is no saved state of a run"):
             saved_step(tmp_path / name)

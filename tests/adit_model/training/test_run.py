@@ -12,6 +12,7 @@ from dataclasses import asdict, replace
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from adit_model.data.dataset import AtomicDataset
@@ -162,6 +163,28 @@ def test_the_state_of_another_run_is_refused(run, make_config, tmp_path):
     (tmp_path / STATE_NAME).write_bytes((tmp_path / STATE_NAME).read_bytes()[:1000])
     with pytest.raises(ValueError, match=f"{STATE_NAME} is no saved state of a run"):
         run("autoencoder", tmp_path, resume=True)
+
+
+def test_a_damaged_state_is_refused(run, tmp_path):
+    run("autoencoder", tmp_path, steps=2)
+    state = tmp_path / STATE_NAME
+    content = bytearray(state.read_bytes())
+    content[len(content) // 2] ^= 1
+    state.write_bytes(content)
+    with pytest.raises(ValueError, match=f"{STATE_NAME} is damaged, its checksums do not fit"):
+        run("autoencoder", tmp_path, resume=True, steps=4)
+    assert state.read_bytes() == content
+
+
+def test_two_runs_do_not_write_to_one_folder(run, saved, tmp_path):
+    with FileLock(tmp_path / "run.lock"):
+        for resume in (False, True):
+            with pytest.raises(ValueError, match=f"another training writes to {tmp_path}: wait"):
+                run("autoencoder", tmp_path, resume, steps=1)
+    assert not (tmp_path / STATE_NAME).exists()
+    run("autoencoder", tmp_path, steps=1)
+    run("autoencoder", tmp_path, True, steps=2)
+    assert saved(tmp_path)["global_step"] == 2
 
 
 def test_learning_rate_and_steps_of_a_resumed_run_follow_the_config(run, saved, log, tmp_path):
