@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from adit_model.batch import AtomicBatch
+from adit_model.canonical import canonicalise
 from adit_model.checkpoint import (
     CheckpointError,
     known_of,
@@ -23,12 +24,7 @@ from adit_model.checkpoint import (
 from adit_model.conditions.atoms import ElementOrders
 from adit_model.conditions.known import Known
 from adit_model.config import ModelConfig
-from adit_model.geometry import (
-    canonical_crystal,
-    canonical_molecule,
-    parameters_to_cell,
-    unphysical_cell,
-)
+from adit_model.geometry import parameters_to_cell, unphysical_cell
 from adit_model.network.autoencoder import Autoencoder, Decoded
 from adit_model.network.denoiser import Denoiser
 from adit_model.network.groups import DomainGroups
@@ -175,21 +171,44 @@ class ADiT(nn.Module):
 
     # stage 1
 
-    def prepare(self, system: AtomicSystem) -> AtomicSystem:
-        """Bring a system into the pose the autoencoder was trained on."""
-        if system.cell is None:
-            if self.config.autoencoder.canonical:
-                return AtomicSystem(
-                    system.numbers, canonical_molecule(system.positions), None, system.info
-                )
-            centred = system.positions - system.positions.mean(axis=0)
-            return AtomicSystem(system.numbers, centred, None, system.info)
-        positions, cell = canonical_crystal(system.positions, system.cell)
-        return AtomicSystem(system.numbers, positions, cell, system.info)
+    def prepare(self, structure: Any) -> AtomicSystem:
+        """Bring a structure into the canonical form that the networks are trained on.
+
+        Parameters
+        ----------
+        structure : AtomicSystem, pymatgen Structure or Molecule, ase.Atoms, RDKit Mol
+            In any order, orientation and cell; see :func:`~adit_model.canonical.canonicalise`.
+        """
+        return canonicalise(AtomicSystem.from_any(structure)).system
+
+    def encode(self, structures: Sequence[Any], batch_atoms: int = 4096) -> list[np.ndarray]:
+        """Mean latents of each structure, shape (N, latent_dim) each.
+
+        They are those of the canonical form, so they depend neither on the order of the atoms nor
+        on orientation and cell; row i is that of atom i of the input, images of one atom of the
+        primitive cell having equal rows.
+
+        Parameters
+        ----------
+        structures : sequence
+            As of :meth:`prepare`.
+        batch_atoms : int
+            Atoms encoded at a time.
+
+        Raises
+        ------
+        ValueError
+            If an element is outside the vocabulary, or a cell is unphysical.
+        """
+        forms = [canonicalise(AtomicSystem.from_any(structure)) for structure in structures]
+        latents = self.encode_prepared([form.system for form in forms], batch_atoms)
+        return [values[form.atoms] for form, values in zip(forms, latents, strict=True)]
 
     @torch.no_grad()
-    def encode(self, systems: Sequence[AtomicSystem], batch_atoms: int = 4096) -> list[np.ndarray]:
-        """Mean latents of each system, shape (N, latent_dim) each.
+    def encode_prepared(
+        self, systems: Sequence[AtomicSystem], batch_atoms: int = 4096
+    ) -> list[np.ndarray]:
+        """Mean latents of systems as they are, which is expected to be as of :meth:`prepare`.
 
         Raises
         ------
@@ -203,10 +222,9 @@ class ADiT(nn.Module):
                     f"system {i} holds element {system.numbers.max()}, "
                     f"the model knows atomic numbers 1 to {limit - 1}"
                 )
-        prepared = [self.prepare(system) for system in systems]
         latents: list[np.ndarray] = []
-        for chunk in chunks([len(s) for s in prepared], batch_atoms):
-            batch = AtomicBatch.collate([prepared[i] for i in chunk]).to(self.device, self.dtype)
+        for chunk in chunks([len(s) for s in systems], batch_atoms):
+            batch = AtomicBatch.collate([systems[i] for i in chunk]).to(self.device, self.dtype)
             mean, _ = self.autoencoder.encode(batch)
             latents += np.split(
                 mean.float().cpu().numpy(), np.cumsum(batch.sizes.cpu().numpy())[:-1]
@@ -215,22 +233,35 @@ class ADiT(nn.Module):
 
     @torch.no_grad()
     def reconstruct(
-        self, systems: Sequence[AtomicSystem], batch_atoms: int = 4096
+        self, structures: Sequence[Any], batch_atoms: int = 4096
     ) -> list[AtomicSystem | None]:
-        """Encode and decode systems; None where the decoded cell is unphysical.
+        """Encode and decode structures; None where the decoded cell is unphysical.
 
-        A molecule comes back in its canonical pose, a crystal with its cell in standard
-        orientation.
+        Parameters
+        ----------
+        structures : sequence
+            As of :meth:`prepare`.
+        batch_atoms : int
+            Atoms handled at a time.
+
+        Returns
+        -------
+        list of AtomicSystem or None
+            In the order of atoms, orientation and cell of the input. What is reconstructed is the
+            canonical form, so the images of one atom of the primitive cell come back as images.
         """
-        latents = self.encode(systems, batch_atoms)
+        forms = [canonicalise(AtomicSystem.from_any(structure)) for structure in structures]
+        systems = [form.system for form in forms]
+        latents = self.encode_prepared(systems, batch_atoms)
         result: list[AtomicSystem | None] = []
         for chunk in chunks([len(s) for s in systems], batch_atoms):
             packed = torch.from_numpy(np.concatenate([latents[i] for i in chunk]))
             packed = packed.to(self.device, self.dtype)
             sizes = torch.tensor([len(systems[i]) for i in chunk], device=self.device)
             periodic = torch.tensor([systems[i].is_periodic for i in chunk], device=self.device)
-            for raw in self.decode(packed, sizes, periodic):
-                result.append(raw_to_system(raw)[0])
+            for i, raw in zip(chunk, self.decode(packed, sizes, periodic), strict=True):
+                system = raw_to_system(raw)[0]
+                result.append(None if system is None else forms[i].restore(system))
         return result
 
     @torch.no_grad()

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
+from adit_model.canonical import canonicalise
 from adit_model.checkpoint import BUNDLED, read_metadata, resolve_checkpoint
 from adit_model.config import ModelConfig
 from adit_model.notebook.samples import SampleList, sample_to_atoms
@@ -42,7 +43,7 @@ class Latents:
     Parameters
     ----------
     values : numpy.ndarray
-        Mean latents of each atom, shape (N, latent_dim).
+        Mean latents of each atom, in canonical order, shape (N, latent_dim).
     domain : str
         ``"crystal"`` or ``"molecule"``.
 
@@ -366,7 +367,7 @@ class ADiTSampler:
         from adit_model.sampling.explore import check_strength, variations
 
         check_strength(strength)
-        system = AtomicSystem.from_atoms(atoms)
+        system = canonicalise(AtomicSystem.from_any(atoms)).system
         self._check(n, system.domain, len(system), first_index, batch_atoms)
         samples = variations(
             self.model,
@@ -431,7 +432,12 @@ class ADiTSampler:
     @overload
     def encode(self, atoms: Sequence[Atoms]) -> list[Latents]: ...
     def encode(self, atoms: Atoms | Sequence[Atoms]) -> Latents | list[Latents]:
-        """Encode one structure, or each of a sequence.
+        """Encode the canonical form of one structure, or of each of a sequence.
+
+        The latents depend neither on the order of atoms nor on orientation and cell; there is one
+        row for each atom of the canonical form (:meth:`adit_model.model.ADiT.prepare`), and
+        decoding gives the structure in that form. Rows in the order of the input's atoms come from
+        :meth:`adit_model.model.ADiT.encode`.
 
         Raises
         ------
@@ -443,11 +449,9 @@ class ADiTSampler:
 
         if isinstance(atoms, Atoms):
             return self.encode([atoms])[0]
-        systems = [AtomicSystem.from_atoms(a) for a in atoms]
-        return [
-            Latents(values, system.domain)
-            for values, system in zip(self.model.encode(systems), systems, strict=True)
-        ]
+        systems = [self.model.prepare(a) for a in atoms]
+        latents = self.model.encode_prepared(systems)
+        return [Latents(x, system.domain) for x, system in zip(latents, systems, strict=True)]
 
     @overload
     def decode(self, latents: Latents) -> Atoms: ...
@@ -497,7 +501,7 @@ class ADiTSampler:
             Points, at least 2; the first and last are ``a`` and ``b`` as the autoencoder
             reconstructs them.
         match : bool
-            Pair the atoms of ``a`` and ``b`` by their latents; otherwise by their order.
+            Pair the atoms of ``a`` and ``b`` by their latents; otherwise by canonical order.
 
         Returns
         -------
@@ -512,8 +516,7 @@ class ADiTSampler:
         """
         from adit_model.sampling.explore import interpolate
 
-        first, second = AtomicSystem.from_atoms(a), AtomicSystem.from_atoms(b)
-        return _path_atoms(interpolate(self.model, first, second, k, match), "fraction", {})
+        return _path_atoms(interpolate(self.model, a, b, k, match), "fraction", {})
 
     # the object
 

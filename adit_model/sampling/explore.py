@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -44,7 +44,7 @@ class PathPoint:
 
 
 def normalised_latents(model: ADiT, system: AtomicSystem) -> np.ndarray:
-    """Latents of a system in the units of the denoiser, shape (N, L).
+    """Latents of a system in canonical form in the units of the denoiser, shape (N, L).
 
     Raises
     ------
@@ -53,7 +53,7 @@ def normalised_latents(model: ADiT, system: AtomicSystem) -> np.ndarray:
     """
     _require_denoiser(model)
     assert model.denoiser is not None
-    (latents,) = model.encode([system])
+    (latents,) = model.encode_prepared([system])
     packed = torch.from_numpy(latents).to(model.device, model.dtype)
     periodic = torch.full((len(system),), system.is_periodic, device=model.device)
     return model.denoiser.normalise(packed, periodic).float().cpu().numpy()
@@ -61,7 +61,7 @@ def normalised_latents(model: ADiT, system: AtomicSystem) -> np.ndarray:
 
 def variations(
     model: ADiT,
-    system: AtomicSystem,
+    system: Any,
     n: int,
     *,
     strength: float = 0.3,
@@ -84,8 +84,8 @@ def variations(
     ----------
     model : ADiT
         With both stages.
-    system : AtomicSystem
-        Where to start.
+    system : AtomicSystem, pymatgen Structure or Molecule, or ase.Atoms
+        Where to start, in any order of atoms, orientation and cell.
     n : int
         How many variations.
     strength : float
@@ -97,7 +97,9 @@ random_rotation, progress
     Returns
     -------
     list of Sample
-        In the order of the indices.
+        In the order of the indices. They are variations of the canonical form
+        (:meth:`adit_model.model.ADiT.prepare`) and come in its order of atoms and pose: a new
+        structure has no atoms that are the input's, so nothing is given back in its description.
 
     Raises
     ------
@@ -106,6 +108,7 @@ random_rotation, progress
         or elements; before any sampling.
     """
     check_strength(strength)
+    system = model.prepare(system)
     sizes = model.known.as_dict()["sizes"]
     check_request(n, system.domain, seed, len(system), batch_atoms, sizes, first_index)
     origin = normalised_latents(model, system)
@@ -198,7 +201,7 @@ def trajectory(
 
 
 def interpolate(
-    model: ADiT, first: AtomicSystem, second: AtomicSystem, k: int = 8, match: bool = True
+    model: ADiT, first: Any, second: Any, k: int = 8, match: bool = True
 ) -> list[PathPoint]:
     """Decode k points on the straight line between the latents of two structures.
 
@@ -206,14 +209,14 @@ def interpolate(
     ----------
     model : ADiT
         One stage is enough.
-    first, second : AtomicSystem
-        Ends of the path, of one domain and with equally many atoms; both are on the path, as the
-        autoencoder reconstructs them.
+    first, second : AtomicSystem, pymatgen Structure or Molecule, or ase.Atoms
+        Ends of the path, of one domain and with equally many atoms (crystals: in the primitive
+        cell); both are on the path, as the autoencoder reconstructs them, in canonical form.
     k : int
         Points, at least 2.
     match : bool
         Reorder the atoms of ``second`` so that the latents of matched atoms are close; otherwise
-        atom i of one becomes atom i of the other.
+        atom i of one becomes atom i of the other, in canonical order.
 
     Returns
     -------
@@ -227,6 +230,7 @@ def interpolate(
     """
     if isinstance(k, bool) or not isinstance(k, int | np.integer) or k < 2:
         raise ValueError(f"k must be an integer of at least 2, got {k!r}")
+    first, second = model.prepare(first), model.prepare(second)
     if first.domain != second.domain:
         raise ValueError(f"there is no path from a {first.domain} to a {second.domain}")
     if len(first) != len(second):
@@ -234,12 +238,12 @@ def interpolate(
             "a path needs equally many atoms at both ends, "
             f"got {len(first)} ({first.formula}) and {len(second)} ({second.formula})"
         )
-    start, end = model.encode([first, second])
+    start, end = model.encode_prepared([first, second])
     if match:
         # the index of an atom enters its latents, so reorder the system and encode again
         order = _match(start, end)
         moved = AtomicSystem(second.numbers[order], second.positions[order], second.cell)
-        (end,) = model.encode([moved])
+        (end,) = model.encode_prepared([moved])
     fractions = [float(f) for f in np.linspace(0, 1, k)]
     latents = [(1 - f) * start + f * end for f in fractions]
     return decode_path(model, latents, first.is_periodic, fractions)

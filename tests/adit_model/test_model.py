@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
 from adit_model.batch import Packing
+from adit_model.canonical import canonicalise
 from adit_model.conditions.known import Known
 from adit_model.config import AutoencoderConfig, DenoiserConfig, ModelConfig
-from adit_model.geometry import canonical_molecule, cell_to_parameters
 from adit_model.model import ADiT, chunks, raw_to_system, resolve_device, unpack_decoded
 from adit_model.network.autoencoder import Decoded
 from adit_model.network.groups import DomainGroups
@@ -49,11 +49,38 @@ def turned(system: AtomicSystem, seed: int = 0) -> AtomicSystem:
     return AtomicSystem(system.numbers, system.positions @ rotation.T, cell, {"name": "turned"})
 
 
-def test_latents_do_not_depend_on_the_pose(model, systems):
+def test_latents_do_not_depend_on_pose_and_order(model, systems):
     for seed in range(2):
+        orders = [np.random.default_rng(seed).permutation(len(s)) for s in systems]
         moved = [turned(system, seed) for system in systems]
-        for a, b in zip(model.encode(systems), model.encode(moved), strict=True):
-            np.testing.assert_allclose(a, b, atol=1e-5)
+        moved = [
+            AtomicSystem(s.numbers[o], s.positions[o], s.cell)
+            for s, o in zip(moved, orders, strict=True)
+        ]
+        found = model.encode(moved)
+        for a, b, order in zip(model.encode(systems), found, orders, strict=True):
+            np.testing.assert_allclose(a[order], b, atol=1e-5)
+
+
+def test_structures_of_all_libraries_are_encoded(model, systems):
+    for system in systems:
+        (expected,) = model.encode([system])
+        for structure in (system.to_pymatgen(), system.to_atoms()):
+            np.testing.assert_allclose(model.encode([structure])[0], expected, atol=1e-5)
+            (copy,) = model.reconstruct([structure])
+            np.testing.assert_allclose(copy.positions[0], system.positions[0], atol=1e-4)
+    with pytest.raises(TypeError, match="expected an AtomicSystem"):
+        model.encode(["NaCl"])
+
+
+def test_a_supercell_has_the_latents_of_its_primitive_cell(model, systems):
+    salt = bulk("NaCl", "rocksalt", a=5.6, cubic=True)
+    (small,), (large,) = model.encode(systems[:1]), model.encode([salt])
+    assert large.shape[0] == 8
+    np.testing.assert_allclose(large[::2], small[[0] * 4], atol=1e-5)
+    (copy,) = model.reconstruct([salt])
+    difference = copy.frac_coords - salt.get_scaled_positions()
+    np.testing.assert_allclose(difference, np.round(difference), atol=1e-5)
 
 
 def test_latents_do_not_depend_on_the_batch(model, systems):
@@ -64,39 +91,22 @@ def test_latents_do_not_depend_on_the_batch(model, systems):
             np.testing.assert_allclose(a, b, atol=1e-5)
 
 
-def test_prepared_systems_keep_what_they_are(model, systems):
+def test_prepared_systems_are_in_canonical_form(model, systems):
     for system in systems:
         moved = turned(system)
         prepared = model.prepare(moved)
         assert prepared.info == {"name": "turned"}
-        np.testing.assert_array_equal(prepared.numbers, system.numbers)
+        expected = canonicalise(system).system
+        np.testing.assert_array_equal(prepared.numbers, expected.numbers)
+        np.testing.assert_allclose(prepared.positions, expected.positions, atol=1e-7)
+
+
+def test_an_untrained_model_reconstructs_coordinates_where_they_were(model, systems):
+    for system in [*systems, *map(turned, systems)]:
+        (copy,) = model.reconstruct([system])
+        assert len(copy) == len(system)
         if system.cell is None:
-            expected = canonical_molecule(system.positions)
-            np.testing.assert_allclose(prepared.positions, expected, atol=1e-9)
-        else:
-            for a, b in zip(
-                cell_to_parameters(prepared.cell), cell_to_parameters(system.cell), strict=True
-            ):
-                np.testing.assert_allclose(a, b)
-            assert prepared.cell[0, 1] == pytest.approx(0, abs=1e-9)
-
-
-def test_without_canonical_poses_molecules_are_centred_only(systems):
-    config = ModelConfig(AutoencoderConfig(dim=16, num_heads=2, num_encoder_layers=1))
-    plain = ADiT(config, with_denoiser=False)
-    moved = turned(systems[1])
-    shifted = AtomicSystem(moved.numbers, moved.positions + 3.0)
-    centred = moved.positions - moved.positions.mean(axis=0)
-    np.testing.assert_allclose(plain.prepare(shifted).positions, centred, atol=1e-12)
-
-
-def test_an_untrained_model_reconstructs_coordinates(model, systems):
-    copies = model.reconstruct(systems)
-    for system, copy in zip(systems, copies, strict=True):
-        assert copy.is_periodic == system.is_periodic and len(copy) == len(system)
-        if system.cell is None:
-            expected = canonical_molecule(system.positions)
-            np.testing.assert_allclose(copy.positions, expected, atol=1e-5)
+            np.testing.assert_allclose(copy.positions, system.positions, atol=1e-5)
         else:
             difference = copy.frac_coords - system.frac_coords
             np.testing.assert_allclose(difference, np.round(difference), atol=1e-5)

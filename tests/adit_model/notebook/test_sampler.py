@@ -16,7 +16,7 @@ from ase.db import connect
 from ase.io import read
 
 from adit_atomate.ase import ADiTSampler, Latents
-from adit_model import ADiT, AtomicSystem
+from adit_model import ADiT
 from adit_model.checkpoint import CheckpointError
 from adit_model.notebook.samples import SampleList
 from adit_model.sampling.sample import SamplingInterrupted
@@ -132,7 +132,7 @@ def test_latents_decode_to_the_reconstruction(sampler):
     atoms = [molecule("H2O"), bulk("NaCl", "rocksalt", a=5.6), molecule("CH4")]
     latents = sampler.encode(atoms)
     assert [len(x) for x in latents] == [3, 2, 5]
-    expected = sampler.model.reconstruct([AtomicSystem.from_atoms(a) for a in atoms])
+    expected = sampler.model.reconstruct([sampler.model.prepare(a) for a in atoms])
     decoded = sampler.decode(latents)
     kept = [s for s in expected if s is not None]
     assert len(decoded) == len(kept)
