@@ -17,6 +17,7 @@ if TYPE_CHECKING:
         ADiTMoleculeCandidateDoc,
     )
     from adit_atomate.discovery.flow import ADiTDiscoveryMaker, ADiTMoleculeDiscoveryMaker
+    from adit_atomate.discovery.relax import ADiTRelaxStageMaker
     from adit_atomate.documents import ADiTEvaluateDoc, ADiTGenerateDoc
     from adit_atomate.evaluate import ADiTEvaluateMaker
     from adit_atomate.generate import ADiTGenerateMaker, ADiTGenerateShardsMaker
@@ -44,6 +45,7 @@ __all__ = [
     "ADiTGenerateShardsMaker",
     "ADiTMoleculeCandidateDoc",
     "ADiTMoleculeDiscoveryMaker",
+    "ADiTRelaxStageMaker",
     "ADiTSettings",
     "ADiTTrainAutoencoderMaker",
     "ADiTTrainDenoiserMaker",
@@ -72,6 +74,7 @@ _MODULES = {
     "ADiTGenerateShardsMaker": "adit_atomate.generate",
     "ADiTMoleculeCandidateDoc": "adit_atomate.discovery.documents",
     "ADiTMoleculeDiscoveryMaker": "adit_atomate.discovery.flow",
+    "ADiTRelaxStageMaker": "adit_atomate.discovery.relax",
     "ADiTSettings": "adit_atomate.settings",
     "ADiTTrainAutoencoderMaker": "adit_atomate.training.stages",
     "ADiTTrainDenoiserMaker": "adit_atomate.training.stages",

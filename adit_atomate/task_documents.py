@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from pymatgen.core import Molecule, Structure
 
-from adit_atomate.discovery.documents import ADiTCalculation, ADiTRelaxation
+from adit_atomate.discovery.documents import ADiTCalculation, ADiTResult
 
 FAILED, SUCCESSFUL = "failed", "successful"
 HARTREE = 27.211386245988  # eV, CODATA 2018
 MAX_VOLUME_CHANGE = 4.0  # factor beyond which a cell has come apart or collapsed
 
 
-def look(document: Any, *path: str) -> Any:
-    """Follow attributes or keys; None where one is missing."""
+def look(document: Any, *path: str | int) -> Any:
+    """Follow attributes, keys and places in lists; None where one is missing."""
     for name in path:
-        if isinstance(document, dict):
+        if isinstance(name, int):
+            filled = isinstance(document, Sequence) and len(document) > 0
+            document = document[name] if filled else None
+        elif isinstance(document, Mapping):
             document = document.get(name)
         else:
             document = getattr(document, name, None)
@@ -59,65 +62,41 @@ def final_structure(document: Any) -> Structure | Molecule | None:
     return next((s for s in found if isinstance(s, Structure | Molecule)), None)
 
 
-def read_calculation(output: Any, uuid: str | None = None) -> ADiTCalculation:
-    """Read the result of a calculation.
+def read_calculation(
+    output: Any, initial: Structure | Molecule, uuid: str | None = None
+) -> ADiTResult:
+    """Read the result of a relaxation or other calculation, and the structure it led to.
+
+    It has failed, with the reason, if it did not converge, or led to what is no structure.
 
     Parameters
     ----------
     output : object
         A task document, several in a list or a dict, or None if its job failed.
-    uuid : str, optional
-        Of the job.
-    """
-    if output is None:
-        return ADiTCalculation(state=FAILED, reason=no_output(uuid), uuid=uuid)
-    document = last_document(output)
-    return ADiTCalculation(**_common(document, uuid))
-
-
-def read_relaxation(
-    output: Any, initial: Structure | Molecule, uuid: str | None = None
-) -> tuple[ADiTRelaxation, Structure | Molecule | None]:
-    """Read the result of a relaxation, and the structure it led to.
-
-    Parameters
-    ----------
-    output : object
-        A task document, or None if its job failed.
     initial : Structure or Molecule
-        What was relaxed.
+        What was calculated.
     uuid : str, optional
         Of the job.
-
-    Returns
-    -------
-    ADiTRelaxation
-        Failed, with the reason, if it did not converge, or led to what is no structure.
-    Structure, Molecule or None
-        None unless it was successful.
     """
     if output is None:
-        return ADiTRelaxation(state=FAILED, reason=no_output(uuid), uuid=uuid), None
+        lost = ADiTCalculation(state=FAILED, reason=no_output(uuid), uuid=uuid)
+        return ADiTResult(calculation=lost)
     document = last_document(output)
-    relaxed = final_structure(document)
-    if isinstance(relaxed, Molecule) and isinstance(initial, Molecule):
-        relaxed = relaxed.copy()  # ASE's atoms carry neither charge nor spin
-        relaxed.set_charge_and_spin(initial.charge, int(initial.spin_multiplicity))
-    relaxation = ADiTRelaxation(**_common(document, uuid))
-    relaxation.num_steps, relaxation.max_force = _steps(document), _max_force(document)
-    relaxation.seconds = look(document, "output", "elapsed_time")
-    relaxation.initial_energy = _initial_energy(document)
-    if relaxation.energy is not None and relaxation.initial_energy is not None:
-        change = relaxation.energy - relaxation.initial_energy
-        relaxation.energy_change_per_atom = change / len(initial)
-    fault = _fault(relaxed, initial, relaxation)
-    if relaxed is not None and fault is None:
-        relaxation.rmsd = displacement(initial, relaxed)
-        if isinstance(initial, Structure) and isinstance(relaxed, Structure):
-            relaxation.volume_change = relaxed.volume / initial.volume - 1
-    if fault is not None and relaxation.reason is None:
-        relaxation.state, relaxation.reason = FAILED, fault
-    return relaxation, relaxed if relaxation.state == SUCCESSFUL else None
+    final = final_structure(document)
+    if isinstance(final, Molecule) and isinstance(initial, Molecule):
+        final = final.copy()  # ASE's atoms carry neither charge nor spin
+        final.set_charge_and_spin(initial.charge, int(initial.spin_multiplicity))
+    found = _common(document, uuid)
+    if found.energy is not None and found.initial_energy is not None:
+        found.energy_change_per_atom = (found.energy - found.initial_energy) / len(initial)
+    fault = _fault(final, initial)
+    if final is not None and fault is None:
+        found.rmsd = displacement(initial, final)
+        if isinstance(initial, Structure) and isinstance(final, Structure):
+            found.volume_change = final.volume / initial.volume - 1
+    if found.reason is None and fault is not None:
+        found.state, found.reason = FAILED, fault
+    return ADiTResult(calculation=found, structure=final if found.state == SUCCESSFUL else None)
 
 
 def displacement(initial: Structure | Molecule, final: Structure | Molecule) -> float | None:
@@ -146,7 +125,7 @@ def no_output(uuid: str | None) -> str:
     return f"the job {uuid or ''} left no output: it failed or was killed, its log says why"
 
 
-def _common(document: Any, uuid: str | None) -> dict[str, Any]:
+def _common(document: Any, uuid: str | None) -> ADiTCalculation:
     energy, structure = total_energy(document), final_structure(document)
     per_atom = look(document, "output", "energy_per_atom")
     if per_atom is None and energy is not None and structure is not None:
@@ -157,17 +136,20 @@ def _common(document: Any, uuid: str | None) -> dict[str, Any]:
         energy = per_atom = None
     folder = look(document, "dir_name")
     names = (look(document, "forcefield_name"), look(document, "ase_calculator_name"))
-    name = next((str(n) for n in names if n), None) or _plain(look(document, "run_type"))
-    return {
-        "state": state,
-        "reason": reason,
-        "energy": energy,
-        "energy_per_atom": None if per_atom is None else float(per_atom),
-        "uuid": uuid,
-        "dir_name": None if folder is None else str(folder),
-        "calculator": name,
-        "calculator_version": _plain(look(document, "forcefield_version")),
-    }
+    return ADiTCalculation(
+        state=state,
+        reason=reason,
+        energy=energy,
+        energy_per_atom=None if per_atom is None else float(per_atom),
+        uuid=uuid,
+        dir_name=None if folder is None else str(folder),
+        calculator=next((str(n) for n in names if n), None) or _plain(look(document, "run_type")),
+        calculator_version=_plain(look(document, "forcefield_version")),
+        initial_energy=_initial_energy(document),
+        num_steps=_steps(document),
+        max_force=_max_force(document),
+        seconds=look(document, "output", "elapsed_time"),
+    )
 
 
 def _state(document: Any) -> tuple[str, str | None]:
@@ -193,10 +175,8 @@ def _plain(value: Any) -> str | None:
 def _steps(document: Any) -> int | None:
     steps = look(document, "output", "n_steps")
     if steps is None:
-        calculations = look(document, "calcs_reversed")  # VASP
-        if isinstance(calculations, Sequence) and len(calculations):
-            ionic = look(calculations[0], "output", "ionic_steps")
-            steps = len(ionic) if isinstance(ionic, Sequence) else None
+        ionic = look(document, "calcs_reversed", 0, "output", "ionic_steps")  # VASP
+        steps = len(ionic) if isinstance(ionic, Sequence) else None
     return None if steps is None else int(steps)
 
 
@@ -209,24 +189,14 @@ def _max_force(document: Any) -> float | None:
 
 
 def _initial_energy(document: Any) -> float | None:
-    ionic = look(document, "output", "ionic_steps")
-    if isinstance(ionic, Sequence) and len(ionic):
-        energy = look(ionic[0], "energy")
-        return None if energy is None else float(energy)
-    calculations = look(document, "calcs_reversed")
-    if isinstance(calculations, Sequence) and len(calculations):
-        ionic = look(calculations[-1], "output", "ionic_steps")
-        if isinstance(ionic, Sequence) and len(ionic):
-            energy = look(ionic[0], "e_0_energy")
-            return None if energy is None else float(energy)
+    for run, name in ((document, "energy"), (look(document, "calcs_reversed", -1), "e_0_energy")):
+        energy = look(run, "output", "ionic_steps", 0, name)
+        if energy is not None:
+            return float(energy)
     return None
 
 
-def _fault(
-    relaxed: Structure | Molecule | None,
-    initial: Structure | Molecule,
-    relaxation: ADiTRelaxation,
-) -> str | None:
+def _fault(relaxed: Structure | Molecule | None, initial: Structure | Molecule) -> str | None:
     """Say why a relaxed structure is none, None if it is one."""
     if relaxed is None:
         return "its document holds no structure"

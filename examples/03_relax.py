@@ -10,8 +10,9 @@ from importlib.util import find_spec
 
 from jobflow import Flow, JobStore, Maker, run_locally
 from maggma.stores import MemoryStore
+from monty.json import MontyDecoder
 
-from adit_atomate import ADiTGenerateMaker
+from adit_atomate import ADiTGenerateMaker, ADiTRelaxStageMaker
 
 
 def relax_maker() -> Maker:
@@ -29,17 +30,19 @@ def relax_maker() -> Maker:
 
 def main() -> None:
     generate = ADiTGenerateMaker(domain="crystal", seed=1).make(n=4)
-    # One job relaxes the whole list and loads the force field once.
-    relax = relax_maker().make(generate.output.structures)
+    # One job relaxes the whole list and loads the force field once; one that fails loses no other.
+    relax = ADiTRelaxStageMaker(relax_maker=relax_maker()).make(generate.output.structures)
     flow = Flow([generate, relax], output=relax.output, name="generate and relax")
 
     store = JobStore(MemoryStore(), additional_stores={"data": MemoryStore()})
-    responses = run_locally(flow, store=store, ensure_success=True)
-    for document in responses[relax.uuid][1].output:
-        formula = document.structure.composition.reduced_formula
-        energy = document.output.energy / len(document.structure)
-        converged = "converged" if document.is_force_converged else "not converged"
-        print(f"{formula}: {energy:.3f} eV/atom after {document.output.n_steps} steps, {converged}")
+    run_locally(flow, store=store, ensure_success=True)
+    document = MontyDecoder().process_decoded(store.get_output(relax.output.uuid, load=True))
+    for sample in document.samples:
+        found = sample.relaxation
+        if found.state == "successful":
+            print(f"{sample.formula}: {found.energy_per_atom:.3f} eV/atom, {found.num_steps} steps")
+        else:
+            print(f"{sample.formula}: {found.reason}")
 
 
 if __name__ == "__main__":

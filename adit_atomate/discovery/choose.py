@@ -8,36 +8,26 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from jobflow import Flow, Job, JobConfig, Maker, OnMissing, Response, job
+from jobflow import Flow, Maker, Response, job
 from pymatgen.core import Molecule, Structure
 
+from adit_atomate.discovery.calculate import ANY_INPUT, end_each, start_each, warn_if_missing
 from adit_atomate.discovery.documents import (
-    KEPT,
-    NOT_AMONG_THE_BEST,
-    NOT_DECODED,
-    ADiTCalculation,
     ADiTCandidateDoc,
     ADiTCrystalCandidateDoc,
     ADiTDiscoveryDoc,
     ADiTMoleculeCandidateDoc,
+    ADiTNearHull,
     ADiTRankingRow,
+    ADiTResult,
     ADiTSampleFate,
     ADiTStageTiming,
 )
-from adit_atomate.discovery.engines import check_engine
 from adit_atomate.discovery.rank import rank
-from adit_atomate.discovery.relax import ASE_DATA, attempt, runs_ase
 from adit_atomate.discovery.stages import flatten, open_samples, pending, structure_of
-from adit_atomate.task_documents import (
-    FAILED,
-    SUCCESSFUL,
-    final_structure,
-    last_document,
-    read_calculation,
-)
+from adit_atomate.task_documents import SUCCESSFUL
 
 DISCOVERY_DATA = [["output", "samples"], ["output", "candidates"]]
-ANY_INPUT = JobConfig(on_missing_references=OnMissing.NONE)
 FUNNEL = {  # what is left after a stage
     "validity": "valid",
     "uniqueness": "unique",
@@ -63,8 +53,8 @@ def choose_candidates(
     Parameters
     ----------
     sources : list of dict
-        Of each generating job: ``uuid``; ``settings``, ``checkpoint``, ``checkpoint_hash`` and
-        ``timings`` unless the structures were given.
+        Of each generating job: ``uuid``; ``settings``, ``checkpoint`` and ``timings`` unless the
+        structures were given.
     generated, structures, samples : list
         The structures as generated and as they are now, and the samples; see
         :mod:`adit_atomate.discovery.stages`.
@@ -76,22 +66,22 @@ def choose_candidates(
     started = time.time()
     first, last = flatten(generated), flatten(structures)
     opened = open_samples(samples)
-    uuids = {stage: values["uuid"] for stage, values in stages.items()}
+    uuids = {
+        "generate": sources[0]["uuid"],
+        **{stage: values["uuid"] for stage, values in stages.items()},
+    }
     for sample in opened:
         sample.candidate_id = f"{sources[0]['uuid']}-{sample.index}"
-        sample.job_uuids = {"generate": sources[0]["uuid"], **uuids, **sample.job_uuids}
+        sample.job_uuids = {**uuids, **sample.job_uuids}
     ranked = rank(pending(opened))
+    kept = ranked[:keep]
     for place, sample in enumerate(ranked, 1):
-        sample.rank = place
-        if keep is None or place <= keep:
-            sample.fate = KEPT
-        else:
-            sample.fate = NOT_AMONG_THE_BEST
+        sample.rank, sample.fate = place, "kept"
+        if place > len(kept):
+            sample.fate = "not among the best"
             sample.reason = f"rank {place} of {len(ranked)}, {keep} are kept"
-    kept = [sample for sample in ranked if sample.fate == KEPT]
-    provenance = _provenance(sources[0])
     candidates = [
-        _candidate(s, structure_of(s, first), structure_of(s, last), provenance) for s in kept
+        _candidate(s, structure_of(s, first), structure_of(s, last), sources[0]) for s in kept
     ]
     timings = _timings(sources, stages, len(opened))
     timings.append(
@@ -103,76 +93,59 @@ def choose_candidates(
             num_out=len(kept),
         )
     )
-    domains = {sample.domain for sample in opened}
     document = ADiTDiscoveryDoc(
         n=len(opened),
-        domain=" and ".join(sorted(domains)),
+        domain=" and ".join(sorted({sample.domain for sample in opened})),
         funnel=_funnel(opened, timings),
         fates=dict(Counter(sample.fate for sample in opened)),
+        near_hull=ADiTNearHull.of_samples(opened),
         ranking=[_row(candidate) for candidate in candidates],
         candidates=candidates,
         samples=sorted(opened, key=lambda sample: sample.index),
         timings=timings,
         seconds=_seconds(timings),
         details={stage: values["details"] for stage, values in stages.items()},
-        stage_uuids={"generation": sources[0]["uuid"], **uuids},
+        stage_uuids=uuids,
     )
     print(document.summary(), flush=True)
     return document
-
-
-def _provenance(source: Mapping[str, Any]) -> dict[str, Any]:
-    settings = source.get("settings")
-    seed = settings.get("seed") if isinstance(settings, dict) else getattr(settings, "seed", None)
-    return {
-        "seed": seed,
-        "checkpoint": source.get("checkpoint"),
-        "checkpoint_hash": source.get("checkpoint_hash"),
-    }
 
 
 def _candidate(
     sample: ADiTSampleFate,
     generated: Structure | Molecule,
     relaxed: Structure | Molecule,
-    provenance: Mapping[str, Any],
+    source: Mapping[str, Any],
 ) -> ADiTCrystalCandidateDoc | ADiTMoleculeCandidateDoc:
-    values = {**sample.model_dump(), **provenance, "generated": generated}
+    values = {**sample.model_dump(), "generated": generated}
+    if "checkpoint" in source:
+        values["checkpoint"] = source["checkpoint"].name
+        values["checkpoint_hash"] = source["checkpoint"].hash
+        values["seed"] = source["settings"].seed
     if isinstance(relaxed, Molecule):
         return ADiTMoleculeCandidateDoc.from_molecule(relaxed, molecule=relaxed, **values)
     return ADiTCrystalCandidateDoc.from_structure(relaxed, structure=relaxed, **values)
 
 
 def _row(candidate: ADiTCandidateDoc) -> ADiTRankingRow:
-    names = set(ADiTRankingRow.model_fields) - {"dft_state"}
-    values = {name: getattr(candidate, name) for name in names}
-    return ADiTRankingRow(**values, dft_state=candidate.dft and candidate.dft.state)
+    state = candidate.dft and candidate.dft.state
+    return ADiTRankingRow(**{**candidate.model_dump(), "dft_state": state})
 
 
 def _timings(
     sources: Sequence[Mapping[str, Any]], stages: Mapping[str, Mapping[str, Any]], n: int
 ) -> list[ADiTStageTiming]:
-    timings = []
-    for stage, values in stages.items():
-        timing = values["timing"]
-        content = timing if isinstance(timing, dict) else timing.model_dump()
-        content = {key: value for key, value in content.items() if not key.startswith("@")}
-        timings.append(ADiTStageTiming(**{**content, "stage": stage}))
-    parts = [source["timings"] for source in sources if source.get("timings")]
+    timings = [
+        values["timing"].model_copy(update={"stage": stage}) for stage, values in stages.items()
+    ]
+    parts = [source["timings"] for source in sources if "timings" in source]
     if parts:
-        dumped = [part if isinstance(part, dict) else part.model_dump() for part in parts]
-        seconds = sum(part[name] for part in dumped for name in ("load", "sample", "check"))
+        seconds = sum(part.load + part.sample + part.check for part in parts)
         began = timings[0].started_at if timings else time.time()
-        timings.insert(
-            0,
-            ADiTStageTiming(
-                stage="generation",
-                started_at=began - seconds,
-                seconds=seconds,
-                num_in=n,
-                num_out=n,
-            ),
+        generation = ADiTStageTiming(
+            stage="generation", started_at=began - seconds, seconds=seconds, num_in=n, num_out=n
         )
+        timings.insert(0, generation)
     return timings
 
 
@@ -184,12 +157,14 @@ def _funnel(
     samples: Sequence[ADiTSampleFate], timings: Sequence[ADiTStageTiming]
 ) -> dict[str, int | None]:
     left = {timing.stage: timing.num_out for timing in timings}
-    lost = sum(sample.fate == NOT_DECODED for sample in samples)
-    funnel: dict[str, int | None] = {"samples": len(samples), "decoded": len(samples) - lost}
-    funnel |= {label: left.get(stage) for stage, label in FUNNEL.items()}
-    funnel["kept"] = sum(sample.fate == KEPT for sample in samples)
-    funnel[DFT] = None
-    return funnel
+    decoded = sum(sample.fate != "not decoded" for sample in samples)
+    return {
+        "samples": len(samples),
+        "decoded": decoded,
+        **{label: left.get(stage) for stage, label in FUNNEL.items()},
+        "kept": sum(sample.fate == "kept" for sample in samples),
+        DFT: None,
+    }
 
 
 @dataclass
@@ -219,42 +194,20 @@ class ADiTDFTStageMaker(Maker):
         ------
         ValueError
             If there is no Maker.
-        ImportError
-            If its engine is not installed.
         """
         if self.dft_maker is None:
             raise ValueError("dft_maker is None: there is nothing to calculate with")
-        check_engine(self.dft_maker, "dft_maker")
+        warn_if_missing(self.dft_maker, "dft_maker")
         start = self.fan_out(discovery.candidates)
         collect = add_results(discovery, start.output)
-        start.name = f"{self.name} (fan out)"
-        collect.name = f"{self.name} (collect)"
+        start.name, collect.name = f"{self.name} fan out", f"{self.name} collect"
         return Flow([start, collect], output=collect.output, name=self.name)
 
     @job
     def fan_out(self, candidates: list[Any]) -> Response:
         """Start a calculation for each candidate."""
-        started = time.time()
-        maker = self.dft_maker
-        assert maker is not None
-        jobs: list[Job | Flow] = []
-        outputs = []
-        for i, candidate in enumerate(candidates, 1):
-            structure = _latest(candidate)
-            guarded = runs_ase(maker)
-            run = calculate(maker, structure) if guarded else maker.make(structure)
-            if guarded:
-                run.name = maker.name
-            run.append_name(f" {i}/{len(candidates)}", dynamic=False)
-            uuid = run.uuid if isinstance(run, Job) else list(run.iterflow())[-1][0].uuid
-            finish = finish_candidate(candidate, run.output, uuid)
-            finish.name = f"ADiT candidate {i}/{len(candidates)}"
-            jobs += [run, finish]
-            outputs.append(finish.output)
-        output = {"started": started, "candidates": outputs}
-        if not jobs:
-            return Response(output=output)
-        return Response(replace=Flow(jobs, output=output, name=self.name))
+        assert self.dft_maker is not None
+        return start_each(self.dft_maker, [_latest(c) for c in candidates], 1)
 
 
 def _latest(candidate: ADiTCandidateDoc) -> Structure | Molecule:
@@ -264,67 +217,35 @@ def _latest(candidate: ADiTCandidateDoc) -> Structure | Molecule:
     return candidate.structure
 
 
-@job(data=ASE_DATA)
-def calculate(maker: Maker, structure: Structure | Molecule) -> Any:
-    """Run an ASE Maker in this process.
-
-    Returns
-    -------
-    object
-        Its task document, or a failed ``ADiTCalculation`` with the
-        reason.
-    """
-    result = attempt(maker, structure)
-    if result["document"] is None:
-        return ADiTCalculation(state=FAILED, reason=result["reason"])
-    return result["document"]
-
-
-@job(config=ANY_INPUT)
-def finish_candidate(candidate: ADiTCandidateDoc, output: Any, uuid: str) -> ADiTCandidateDoc:
-    """Note the result of a calculation on its candidate: a document of its own."""
-    if isinstance(output, ADiTCalculation):
-        candidate.dft = output.model_copy(update={"uuid": uuid})
-    else:
-        candidate.dft = read_calculation(output, uuid)
-        structure = None if output is None else final_structure(last_document(output))
-        if isinstance(structure, Structure) and isinstance(candidate, ADiTCrystalCandidateDoc):
-            candidate.dft_structure = structure
-        if isinstance(structure, Molecule) and isinstance(candidate, ADiTMoleculeCandidateDoc):
-            candidate.dft_molecule = structure
-    candidate.job_uuids["dft"] = uuid
-    return candidate
+def _add_result(candidate: ADiTCandidateDoc, result: ADiTResult) -> None:
+    """Note the result of a calculation on its candidate."""
+    candidate.dft = result.calculation
+    if result.calculation.uuid:
+        candidate.job_uuids["dft"] = result.calculation.uuid
+    if isinstance(candidate, ADiTCrystalCandidateDoc) and isinstance(result.structure, Structure):
+        candidate.dft_structure = result.structure
+    if isinstance(candidate, ADiTMoleculeCandidateDoc) and isinstance(result.structure, Molecule):
+        candidate.dft_molecule = result.structure
 
 
 @job(output_schema=ADiTDiscoveryDoc, data=DISCOVERY_DATA, config=ANY_INPUT)
 def add_results(discovery: ADiTDiscoveryDoc, fanned: dict[str, Any] | None) -> ADiTDiscoveryDoc:
-    """Put the calculated candidates into the document of their discovery."""
-    fanned = fanned or {"started": time.time(), "candidates": []}
-    done = {c.candidate_id: c for c in fanned["candidates"] if c is not None}
-    candidates = []
-    for candidate in discovery.candidates:
-        finished = done.get(candidate.candidate_id)
-        if finished is None:
-            lost = ADiTCalculation(state=FAILED, reason="its calculation was lost: see the log")
-            finished = candidate.model_copy(update={"dft": lost})
-        candidates.append(finished)
-    successful = sum(c.dft is not None and c.dft.state == SUCCESSFUL for c in candidates)
+    """Put the results of the calculations into the document of their discovery."""
+    candidates = discovery.candidates
+    started, results = end_each(fanned, len(candidates))
+    for candidate, result in zip(candidates, results, strict=True):
+        _add_result(candidate, result)
+    successful = sum(result.calculation.state == SUCCESSFUL for result in results)
     timing = ADiTStageTiming(
         stage=DFT,
-        started_at=fanned["started"],
-        seconds=time.time() - fanned["started"],
+        started_at=started,
+        seconds=time.time() - started,
         num_in=len(candidates),
         num_out=successful,
     )
-    timings = [*discovery.timings, timing]
-    document = discovery.model_copy(
-        update={
-            "candidates": candidates,
-            "ranking": [_row(candidate) for candidate in candidates],
-            "timings": timings,
-            "seconds": _seconds(timings),
-            "funnel": {**discovery.funnel, DFT: successful},
-        }
-    )
-    print(document.summary(), flush=True)
-    return document
+    discovery.ranking = [_row(candidate) for candidate in candidates]
+    discovery.timings.append(timing)
+    discovery.seconds = _seconds(discovery.timings)
+    discovery.funnel[DFT] = successful
+    print(discovery.summary(), flush=True)
+    return discovery

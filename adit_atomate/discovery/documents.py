@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any, Final, Literal
+from collections.abc import Iterable
+from typing import Any, Literal
 
 from emmet.core.structure import MoleculeMetadata, StructureMetadata
 from pydantic import BaseModel, Field
 from pymatgen.core import Molecule, Structure
 
 from adit_atomate.documents import ADiTSampleRecord
+from adit_model.quality.hull import ELEMENTS_ONLY, METASTABLE
 
-PENDING: Final = "pending"
-NOT_DECODED: Final = "not decoded"
-INVALID: Final = "invalid"
-DUPLICATE: Final = "duplicate"
-KNOWN: Final = "known"
-NOT_RELAXED: Final = "not relaxed"
-NOT_AMONG_THE_BEST: Final = "not among the best"
-KEPT: Final = "kept"
 Fate = Literal[
     "pending",
     "not decoded",
@@ -31,7 +25,7 @@ Fate = Literal[
 
 
 class ADiTCalculation(BaseModel):
-    """A calculation of one structure, whatever code made it."""
+    """A relaxation or other calculation of one structure, whatever code made it."""
 
     state: str = Field(description="'successful' or 'failed'.")
     reason: str | None = Field(None, description="Why it failed.")
@@ -43,13 +37,8 @@ class ADiTCalculation(BaseModel):
     dir_name: str | None = Field(None, description="Folder of the calculation, if it says so.")
     calculator: str | None = Field(None, description="What calculated, as its document names it.")
     calculator_version: str | None = Field(None, description="Version of that, if known.")
-
-
-class ADiTRelaxation(ADiTCalculation):
-    """A relaxation of a generated structure."""
-
     initial_energy: float | None = Field(
-        None, description="Total energy of the structure as generated, in eV."
+        None, description="Total energy of the structure as it was given, in eV."
     )
     energy_change_per_atom: float | None = Field(
         None, description="Final minus initial energy, in eV/atom; negative if it went downhill."
@@ -70,6 +59,15 @@ class ADiTRelaxation(ADiTCalculation):
     seconds: float | None = Field(None, description="Wall-clock time, in seconds.")
 
 
+class ADiTResult(BaseModel):
+    """A calculation and the structure it led to."""
+
+    calculation: ADiTCalculation = Field(description="What was calculated.")
+    structure: Structure | Molecule | None = Field(
+        None, description="None unless the calculation was successful; in angstrom."
+    )
+
+
 class ADiTSampleFate(ADiTSampleRecord):
     """What became of one sample on its way through the stages."""
 
@@ -77,7 +75,7 @@ class ADiTSampleFate(ADiTSampleRecord):
         None, description="Unique name: uuid of the first job of the flow, and the index."
     )
     fate: Fate = Field(
-        PENDING, description="Where its way ended; 'kept' for the candidates. `reason` says why."
+        "pending", description="Where its way ended; 'kept' for the candidates. `reason` says why."
     )
     notes: list[str] = Field(
         default_factory=list, description="Remarks, such as a comparison that took too long."
@@ -100,7 +98,7 @@ class ADiTSampleFate(ADiTSampleRecord):
         description="Crystals: RMS distance to it, in units of (volume per atom)^(1/3), as "
         "pymatgen's structure matcher gives it.",
     )
-    relaxation: ADiTRelaxation | None = Field(None, description="Its relaxation.")
+    relaxation: ADiTCalculation | None = Field(None, description="Its relaxation.")
     relaxed_smiles: str | None = Field(
         None, description="Molecules: canonical SMILES of the relaxed geometry."
     )
@@ -216,6 +214,52 @@ class ADiTRankingRow(BaseModel):
     dft_state: str | None = Field(None, description="State of its DFT calculation.")
 
 
+class ADiTNearHull(BaseModel):
+    """How many crystals lie near the convex hull, and what that number is worth."""
+
+    threshold: float = Field(description="Largest energy above hull that counts, in eV/atom.")
+    count: int = Field(description="Crystals at most that far above the hull, doubtful ones apart.")
+    doubtful: int = Field(
+        description="Crystals so far below a partial hull that it probably lacks what competes."
+    )
+    of: int = Field(description="Crystals with an energy above hull.")
+    bound: Literal["exact", "upper bound", "unknown"] = Field(
+        description="'exact': the hull has all known phases; 'upper bound': it has some, and the "
+        "others can only lower it; 'unknown': it has the elements alone, so any compound counts."
+    )
+    hull: str = Field(description="What the hull was built from.")
+
+    @classmethod
+    def of_samples(
+        cls, samples: Iterable[ADiTSampleFate], threshold: float = METASTABLE
+    ) -> ADiTNearHull | None:
+        """Count, None if no sample has an energy above hull."""
+        found = [s for s in samples if s.energy_above_hull is not None]
+        if not found:
+            return None
+        trusted = [s.energy_above_hull for s in found if not s.hull_doubtful]
+        source = found[0].hull_source or ""
+        bound: Literal["exact", "upper bound", "unknown"] = "upper bound"
+        if found[0].hull_complete:
+            bound = "exact"
+        elif source == ELEMENTS_ONLY:
+            bound = "unknown"
+        return cls(
+            threshold=threshold,
+            count=sum(energy is not None and energy <= threshold for energy in trusted),
+            doubtful=len(found) - len(trusted),
+            of=len(found),
+            bound=bound,
+            hull=source,
+        )
+
+    def __str__(self) -> str:
+        return (
+            f"at most {self.threshold:g} eV/atom above the hull: {self.count} of {self.of} "
+            f"({self.bound}; {self.doubtful} doubtful; hull: {self.hull})"
+        )
+
+
 class ADiTDiscoveryDoc(BaseModel):
     """Result of a discovery flow: all samples with their fates, and the ranked candidates.
 
@@ -228,6 +272,9 @@ class ADiTDiscoveryDoc(BaseModel):
         description="Samples left after each stage; None for a stage that was not asked for."
     )
     fates: dict[str, int] = Field(description="How many samples had which fate; they add up to n.")
+    near_hull: ADiTNearHull | None = Field(
+        None, description="Crystals near the hull; None if none has an energy above it."
+    )
     ranking: list[ADiTRankingRow] = Field(description="The candidates, best first, in short.")
     candidates: list[ADiTCrystalCandidateDoc | ADiTMoleculeCandidateDoc] = Field(
         description="The candidates, best first, with structures and provenance."
@@ -249,6 +296,7 @@ class ADiTDiscoveryDoc(BaseModel):
             for name, count in self.funnel.items()
         ]
         lines += ["fates:", *(f"  {name:<{width}} {n:>9}" for name, n in self.fates.items())]
+        lines += [str(self.near_hull)] if self.near_hull else []
         lines += ["stages:"]
         lines += [
             f"  {timing.stage:<{width}} {timing.seconds:>8.1f} s  "

@@ -12,11 +12,14 @@ from pymatgen.core import Molecule, Structure
 
 from adit_atomate.discovery.choose import ADiTDFTStageMaker, choose_candidates
 from adit_atomate.discovery.documents import ADiTGivenDoc
-from adit_atomate.discovery.engines import check_engine
 from adit_atomate.discovery.rank import ADiTHullMaker, ADiTStrainMaker
 from adit_atomate.discovery.relax import ADiTRelaxStageMaker, chgnet_relax_maker, xtb_relax_maker
-from adit_atomate.discovery.stages import ADiTNoveltyMaker, ADiTUniquenessMaker, ADiTValidityMaker
-from adit_atomate.documents import ADiTSampleRecord
+from adit_atomate.discovery.stages import (
+    ADiTNoveltyMaker,
+    ADiTUniquenessMaker,
+    ADiTValidityMaker,
+    given_samples,
+)
 from adit_atomate.generate import DATA_STORE, ADiTGenerateMaker
 from adit_atomate.stores import check_job_store
 
@@ -96,8 +99,8 @@ class ADiTDiscoveryMaker(Maker):
         ------
         ValueError, TypeError
             If not one of n and structures is given, or a field of a Maker is out of range.
-        FileNotFoundError, ImportError
-            If a file or an engine that a stage needs is missing.
+        FileNotFoundError
+            If a file that a stage needs is missing.
         """
         self._check(n, structures)
         first: Job | Flow
@@ -132,8 +135,8 @@ class ADiTDiscoveryMaker(Maker):
             relax = ADiTRelaxStageMaker(relax_maker=self.relax_maker, chunk_size=self.chunk_size)
             add("relaxation", relax)
             if self.compare_relaxed:
-                add("uniqueness, relaxed", self.uniqueness_maker, " (relaxed)")
-                add("novelty, relaxed", self.novelty_maker, " (relaxed)")
+                add("uniqueness, relaxed", self.uniqueness_maker, " relaxed")
+                add("novelty, relaxed", self.novelty_maker, " relaxed")
         add("ranking", self.rank_maker)
         finish = choose_candidates(
             sources=[_provenance(source, structures is None) for source in sources],
@@ -177,9 +180,6 @@ class ADiTDiscoveryMaker(Maker):
                 "a discovery flow is of one domain: give generate_maker "
                 "domain='crystal' or domain='molecule'"
             )
-        for name in ("relax_maker", "dft_maker"):
-            if (maker := getattr(self, name)) is not None:
-                check_engine(maker, name)
 
 
 @dataclass
@@ -199,15 +199,8 @@ class ADiTMoleculeDiscoveryMaker(ADiTDiscoveryMaker):
 
 
 def _provenance(source: Any, generated: bool) -> dict[str, Any]:
-    if not generated:
-        return {"uuid": source.uuid}
-    return {
-        "uuid": source.uuid,
-        "settings": source.settings,
-        "checkpoint": source.checkpoint.name,
-        "checkpoint_hash": source.checkpoint.hash,
-        "timings": source.timings,
-    }
+    names = ("settings", "checkpoint", "timings") if generated else ()
+    return {"uuid": source.uuid, **{name: getattr(source, name) for name in names}}
 
 
 @job(
@@ -224,32 +217,6 @@ def take_structures(structures: Sequence[Structure | Molecule]) -> ADiTGivenDoc:
     structures : list of Structure or Molecule
         In any order; disordered ones are recorded as not decoded.
     """
-    from adit_model.systems import AtomicSystem
-
     if CURRENT_JOB.store is not None:
         check_job_store(CURRENT_JOB.store, DATA_STORE)
-    good: list[Structure | Molecule] = []
-    records = []
-    for i, structure in enumerate(structures):
-        reason = place = None
-        formula = structure.composition.reduced_formula
-        try:
-            formula = AtomicSystem.from_any(structure).formula
-        except ValueError as error:
-            reason = str(error)
-        else:
-            place = len(good)
-            good.append(structure)
-        records.append(
-            ADiTSampleRecord(
-                index=i,
-                structure_index=place,
-                domain="crystal" if isinstance(structure, Structure) else "molecule",
-                num_atoms=len(structure),
-                formula=formula,
-                decoded=reason is None,
-                valid=None if reason is None else False,
-                reason=reason,
-            )
-        )
-    return ADiTGivenDoc(structures=good, samples=records)
+    return ADiTGivenDoc(structures=list(structures), samples=given_samples(structures))

@@ -72,32 +72,27 @@ class ADiTHullMaker(Maker):
 
         Raises
         ------
-        FileNotFoundError
-            If there is no such file.
-        """
-        self.check()
-        return replace(self, hull=self._paths() or self.hull)._make(structures, samples)
-
-    def check(self) -> None:
-        """Check that the hull's files exist, and that its energies can be compared to.
-
-        Raises
-        ------
         FileNotFoundError, ValueError
-            If a file is missing, or the scales differ.
+            If there is no such file, or energies of its scale cannot be compared to.
         """
-        if not self.hull:
-            return
-        check_scale(MP2020, self.scale)
-        for path in self._paths():
+        sources = self._sources()
+        if sources:
+            check_scale(MP2020, self.scale)
+        if len(sources) > 1 and set(sources) & set(MATERIALS_PROJECT):
+            raise ValueError(f"the hull is of files or of the Materials Project, got {sources}")
+        for path in self._files():
             if not Path(path).is_file():
                 raise FileNotFoundError(f"there is no file {path} to build the hull from")
+        return replace(self, hull=self._files() or sources)._make(structures, samples)
 
-    def _paths(self) -> list[str]:
-        if not self.hull or self.hull in MATERIALS_PROJECT:
+    def _sources(self) -> list[str]:
+        return [self.hull] if isinstance(self.hull, str) else list(self.hull or [])
+
+    def _files(self) -> list[str]:
+        sources = self._sources()
+        if set(sources) & set(MATERIALS_PROJECT):
             return []
-        given = [self.hull] if isinstance(self.hull, str) else self.hull
-        return [str(Path(path).expanduser().resolve()) for path in given]
+        return [str(Path(path).expanduser().resolve()) for path in sources]
 
     @job(output_schema=ADiTStageDoc, data=STAGE_DATA)
     def _make(self, structures: list[Any], samples: list[Any]) -> ADiTStageDoc:
@@ -119,9 +114,10 @@ class ADiTHullMaker(Maker):
         )
 
     def _hull(self, systems: set[str]) -> Hull:
-        if self.hull in MATERIALS_PROJECT:
-            return Hull.from_materials_project(sorted(systems))
-        return Hull.from_csv(self._paths()) if self.hull else Hull.of_elements(self.scale)
+        if not self.hull:
+            return Hull.of_elements(self.scale)
+        files = self._files()
+        return Hull.from_csv(files) if files else Hull.from_materials_project(sorted(systems))
 
     def _place(self, sample: ADiTSampleFate, composition: Any, hull: Hull) -> None:
         sample.hull_source, sample.hull_complete = hull.source, hull.complete
@@ -152,7 +148,7 @@ class ADiTHullMaker(Maker):
         sample.competing_phases = found.competing or None
         above = found.energy_above_hull
         if above is not None and above < FAR_BELOW and not found.complete:
-            sample.hull_doubtful = self.hull is not None  # a hull of elements judges none
+            sample.hull_doubtful = bool(self.hull)  # a hull of elements judges none
             sample.notes.append(
                 f"{-above:.2f} eV/atom below a partial hull: it probably lacks the phases that "
                 "compete, so the energy says little"

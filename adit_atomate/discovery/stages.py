@@ -17,16 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 from jobflow import Job, Maker, job
 
-from adit_atomate.discovery.documents import (
-    DUPLICATE,
-    INVALID,
-    KNOWN,
-    NOT_DECODED,
-    PENDING,
-    ADiTSampleFate,
-    ADiTStageDoc,
-    ADiTStageTiming,
-)
+from adit_atomate.discovery.documents import ADiTSampleFate, ADiTStageDoc, ADiTStageTiming
+from adit_atomate.documents import ADiTSampleRecord
 from adit_atomate.settings import ADiTSettings
 from adit_model.data.sources import absolute_source
 
@@ -54,22 +46,50 @@ def open_samples(samples: Sequence[Any]) -> list[ADiTSampleFate]:
     for part in parts:
         count = 0
         for record in part:
-            values = dict(record) if isinstance(record, dict) else record.model_dump()
-            values = {key: value for key, value in values.items() if not key.startswith("@")}
-            sample = ADiTSampleFate(**values)
+            sample = ADiTSampleFate(**record.model_dump())
             if sample.structure_index is not None:
                 sample.structure_index += offset
                 count += 1
             if not sample.decoded:
-                sample.fate = NOT_DECODED
+                sample.fate = "not decoded"
             opened.append(sample)
         offset += count
     return opened
 
 
+def given_samples(structures: Iterable[Structure | Molecule | None]) -> list[ADiTSampleRecord]:
+    """Make a record of each given structure; what is no ordered structure counts as not decoded."""
+    from pymatgen.core import Structure
+
+    from adit_model.systems import AtomicSystem
+
+    records = []
+    for i, structure in enumerate(structures):
+        if structure is None:
+            raise TypeError(f"structure {i} is None")
+        reason, formula = None, structure.composition.reduced_formula
+        try:
+            formula = AtomicSystem.from_any(structure).formula
+        except ValueError as error:
+            reason = str(error)
+        records.append(
+            ADiTSampleRecord(
+                index=i,
+                structure_index=i,
+                domain="crystal" if isinstance(structure, Structure) else "molecule",
+                num_atoms=len(structure),
+                formula=formula,
+                decoded=reason is None,
+                valid=None if reason is None else False,
+                reason=reason,
+            )
+        )
+    return records
+
+
 def pending(samples: Iterable[ADiTSampleFate]) -> list[ADiTSampleFate]:
     """Return the samples that are still on their way."""
-    return [sample for sample in samples if sample.fate == PENDING]
+    return [sample for sample in samples if sample.fate == "pending"]
 
 
 def close_stage(
@@ -168,9 +188,9 @@ class ADiTValidityMaker(Maker):
         check_validity([s for s in coming if s.valid is None], flat)
         for sample in coming:
             if not sample.valid:
-                sample.fate = INVALID
+                sample.fate = "invalid"
             elif self.closed_shell and sample.closed_shell is False:
-                sample.fate = INVALID
+                sample.fate = "invalid"
                 sample.reason = f"radicals or formal charges: {sample.smiles}"
         return close_stage("validity", started, len(coming), opened, closed_shell=self.closed_shell)
 
@@ -246,7 +266,7 @@ class ADiTUniquenessMaker(Maker):
             sample.duplicate_of = None if sample.unique else first[smiles]
         for sample in coming:
             if sample.unique is False:
-                sample.fate = DUPLICATE
+                sample.fate = "duplicate"
                 sample.reason = f"equal to sample {sample.duplicate_of}"
         return close_stage("uniqueness", started, len(coming), opened)
 
@@ -353,7 +373,7 @@ class ADiTNoveltyMaker(Maker):
             _find_molecules(molecules, flat, reference)
         for sample in coming:
             if sample.novel is False:
-                sample.fate = KNOWN
+                sample.fate = "known"
                 sample.reason = f"known as {sample.nearest_known}"
         sizes = {
             "crystals": 0 if reference.crystals is None else len(reference.crystals),

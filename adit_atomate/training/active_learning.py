@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 from jobflow import Flow, Maker, Response, job
 from pydantic import BaseModel, Field
 
+from adit_atomate.discovery.documents import ADiTCandidateDoc, ADiTDiscoveryDoc, ADiTNearHull
 from adit_atomate.discovery.flow import ADiTDiscoveryMaker
 from adit_atomate.paths import absolute_checkpoint, run_folder
 from adit_atomate.training.data import ADiTDataMaker
@@ -28,13 +30,15 @@ class ADiTRoundDoc(BaseModel):
     novel: int | None = Field(
         description="Valid, unique samples that the reference lacks; None likewise."
     )
-    below_hull: int | None = Field(
-        description="Of these (as far as checked) those with an energy above hull of at most "
-        "`hull_threshold`; None if there is no hull or no threshold."
+    near_hull: ADiTNearHull | None = Field(
+        description="Of these (as far as checked) those near the hull, and what that number is "
+        "worth; None if there is no energy above hull or no threshold."
     )
-    hull_threshold: float | None = Field(None, description="In eV/atom.")
     candidates: int = Field(description="Candidates the discovery kept.")
     added: int = Field(description="Candidates that were added to the training data.")
+    left_out: dict[str, int] = Field(
+        description="Candidates that were not added, by the reason why not."
+    )
     data: str | None = Field(None, description="Array file of these; None if there are none.")
     discovery_uuid: str = Field(description="Uuid of the job with the discovery's document.")
     funnel: dict[str, int | None] = Field(description="How many samples passed each stage.")
@@ -73,8 +77,8 @@ class ADiTActiveLearningMaker(Maker):
     n : int
         Samples of each round. Round i takes the seed of ``generate_maker`` plus i - 1.
     hull_threshold : float or None
-        Largest energy above hull, in eV/atom, of candidates that are learned from; None takes all
-        candidates.
+        Largest energy above hull, in eV/atom, of candidates that are learned from; those whose
+        energy is doubtful are not. None takes all candidates.
     """
 
     name: str = "ADiT active learning"
@@ -121,66 +125,65 @@ class ADiTActiveLearningMaker(Maker):
             options["seed"] = generate.seed + number - 1
         maker = replace(self.discovery_maker, generate_maker=replace(generate, **options))
         flow = maker.make(self.n)
-        flow.append_name(f" (round {number})")
+        flow.append_name(f" round {number}")
         return flow
 
     @job  # no schema: a job replaced by a flow stores a reference
-    def _round(self, checkpoint: str, sources: list[Any], done: list[Any]) -> Response:
+    def _round(self, checkpoint: str, sources: list[Any], done: list[ADiTRoundDoc]) -> Response:
         number = len(done) + 1
         discovery = self._discover(checkpoint, number)
         collected = collect_round(
             discovery.output, discovery.output.uuid, number, checkpoint, self.hull_threshold
         )
         learned = self._learn(collected.output, checkpoint, sources, done)
-        collected.name = f"ADiT yield (round {number})"
-        learned.name = f"ADiT learn (round {number})"
+        collected.name = f"ADiT yield round {number}"
+        learned.name = f"ADiT learn round {number}"
         flow = Flow([discovery, collected, learned], output=learned.output)
         return Response(replace=flow)
 
     @job  # no schema: a job replaced by a flow stores a reference
     def _learn(
-        self, found: Any, checkpoint: str, sources: list[Any], done: list[Any]
+        self, found: ADiTRoundDoc, checkpoint: str, sources: list[Any], done: list[ADiTRoundDoc]
     ) -> ADiTActiveLearningDoc | Response:
-        from adit_atomate.training.documents import plain
-
-        found = ADiTRoundDoc(**plain(found))
         if found.data is not None:
             sources = [*sources, found.data]
         if not sources:
             return self._go_on(checkpoint, sources, [*done, found])
         flow = self.fine_tune_maker.make(sources, checkpoint)
-        flow.append_name(f" (round {found.round})")
+        flow.append_name(f" round {found.round}")
         after = self._after(found, flow.output.checkpoint, sources, done)
         after.name = f"ADiT round {found.round}"
         return Response(replace=Flow([flow, after], output=after.output))
 
     @job  # no schema: a job replaced by a flow stores a reference
     def _after(
-        self, found: Any, trained: Any, sources: list[Any], done: list[Any]
+        self,
+        found: ADiTRoundDoc,
+        trained: ADiTTrainedCheckpoint,
+        sources: list[Any],
+        done: list[ADiTRoundDoc],
     ) -> ADiTActiveLearningDoc | Response:
-        from adit_atomate.training.documents import plain
-
-        kept = ADiTTrainedCheckpoint(**plain(trained))
-        found = ADiTRoundDoc(**{**plain(found), "trained": kept})
-        return self._go_on(kept.path, sources, [*done, found])
+        found.trained = trained
+        return self._go_on(trained.path, sources, [*done, found])
 
     def _go_on(
-        self, checkpoint: str, sources: list[Any], done: list[Any]
+        self, checkpoint: str, sources: list[Any], done: list[ADiTRoundDoc]
     ) -> ADiTActiveLearningDoc | Response:
-        from adit_atomate.training.documents import describe_checkpoint, plain
+        from adit_atomate.training.documents import describe_checkpoint
 
         if len(done) < self.rounds:
             following = self._round(checkpoint, sources, done)
             return Response(replace=Flow([following], output=following.output))
-        return ADiTActiveLearningDoc(
-            rounds=[ADiTRoundDoc(**plain(document)) for document in done],
-            checkpoint=describe_checkpoint(checkpoint),
-        )
+        return ADiTActiveLearningDoc(rounds=done, checkpoint=describe_checkpoint(checkpoint))
 
 
 @job(output_schema=ADiTRoundDoc)
 def collect_round(
-    discovery: Any, uuid: str, number: int, checkpoint: str, hull_threshold: float | None
+    discovery: ADiTDiscoveryDoc,
+    uuid: str,
+    number: int,
+    checkpoint: str,
+    hull_threshold: float | None,
 ) -> ADiTRoundDoc:
     """Count what a discovery yielded, and write the candidates to learn from.
 
@@ -197,64 +200,60 @@ def collect_round(
     hull_threshold : float or None
         Largest energy above hull of candidates to learn from, in eV/atom.
     """
-    from adit_atomate.training.documents import describe_checkpoint, plain
+    from adit_atomate.training.documents import describe_checkpoint
     from adit_atomate.training.store_data import from_documents
 
-    content = plain(discovery)
-    samples = [plain(sample) for sample in content["samples"]]
-    chosen = []
-    for candidate in content["candidates"]:
-        candidate = plain(candidate)
-        energy = candidate["energy_above_hull"]
-        if hull_threshold is None or (energy is not None and energy <= hull_threshold):
-            chosen.append(_structure(candidate))
+    reasons = [_reason_against(candidate, hull_threshold) for candidate in discovery.candidates]
+    chosen = [
+        _structure(candidate)
+        for candidate, reason in zip(discovery.candidates, reasons, strict=True)
+        if reason is None
+    ]
     path = None
     if chosen:
-        file = run_folder(None, "found") / "found.npz"
-        found = from_documents(chosen, name=f"round {number}")
-        found.save(file)
-        path = str(file)
-    tests = ["valid"]
-    counts = {"valid": _count(samples, tests)}
-    for name in ("unique", "novel"):
-        if any(sample[name] is not None for sample in samples):
-            tests.append(name)
-            counts[name] = _count(samples, tests)
-    good = [s for s in samples if all(s[name] for name in tests)]
-    below = None
-    energies = [s["energy_above_hull"] for s in samples]
-    if hull_threshold is not None and any(energy is not None for energy in energies):
-        below = sum(
-            s["energy_above_hull"] is not None and s["energy_above_hull"] <= hull_threshold
-            for s in good
-        )
+        path = run_folder(None, "found") / "found.npz"
+        from_documents(chosen, name=f"round {number}").save(path)
+    decoded = samples = [sample for sample in discovery.samples if sample.decoded]
+    counts: dict[str, int | None] = {}
+    for name in ("valid", "unique", "novel"):  # each of those before, as far as they were checked
+        asked = any(getattr(sample, name) is not None for sample in decoded)
+        samples = [s for s in samples if getattr(s, name)] if asked else samples
+        counts[name] = len(samples) if asked else None
     return ADiTRoundDoc(
         round=number,
         checkpoint=describe_checkpoint(checkpoint),
-        n=content["n"],
-        valid=counts["valid"],
-        unique=counts.get("unique"),
-        novel=counts.get("novel"),
-        below_hull=below,
-        hull_threshold=hull_threshold,
-        candidates=len(content["candidates"]),
+        n=discovery.n,
+        **counts,
+        near_hull=(
+            None if hull_threshold is None else ADiTNearHull.of_samples(samples, hull_threshold)
+        ),
+        candidates=len(discovery.candidates),
         added=len(chosen),
-        data=path,
+        left_out=dict(Counter(reason for reason in reasons if reason is not None)),
+        data=None if path is None else str(path),
         discovery_uuid=uuid,
-        funnel=content["funnel"],
+        funnel=discovery.funnel,
     )
 
 
-def _structure(candidate: dict[str, Any]) -> Any:
-    """Take the most reliable structure of a candidate: of DFT, relaxed, or as generated."""
-    keys = ("dft_structure", "dft_molecule", "structure", "molecule")
-    return next(candidate[key] for key in keys if candidate.get(key) is not None)
-
-
-def _count(samples: list[dict[str, Any]], names: list[str]) -> int | None:
-    if all(sample[names[-1]] is None for sample in samples):
+def _reason_against(candidate: ADiTCandidateDoc, hull_threshold: float | None) -> str | None:
+    """Say why a candidate is not to be learned from, None if it is."""
+    if hull_threshold is None:
         return None
-    return sum(all(sample[name] for name in names) for sample in samples)
+    if candidate.energy_above_hull is None:
+        return "no energy above hull"
+    if candidate.hull_doubtful:
+        return "so far below a partial hull that the energy is doubtful"
+    if candidate.energy_above_hull > hull_threshold:
+        return f"more than {hull_threshold:g} eV/atom above the hull"
+    return None
+
+
+def _structure(candidate: ADiTCandidateDoc) -> Any:
+    """Take the most reliable structure of a candidate: of DFT, relaxed, or as generated."""
+    names = ("dft_structure", "dft_molecule", "structure", "molecule")
+    found = (getattr(candidate, name, None) for name in names)
+    return next(structure for structure in found if structure is not None)
 
 
 def _absolute(source: Any) -> list[Any]:

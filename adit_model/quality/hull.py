@@ -30,6 +30,7 @@ OLDER_SOURCES = frozenset({"flla-2015"})
 FORMULA_COLUMNS = ("formula", "pretty_formula", "full_formula")
 ENERGY_COLUMN, HULL_COLUMN = "formation_energy_per_atom", "e_above_hull"
 MATERIALS_PROJECT = ("mp", "materials-project")  # names of the whole hull, asked for there
+ELEMENTS_ONLY = "elements only, no compound known (formation energy)"  # source of such a hull
 METASTABLE = 0.1  # eV/atom above the hull, at most
 FAR_BELOW = -0.1  # eV/atom, several times the error of force fields on formation energies
 # eV/atom; no crystal of the Materials Project lies below -4.5 (ErF3 in crystals_train), so what a
@@ -292,7 +293,7 @@ class Hull:
             {},
             {element.symbol for element in Element},
             scale=scale,
-            source="elements only, no compound known (formation energy)",
+            source=ELEMENTS_ONLY,
         )
 
     def above(

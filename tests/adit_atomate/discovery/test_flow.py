@@ -64,8 +64,14 @@ def makers() -> ADiTDiscoveryMaker:
     )
 
 
-def test_each_sample_is_accounted_for(makers):
-    document, flow = discover(replace(makers, dft_maker=STATIC), CRYSTALS)
+@pytest.fixture(scope="module")
+def finished(makers):
+    """The whole way of the crystals: document and flow."""
+    return discover(replace(makers, dft_maker=STATIC), CRYSTALS)
+
+
+def test_each_sample_is_accounted_for(finished, job_names):
+    document, _ = finished
     assert [s.fate for s in document.samples] == [
         "kept",
         "duplicate",
@@ -95,11 +101,22 @@ def test_each_sample_is_accounted_for(makers):
     text = document.summary()
     assert "7 samples" in text and "not asked" in text and "relaxation" in text
     assert [t.stage for t in document.timings][-1] == "DFT"
-    assert flow.output.uuid
+    assert set(job_names) >= {
+        "ADiT given structures",
+        "ADiT relax fan out",
+        "EMT relaxation 1/2",
+        "EMT relaxation read 2/2",
+        "ADiT relax collect",
+        "ADiT uniqueness relaxed",
+        "ADiT DFT fan out",
+        "EMT static 2/2",
+        "EMT static read 1/2",
+        "ADiT DFT collect",
+    }
 
 
-def test_a_candidate_has_its_provenance(makers):
-    document, flow = discover(replace(makers, dft_maker=STATIC), CRYSTALS)
+def test_a_candidate_has_its_provenance(finished):
+    document, flow = finished
     first = document.candidates[0]
     assert isinstance(first, ADiTCrystalCandidateDoc)
     assert first.candidate_id == f"{flow.jobs[0].uuid}-0"
@@ -117,7 +134,9 @@ def test_a_candidate_has_its_provenance(makers):
 
 def test_ranked_by_energy_above_hull(makers):
     rank = replace(makers.rank_maker, element_energies={**ELEMENTS, "Ag": -0.5})
-    document, _ = discover(replace(makers, rank_maker=rank, keep=None), CRYSTALS)
+    quick = replace(makers, validity_maker=None, uniqueness_maker=None)
+    crystals = [CRYSTALS[i] for i in (0, 2, 3, 6)]
+    document, _ = discover(replace(quick, rank_maker=rank, keep=None), crystals)
     energies = [c.energy_above_hull for c in document.candidates]
     assert energies == sorted(energies)
     assert document.candidates[-1].formula_pretty == "Ag"
@@ -125,6 +144,10 @@ def test_ranked_by_energy_above_hull(makers):
     assert energies[0] == pytest.approx(0.0, abs=1e-3)
     assert "elements only" in document.candidates[0].hull_source
     assert [c.rank for c in document.candidates] == [1, 2, 3, 4]
+    near = document.near_hull
+    assert (near.count, near.of, near.doubtful) == (3, 4, 0)
+    assert near.bound == "unknown"  # of a hull of elements, which any compound could lower
+    assert "3 of 4 (unknown; 0 doubtful; hull: elements only" in document.summary()
 
 
 @dataclass
@@ -137,18 +160,16 @@ class BrokenDocumentMaker(EmtRelaxMaker):
         return object() if structure[0].specie.symbol == "Ag" else document
 
 
-def test_structures_of_a_lost_job_are_tried_one_by_one(makers):
-    document, _ = discover(replace(makers, relax_maker=BrokenDocumentMaker()), CRYSTALS)
-    fates = {s.index: s for s in document.samples}
-    assert fates[3].fate == "not relaxed"
-    assert "left no output" in fates[3].reason
-    assert {s.index for s in document.samples if s.relaxation and s.fate != "not relaxed"} == {
-        0,
-        2,
-        6,
-    }
-    uuids = {fates[i].relaxation.uuid for i in (0, 2, 6)}
-    assert fates[0].relaxation.uuid != fates[2].relaxation.uuid and len(uuids) == 3
+def test_structures_of_a_lost_job_are_tried_one_by_one(makers, job_names):
+    quick = replace(makers, validity_maker=None, uniqueness_maker=None)
+    crystals = [CRYSTALS[i] for i in (0, 3, 2)]
+    document, _ = discover(replace(quick, relax_maker=BrokenDocumentMaker()), crystals)
+    copper, silver, aluminium = document.samples
+    assert silver.fate == "not relaxed"
+    assert "left no output" in silver.reason
+    assert {copper.fate, aluminium.fate} == {"kept"}
+    assert len({sample.relaxation.uuid for sample in document.samples}) == 3
+    assert "EMT relaxation again 2/3" in job_names
 
 
 def test_unconverged_relaxations_end_there(makers):
@@ -219,8 +240,9 @@ def test_novelty_names_the_known_crystal(makers, tmp_path):
     (tmp_path / "known").mkdir()
     fcc("Al", 4.1).to(filename=str(tmp_path / "known" / "mine.cif"))
     novelty = ADiTNoveltyMaker(reference=str(tmp_path / "known"))
-    document, _ = discover(replace(makers, novelty_maker=novelty), CRYSTALS)
-    aluminium = document.samples[2]
+    quick = replace(makers, validity_maker=None, relax_maker=None, novelty_maker=novelty)
+    document, _ = discover(quick, [CRYSTALS[0], CRYSTALS[2]])
+    aluminium = document.samples[1]
     assert (aluminium.fate, aluminium.novel) == ("known", False)
     assert "mine" in aluminium.nearest_known
     assert 0 <= aluminium.nearest_known_distance < 0.1
@@ -266,7 +288,7 @@ def test_updates_reach_nested_makers_and_survive_json(makers):
 
 def test_collectors_run_without_the_failed(makers):
     flow = replace(makers, dft_maker=STATIC).make(structures=CRYSTALS)
-    collectors = [j for j, _ in flow.iterflow() if j.name.endswith("(collect)")]
+    collectors = [j for j, _ in flow.iterflow() if j.name.endswith("collect")]
     assert len(collectors) == 2
     assert all(j.config.on_missing_references == OnMissing.NONE for j in collectors)
 
@@ -287,9 +309,8 @@ def test_wrong_requests_are_refused_before_any_work(makers, change, request_, er
         replace(makers, **change).make(**request_)
 
 
-def test_missing_files_and_engines_are_errors_before_any_work(makers, monkeypatch):
+def test_missing_files_are_errors_before_any_work(makers):
     from adit_atomate.discovery.rank import ADiTHullMaker
-    from adit_atomate.discovery.relax import chgnet_relax_maker
     from adit_atomate.discovery.stages import ADiTNoveltyMaker
 
     with pytest.raises(ValueError, match=r"nowhere.csv.* is no file"):
@@ -298,9 +319,52 @@ def test_missing_files_and_engines_are_errors_before_any_work(makers, monkeypatc
         )
     with pytest.raises(FileNotFoundError, match=r"nowhere.csv"):
         replace(makers, rank_maker=ADiTHullMaker(hull="nowhere.csv")).make(structures=CRYSTALS)
-    monkeypatch.setattr("adit_atomate.discovery.engines.find_spec", lambda name: None)
-    with pytest.raises(ImportError, match=r"chgnet.*adit-atomate\[chgnet\]"):
-        replace(makers, relax_maker=chgnet_relax_maker()).make(structures=CRYSTALS)
+
+
+def test_an_engine_is_needed_where_the_jobs_run(makers, monkeypatch, caplog):
+    """Not where the flow is made; where it is missing, each structure says so."""
+    chgnet = pytest.importorskip("atomate2.forcefields.jobs").ForceFieldRelaxMaker
+    bare = replace(makers, validity_maker=None, uniqueness_maker=None, rank_maker=None)
+    maker = replace(bare, relax_maker=chgnet(name="CHGNet relax", force_field_name="CHGNet"))
+    monkeypatch.setattr("adit_atomate.discovery.calculate.find_spec", lambda name: None)
+
+    def missing(self):
+        raise ImportError("No module named chgnet")
+
+    monkeypatch.setattr(chgnet, "_get_calculator", missing)
+    document, _ = discover(maker, [fcc("Cu", 3.6), fcc("Al", 4.0)])
+    assert "needs chgnet: pip install 'adit-atomate[chgnet]'" in caplog.text
+    for sample in document.samples:
+        assert sample.fate == "not relaxed"
+        assert sample.reason == "CHGNet relax needs chgnet: pip install 'adit-atomate[chgnet]'"
+
+
+def test_a_list_of_structures_without_samples(job_store):
+    """The list mode of atomate2's Makers ends with the first that raises; this one does not."""
+    from adit_atomate import ADiTRelaxStageMaker
+
+    crystals = [fcc("Cu", 3.6), fcc("Na", 5.0), fcc("Al", 4.0)]
+    with pytest.raises(NotImplementedError, match="Na"):
+        run_locally(emt().make(crystals), store=job_store, raise_immediately=True, log=False)
+    flow = ADiTRelaxStageMaker(relax_maker=emt()).make(crystals)
+    run_locally(flow, store=job_store, ensure_success=True)
+    output = MontyDecoder().process_decoded(job_store.get_output(flow.output.uuid, load=True))
+    assert [s is None for s in output.structures] == [False, True, False]
+    assert [s.relaxation.state for s in output.samples] == ["successful", "failed", "successful"]
+    assert "Na" in output.samples[1].reason
+
+
+def test_other_weights_of_a_force_field_have_no_energies_of_elements():
+    from atomate2.forcefields.jobs import ForceFieldRelaxMaker
+
+    from adit_atomate.discovery.calculate import _other_weights
+
+    usual = ForceFieldRelaxMaker(force_field_name="SevenNet")
+    other = ForceFieldRelaxMaker(
+        force_field_name="SevenNet", calculator_kwargs={"model": "7net-l3i5"}
+    )
+    assert (_other_weights(usual), _other_weights(other)) == (None, "7net-l3i5")
+    assert _other_weights(emt()) is None
 
 
 def test_doubtful_energies_come_after_those_near_the_hull():

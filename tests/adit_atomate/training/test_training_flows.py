@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from ase.build import bulk, molecule
 from jobflow import Flow, run_locally
+from monty.json import MontyDecoder
 from pymatgen.io.ase import AseAtomsAdaptor
 
 pytest.importorskip("lightning", reason="training needs lightning: pip install -e '.[train]'")
@@ -15,6 +16,7 @@ from training_cases import last_output, options
 from adit_atomate import (
     ADiTActiveLearningMaker,
     ADiTDataMaker,
+    ADiTDiscoveryMaker,
     ADiTFineTuneMaker,
     ADiTGenerateMaker,
     ADiTTrainAutoencoderMaker,
@@ -23,6 +25,8 @@ from adit_atomate import (
     ADiTTrainReport,
     ADiTTrainReportMaker,
 )
+from adit_atomate.discovery.documents import ADiTCrystalCandidateDoc, ADiTDiscoveryDoc
+from adit_atomate.training.active_learning import collect_round
 from adit_atomate.training.flows import starting_weights
 from adit_model.checkpoint import CheckpointError, register_checkpoint, resolve_checkpoint
 from adit_model.data.dataset import AtomicDataset
@@ -215,52 +219,84 @@ def test_mistakes_are_found_when_the_flow_is_made(maker, sources, message):
         maker.make(sources)
 
 
-@pytest.mark.slow
-@pytest.mark.integration
-def test_rounds_of_active_learning(job_store):
-    from atomate2.ase.jobs import LennardJonesRelaxMaker
-
-    from adit_atomate.discovery.flow import ADiTDiscoveryMaker
-
-    discovery = ADiTDiscoveryMaker(
-        generate_maker=ADiTGenerateMaker(domain="crystal", num_atoms=(2, 4), num_steps=10),
-        relax_maker=LennardJonesRelaxMaker(
-            steps=5,
-            relax_cell=False,
-            calculator_kwargs={"sigma": 2.2, "epsilon": 0.1, "rc": 6.0},
-        ),
-        novelty_maker=None,
-        rank_maker=None,
-        keep=3,
-    )
+def test_rounds_of_active_learning(tiny_checkpoint, job_store, job_names):
+    generate = ADiTGenerateMaker(domain="crystal", num_atoms=2, check_validity=False)
     flow = ADiTActiveLearningMaker(
-        discovery_maker=discovery,
+        discovery_maker=ADiTDiscoveryMaker(
+            generate_maker=generate,
+            validity_maker=None,
+            novelty_maker=None,
+            relax_maker=None,
+            rank_maker=None,
+            keep=3,
+        ),
         fine_tune_maker=ADiTFineTuneMaker(
+            checkpoint=str(tiny_checkpoint),
             data_maker=ADiTDataMaker(options={"validation_fraction": 0.0}),
-            denoiser_maker=ADiTTrainDenoiserMaker(
-                training={"steps": 2, "batch_size": 3, "accelerator": "cpu"}
-            ),
+            denoiser_maker=tiny(ADiTTrainDenoiserMaker, steps=2, batch_size=3),
             report_maker=ADiTTrainReportMaker(n=0),
         ),
         rounds=2,
-        n=6,
+        n=12,
         hull_threshold=None,
     ).make()
     run_locally(flow, store=job_store, ensure_success=True)
-    document = job_store.get_output(flow.output.uuid, load=True)
-    document = document if isinstance(document, dict) else document.model_dump()
-    first, second = document["rounds"]
-    assert (first["round"], second["round"]) == (1, 2)
-    assert first["checkpoint"]["hash"] == ADiT.load("default").checkpoint_hash
-    assert second["checkpoint"] == first["trained"]
-    assert document["checkpoint"]["hash"] == second["trained"]["hash"]
-    assert first["trained"]["hash"] != first["checkpoint"]["hash"]
+    output = job_store.get_output(flow.output.uuid, load=True)
+    document = MontyDecoder().process_decoded(output)
+    first, second = document.rounds
+    assert (first.round, second.round) == (1, 2)
+    assert first.checkpoint.hash == ADiT.load(tiny_checkpoint).checkpoint_hash
+    assert second.checkpoint == first.trained
+    assert document.checkpoint.hash == second.trained.hash
+    assert first.trained.hash != first.checkpoint.hash
     for found in (first, second):
-        assert found["n"] == 6
-        assert 6 >= found["valid"] >= found["unique"] >= found["candidates"] >= found["added"] > 0
-        assert found["novel"] is None
-        assert found["below_hull"] is None
-        assert len(AtomicDataset.load(found["data"])) == found["added"]
-    training = ADiT.load(document["checkpoint"]["path"]).metadata["training"]
-    assert training["data"]["crystals"] <= first["added"] + second["added"]
-    assert training["data"]["crystals"] >= max(first["added"], second["added"])
+        assert found.n == 12
+        assert 12 >= found.unique >= found.candidates == found.added > 0
+        assert found.valid is found.novel is found.near_hull is None
+        assert len(AtomicDataset.load(found.data)) == found.added
+    training = ADiT.load(document.checkpoint.path).metadata["training"]
+    assert training["data"]["crystals"] <= first.added + second.added
+    assert training["data"]["crystals"] >= max(first.added, second.added)
+    assert {"ADiT yield round 1", "ADiT learn round 2", "ADiT round 2"} <= set(job_names)
+
+
+def test_only_candidates_with_an_energy_to_trust_are_learned_from(tiny_checkpoint):
+    """Three eV/atom below a partial hull tell of what the hull lacks, and are no success."""
+    gold = structure("Au")
+    records = [
+        {"energy_above_hull": -3.0, "hull_doubtful": True},
+        {"energy_above_hull": 0.05},
+        {"energy_above_hull": 0.3},
+        {"hull_reason": "it has no energy"},
+    ]
+    common = {"domain": "crystal", "num_atoms": 1, "formula": "Au", "decoded": True, "valid": True}
+    known = {"hull_source": "mine.csv (partial)", "hull_complete": False}
+    candidates = [
+        ADiTCrystalCandidateDoc.from_structure(
+            gold, structure=gold, generated=gold, index=i, fate="kept", **common, **known, **record
+        )
+        for i, record in enumerate(records)
+    ]
+    discovery = ADiTDiscoveryDoc(
+        n=4,
+        domain="crystal",
+        funnel={},
+        fates={"kept": 4},
+        ranking=[],
+        candidates=candidates,
+        samples=candidates,
+        timings=[],
+        seconds=1.0,
+        details={},
+        stage_uuids={},
+    )
+    collect = collect_round(discovery, "discovery", 1, str(tiny_checkpoint), 0.1)
+    document = last_output(run_locally(collect, ensure_success=True), collect)
+    assert len(AtomicDataset.load(document.data)) == document.added == 1
+    assert document.left_out == {
+        "so far below a partial hull that the energy is doubtful": 1,
+        "more than 0.1 eV/atom above the hull": 1,
+        "no energy above hull": 1,
+    }
+    near = document.near_hull
+    assert (near.count, near.doubtful, near.of, near.bound) == (1, 1, 3, "upper bound")

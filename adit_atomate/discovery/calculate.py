@@ -1,0 +1,249 @@
+"""Any Maker on many structures: one that raises, diverges or is lost costs no other.
+
+Makers that run an ASE calculator take many structures in one job, which loads the model once and
+notes what each structure raises (a list handed to such a Maker itself ends with its first
+exception). Other Makers get one job or flow for each structure. The structures of a job that is
+lost (its process was killed, its output could not be stored) are tried again one by one.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from importlib.util import find_spec
+from typing import Any, cast
+
+from jobflow import Flow, Job, JobConfig, Maker, OnMissing, Response, job
+from pymatgen.core import Molecule, Structure
+
+from adit_atomate.discovery.documents import ADiTCalculation, ADiTResult
+from adit_atomate.task_documents import FAILED, no_output, read_calculation
+
+logger = logging.getLogger(__name__)
+
+ASE_DATA = ["trajectory", "ionic_steps"]
+ANY_INPUT = JobConfig(on_missing_references=OnMissing.NONE)
+
+
+def warn_if_missing(maker: Maker, field: str) -> None:
+    """Warn if what a Maker runs is not installed here: it has to be where its jobs run.
+
+    Parameters
+    ----------
+    maker : Maker
+        Of atomate2 or like it.
+    field : str
+        Where it was given, for the message.
+    """
+    if missing := _missing(maker):
+        logger.warning("%s: %s, here or where its jobs run", field, missing)
+
+
+def _missing(maker: Maker) -> str | None:
+    """Say what a Maker's engine lacks, for the engines that have an extra of this package."""
+    from atomate2.ase.jobs import GFNxTBRelaxMaker
+
+    from adit_model.quality.force_fields import FORCE_FIELDS
+
+    module, extra = "tblite", "xtb"
+    if not isinstance(maker, GFNxTBRelaxMaker):
+        found = FORCE_FIELDS.get((_force_field(maker) or "").lower())
+        if found is None:
+            return None
+        module, extra = found.module, found.name
+    if find_spec(module) is not None:
+        return None
+    return f"{maker.name} needs {module}: pip install 'adit-atomate[{extra}]'"
+
+
+def _force_field(maker: Maker) -> str | None:
+    """Atomate2's name of a Maker's force field, None if it runs none of those."""
+    meta = getattr(maker, "calculator_meta", None)
+    return str(meta.name) if meta is not None and type(meta).__name__ == "MLFF" else None
+
+
+def _other_weights(maker: Maker) -> str | None:
+    """Weights that a force field was given in place of atomate2's, by which its energies differ."""
+    if _force_field(maker) is None:
+        return None
+    own, usual = (m.calculator_kwargs for m in (maker, replace(maker, calculator_kwargs={})))  # type: ignore
+    return str(own["model"]) if own.get("model") != usual.get("model") else None
+
+
+def unknown_elements(maker: Maker, symbols: set[str]) -> list[str]:
+    """Return those of the elements that a Maker's force field is known not to know."""
+    from ase.data import atomic_numbers
+
+    from adit_model.quality.force_fields import SUPPORTED
+
+    if _force_field(maker) not in ("CHGNet", "SevenNet"):
+        return []
+    return sorted(symbol for symbol in symbols if atomic_numbers.get(symbol) not in SUPPORTED)
+
+
+def runs_ase(maker: Maker) -> bool:
+    """Whether a Maker runs an ASE calculator in the job's own process."""
+    from atomate2.ase.jobs import AseMaker
+
+    return isinstance(maker, AseMaker) and hasattr(type(maker).make, "original")
+
+
+def start_each(
+    maker: Maker, structures: Sequence[Structure | Molecule], chunk_size: int
+) -> Response:
+    """Go on with jobs that run a Maker on each structure; :func:`end_each` reads what they give.
+
+    Parameters
+    ----------
+    maker : Maker
+        Makes a job or flow of one structure.
+    structures : sequence of Structure or Molecule
+        What to calculate.
+    chunk_size : int
+        Structures in each job, for Makers that run an ASE calculator.
+    """
+    jobs, results = _run_each(maker, structures, chunk_size, maker.name)
+    output = {"started": time.time(), "results": results}
+    if not jobs:
+        return Response(output=output)
+    return Response(replace=Flow(jobs, output=output, name=maker.name))
+
+
+def end_each(fanned: dict[str, Any] | None, number: int) -> tuple[float, list[ADiTResult]]:
+    """Say when calculations began, and give the result of each, in order of the structures.
+
+    Parameters
+    ----------
+    fanned : dict or None
+        Output of the job that went on by :func:`start_each`.
+    number : int
+        How many structures it started with.
+    """
+    if fanned is None:
+        reason = "its calculation was never started: the log of the fan out job says why"
+        lost = ADiTResult(calculation=ADiTCalculation(state=FAILED, reason=reason))
+        return time.time(), [lost.model_copy(deep=True) for _ in range(number)]
+    found: list[ADiTResult] = []
+    for size, results in fanned["results"]:
+        lost = ADiTResult(calculation=ADiTCalculation(state=FAILED, reason=no_output(None)))
+        found += results or [lost.model_copy(deep=True) for _ in range(size)]
+    return fanned["started"], found
+
+
+def _run_each(
+    maker: Maker, structures: Sequence[Any], chunk_size: int, label: str
+) -> tuple[list[Job | Flow], list[tuple[int, Any]]]:
+    """Jobs that calculate and read, and for each chunk its size and a reference to its results."""
+    size = chunk_size if runs_ase(maker) else 1
+    chunks = [list(structures[i : i + size]) for i in range(0, len(structures), size)]
+    jobs: list[Job | Flow] = []
+    results: list[tuple[int, Any]] = []
+    for i, chunk in enumerate(chunks, 1):
+        part = f"{i}/{len(chunks)}"
+        run: Job | Flow
+        if runs_ase(maker):
+            run = calculate_chunk(maker, chunk)
+            run.name = f"{label} {part}"
+        else:
+            run = maker.make(chunk[0])
+            run.append_name(f" {part}", dynamic=False)
+        uuid = run.uuid if isinstance(run, Job) else list(run.iterflow())[-1][0].uuid
+        read = read_chunk(maker, chunk, run.output, uuid)
+        read.name = f"{label} read {part}"
+        jobs += [run, read]
+        results.append((len(chunk), read.output))
+    return jobs, results
+
+
+@job(data=ASE_DATA)
+def calculate_chunk(maker: Maker, structures: list[Structure | Molecule]) -> list[dict[str, Any]]:
+    """Run an ASE Maker on many structures in this process.
+
+    Returns
+    -------
+    list of dict
+        ``document``, None where the calculation raised, with the ``reason``; ``seconds``.
+    """
+    results = []
+    for structure in structures:
+        started = time.perf_counter()
+        document = reason = None
+        try:
+            mine = for_molecule(maker, structure) if isinstance(structure, Molecule) else maker
+            document = type(mine).make.original(mine, structure)  # type: ignore[attr-defined]
+        except Exception as error:
+            reason = f"{type(error).__name__}: {error}"
+            if isinstance(error, ImportError):
+                reason = _missing(maker) or reason
+            logger.warning("%s of %s failed: %s", maker.name, structure.formula, reason)
+            # Nothing of a failure is carried over to the next.
+            maker = cast(Maker, type(maker).from_dict(maker.as_dict()))
+        seconds = time.perf_counter() - started
+        results.append({"document": document, "reason": reason, "seconds": seconds})
+    return results
+
+
+def for_molecule(maker: Maker, molecule: Molecule) -> Maker:
+    """Give a GFN-xTB Maker the charge and spin of a molecule, unless it sets them itself.
+
+    atomate2 passes neither on, so that every molecule would be neutral and closed-shell.
+    """
+    from atomate2.ase.jobs import GFNxTBRelaxMaker
+
+    if not isinstance(maker, GFNxTBRelaxMaker):
+        return maker
+    given = {key: value for key, value in maker.calculator_kwargs.items() if value is not None}
+    own = {"charge": int(molecule.charge), "multiplicity": int(molecule.spin_multiplicity)}
+    return replace(maker, calculator_kwargs={**own, **given})
+
+
+@job(data=[["output"]], config=ANY_INPUT)
+def read_chunk(maker: Maker, structures: list[Structure | Molecule], output: Any, uuid: str) -> Any:
+    """Read the results of a chunk; if it was lost, try its structures one by one.
+
+    Parameters
+    ----------
+    maker : Maker
+        What calculated.
+    structures : list of Structure or Molecule
+        Of the chunk.
+    output : list of dict or object
+        Output of :func:`calculate_chunk`; of other Makers, that of the job of one structure.
+    uuid : str
+        Of the job that calculated.
+
+    Returns
+    -------
+    list of ADiTResult
+        One for each structure.
+    """
+    if output is None and len(structures) > 1:
+        label = f"{maker.name} again"
+        logger.warning("%s left no output: its structures are tried one by one", uuid)
+        jobs, results = _run_each(maker, structures, 1, label)
+        join = join_results([reference for _, reference in results])
+        join.name = f"{label} join"
+        return Response(replace=Flow([*jobs, join], output=join.output, name=label))
+    if output is None or not runs_ase(maker):
+        output = [{"document": output, "reason": None, "seconds": None}]
+    read: list[ADiTResult] = []
+    for part, structure in zip(output, structures, strict=True):
+        if part["reason"] is not None:
+            failed = ADiTCalculation(state=FAILED, reason=part["reason"], uuid=uuid)
+            result = ADiTResult(calculation=failed)
+        else:
+            result = read_calculation(part["document"], structure, uuid)
+        result.calculation.seconds = part["seconds"] or result.calculation.seconds
+        if result.calculation.calculator and (weights := _other_weights(maker)):
+            result.calculation.calculator += f" {weights}"
+        read.append(result)
+    return read
+
+
+@job(data=[["output"]], config=ANY_INPUT)
+def join_results(parts: list[list[ADiTResult] | None]) -> list[ADiTResult]:
+    """Join lists of one result; what was lost once more has failed."""
+    _, results = end_each({"started": 0.0, "results": [(1, part) for part in parts]}, len(parts))
+    return results
