@@ -19,7 +19,7 @@ def relax_maker() -> Maker:
     if find_spec("chgnet") is not None:
         from atomate2.forcefields.jobs import ForceFieldRelaxMaker
 
-        return ForceFieldRelaxMaker(force_field_name="CHGNet", steps=100)
+        return ForceFieldRelaxMaker(force_field_name="CHGNet", steps=40)
     from atomate2.ase.jobs import LennardJonesRelaxMaker
 
     print("CHGNet is not installed: relaxing with Lennard-Jones, which shows the flow only")
@@ -39,10 +39,8 @@ def main() -> None:
     document = MontyDecoder().process_decoded(store.get_output(relax.output.uuid, load=True))
     for sample in document.samples:
         found = sample.relaxation
-        if found.state == "successful":
-            print(f"{sample.formula}: {found.energy_per_atom:.3f} eV/atom, {found.num_steps} steps")
-        else:
-            print(f"{sample.formula}: {found.reason}")
+        text = found.reason or f"{found.energy_per_atom:.3f} eV/atom after {found.num_steps} steps"
+        print(f"{sample.formula}: {found.state}, {text}")
 
 
 if __name__ == "__main__":

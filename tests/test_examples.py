@@ -91,10 +91,9 @@ def test_jobflow(tiny_checkpoint, tmp_path):
 def test_relax(tmp_path):
     out = run("03_relax.py", tmp_path, "default")
     samples = ADiT.load("default").sample(4, domain="crystal", seed=1, progress=False)
-    lines = [line for line in out.splitlines() if " eV/atom after " in line]
+    lines = [line for line in out.splitlines() if ": successful, " in line or ": failed, " in line]
     formulas = [line.partition(":")[0] for line in lines]
-    structures = [s.system.to_structure() for s in samples if s.system is not None]
-    assert formulas == [s.composition.reduced_formula for s in structures]
+    assert formulas == [s.system.formula for s in samples if s.system is not None]
     assert formulas
 
 
