@@ -70,9 +70,7 @@ def saved_step(state: Path) -> int:
         RuntimeError,
         KeyError,
         TypeError,
-        EOFError,
         pickle.UnpicklingError,
-        OSError,
         zipfile.BadZipFile,
     ) as error:
         raise ValueError(f"{state} is no saved state of a run: {error}") from error
