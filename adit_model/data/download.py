@@ -1,7 +1,7 @@
 """Public data sets on the web: where they are, and fetching them.
 
-Repositories and file names are those that the authors' own loaders use. Others can be fetched with
-:func:`download_hugging_face`, and base addresses can point to a mirror.
+Repositories and file names are those that the authors' own loaders use; base addresses can point to
+a mirror.
 """
 
 from __future__ import annotations
@@ -12,12 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from adit_model.data.cache import data_cache_dir
-from adit_model.data.http import download, get_json
+from adit_model.data.http import download
 
 HUGGING_FACE = "https://huggingface.co"
 GITHUB_RAW = "https://raw.githubusercontent.com"
 DATAVERSE = "https://dataverse.harvard.edu"
 FIGSHARE = "https://figshare.com"
+CDVAE_COMMIT = "f857f598d6f6cca5dc1ea0582d228f12dcc2c2ea"  # of April 2022, the last one
+SPLITS = ("train", "val", "test")
 
 
 @dataclass(frozen=True)
@@ -34,24 +36,28 @@ class RemoteFile:
         Name on disk.
     description : str
         What it is, with the reference to cite and about how large it is.
+    checksum : str or None
+        Of the file, where it is known.
     """
 
     base_url: str
     path: str
     filename: str
     description: str
+    checksum: str | None = None
 
     def url(self, base_url: str | None = None) -> str:
         """Full address, on another server if one is given."""
         return f"{(base_url or self.base_url).rstrip('/')}/{self.path}"
 
 
-def _cdvae(folder: str, split: str, description: str) -> RemoteFile:
+def _cdvae(folder: str, split: str, description: str, blob: str) -> RemoteFile:
     return RemoteFile(
         GITHUB_RAW,
-        f"txie-93/cdvae/main/data/{folder}/{split}.csv",
+        f"txie-93/cdvae/{CDVAE_COMMIT}/data/{folder}/{split}.csv",
         f"{folder}_{split}.csv",
         f"{description}, {split} part; Xie et al., ICLR 2022",
+        f"git:{blob}",
     )
 
 
@@ -61,16 +67,34 @@ def _hugging_face(repository: str, path: str, filename: str, description: str) -
     )
 
 
-_CDVAE_SETS = {
-    "mp20": ("mp_20", "MP-20: Materials Project crystals of at most 20 atoms"),
-    "perov5": ("perov_5", "Perov-5: perovskites of 5 atoms"),
-    "carbon24": ("carbon_24", "Carbon-24: carbon allotropes of 6 to 24 atoms"),
+_CDVAE_SETS = {  # folder, description, and the blobs of its parts in that commit
+    "mp20": (
+        "mp_20",
+        "MP-20: Materials Project crystals of at most 20 atoms",
+        "b1c9d498565ac2fd8d075a51ff2ef5e51ba6c21f",
+        "7efe4d7ebeb4f460ceaad35e5326c42111d9c9a1",
+        "5dc643041df53f5ce4970a79930ad262b4f07acd",
+    ),
+    "perov5": (
+        "perov_5",
+        "Perov-5: perovskites of 5 atoms",
+        "0769074b5d51d293b765c4371b8f55c468c9c9f2",
+        "4a2c8dde98347dd0e01fa83dcf3982c2abe98f9f",
+        "d3c5d5af4b27a2a139149f2bb73c8a3dba9d8ac1",
+    ),
+    "carbon24": (
+        "carbon_24",
+        "Carbon-24: carbon allotropes of 6 to 24 atoms",
+        "5e7ae970fbad8ddc46b6963e8cd6e425f11783a6",
+        "b3e29b927883642426ca1d9632d00359b412742b",
+        "9beca843fde489de1fe288b32f9e3ff710d42803",
+    ),
 }
 REMOTE_FILES: dict[str, RemoteFile] = {
     **{
-        f"{name}:{split}": _cdvae(folder, split, text)
-        for name, (folder, text) in _CDVAE_SETS.items()
-        for split in ("train", "val", "test")
+        f"{name}:{split}": _cdvae(folder, split, text, blob)
+        for name, (folder, text, *blobs) in _CDVAE_SETS.items()
+        for split, blob in zip(SPLITS, blobs, strict=True)
     },
     "mp20": _hugging_face(
         "chaitjo/MP20_ADiT",
@@ -118,7 +142,7 @@ def download_source(
     base_url : str, optional
         A mirror's address instead of the original server's.
     checksum : str, optional
-        ``"sha256:..."`` or ``"md5:..."``.
+        As of :func:`~adit_model.data.http.download`, in place of the one that is known.
     **options
         Passed to :func:`~adit_model.data.http.download`.
 
@@ -132,107 +156,12 @@ def download_source(
     if name not in REMOTE_FILES:
         raise ValueError(f"no data set {name!r} to download; known are {', '.join(REMOTE_FILES)}")
     remote = REMOTE_FILES[name]
-    if remote.base_url == HUGGING_FACE:
-        base_url = base_url or _hugging_face_endpoint()
-        options.setdefault("headers", _hugging_face_headers(None))
+    if remote.base_url == HUGGING_FACE and base_url is None:
+        base_url = os.environ.get("HF_ENDPOINT")
+        token = os.environ.get("HF_TOKEN")
+        options.setdefault("headers", {"Authorization": f"Bearer {token}"} if token else {})
     folder = data_cache_dir() / "downloads" if directory is None else Path(directory).expanduser()
-    return download(remote.url(base_url), folder / remote.filename, checksum=checksum, **options)
-
-
-def download_hugging_face(
-    repository: str,
-    filename: str,
-    path: str | Path,
-    *,
-    revision: str = "main",
-    repository_type: str = "dataset",
-    base_url: str | None = None,
-    token: str | None = None,
-    **options: Any,
-) -> Path:
-    """Fetch one file of a Hugging Face repository over plain HTTPS.
-
-    Parameters
-    ----------
-    repository : str
-        ``"owner/name"``.
-    filename : str
-        Path inside the repository; :func:`list_hugging_face` tells which there are.
-    path : str or Path
-        Where it goes.
-    revision : str
-        Branch, tag or commit; a commit fixes the content.
-    repository_type : str
-        ``"dataset"`` or ``"model"``.
-    base_url : str, optional
-        By default the environment variable ``HF_ENDPOINT``, else the public server.
-    token : str, optional
-        For private and gated repositories; by default the environment variable ``HF_TOKEN``.
-    **options
-        Passed to :func:`~adit_model.data.http.download`.
-
-    Raises
-    ------
-    DownloadError
-        If the file cannot be fetched.
-    """
-    base_url = (base_url or _hugging_face_endpoint()).rstrip("/")
-    prefix = _prefix(repository_type)
-    url = f"{base_url}/{prefix}{repository}/resolve/{revision}/{filename}"
-    return download(url, path, headers=_hugging_face_headers(token), **options)
-
-
-def list_hugging_face(
-    repository: str,
-    *,
-    revision: str = "main",
-    repository_type: str = "dataset",
-    base_url: str | None = None,
-    token: str | None = None,
-    **options: Any,
-) -> list[dict[str, Any]]:
-    """List the files of a Hugging Face repository; see :func:`download_hugging_face`.
-
-    Returns
-    -------
-    list of dict
-        ``path``, ``size`` in bytes and, for large files, ``checksum`` (``"sha256:..."``).
-
-    Raises
-    ------
-    DownloadError
-        If the list cannot be fetched.
-    """
-    base_url = (base_url or _hugging_face_endpoint()).rstrip("/")
-    prefix = _prefix(repository_type) or "models/"
-    url: str | None = f"{base_url}/api/{prefix}{repository}/tree/{revision}"
-    params: dict[str, str] | None = {"recursive": "true"}
-    files = []
-    while url:
-        entries, response = get_json(
-            url, params=params, headers=_hugging_face_headers(token), **options
-        )
-        for entry in entries:
-            if entry["type"] == "file":
-                lfs = entry.get("lfs")
-                checksum = f"sha256:{lfs['oid']}" if lfs else None
-                files.append({"path": entry["path"], "size": entry["size"], "checksum": checksum})
-        # The next page's address carries all parameters.
-        url, params = response.links.get("next", {}).get("url"), None
-    return files
-
-
-def _prefix(repository_type: str) -> str:
-    prefixes = {"dataset": "datasets/", "model": ""}
-    if repository_type not in prefixes:
-        raise ValueError(f"repository_type must be 'dataset' or 'model', got {repository_type!r}")
-    return prefixes[repository_type]
-
-
-def _hugging_face_endpoint() -> str:
-    return os.environ.get("HF_ENDPOINT") or HUGGING_FACE
-
-
-def _hugging_face_headers(token: str | None) -> dict[str, str]:
-    token = token or os.environ.get("HF_TOKEN")
-    return {"Authorization": f"Bearer {token}"} if token else {}
+    path = folder / remote.filename
+    if checksum is None and not path.is_file():
+        checksum = remote.checksum
+    return download(remote.url(base_url), path, checksum=checksum, **options)

@@ -1,4 +1,7 @@
-"""Fetching one file over HTTPS: retried, resumed, checked, and in place only when complete."""
+"""Fetching one file over HTTPS: retried, resumed, checked, and in place only when complete.
+
+Own code, since pooch does not resume, and a data set of 50 GB needs it.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,8 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from filelock import FileLock
 
 if TYPE_CHECKING:
     import requests
@@ -46,7 +51,7 @@ def download(
 
     Bytes go to ``path`` + ``.partial``. If the connection breaks, the next try, also in a later
     process, asks the server for the rest, if the file there is still the same (RFC 9110, section
-    13.1.5).
+    13.1.5). Of several processes that want one file the first fetches it and the others wait.
 
     Parameters
     ----------
@@ -55,9 +60,10 @@ def download(
     path : str or Path
         Where the file goes; the folder is made.
     checksum : str, optional
-        ``"sha256:..."`` or ``"md5:..."`` of the whole file, in hexadecimal.
+        ``"sha256:..."`` or ``"md5:..."`` of the whole file, in hexadecimal, or ``"git:..."``, its
+        name as a blob of a git repository.
     headers : mapping, optional
-        Request headers, such as an authorisation.
+        Request headers; keys and tokens among them are not sent on to other hosts.
     overwrite : bool
         Fetch a file that is there already.
     retries : int
@@ -85,21 +91,28 @@ def download(
         return path
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
-    _with_retries(
-        lambda: _transfer(url, partial, dict(headers or {}), timeout, progress),
-        url,
-        retries,
-        backoff,
-    )
-    if checksum is not None:
-        found = file_digest(partial, algorithm)
-        if found != digest:
-            partial.unlink()
-            raise DownloadError(
-                f"{url} has {algorithm} {found}, expected {digest}: the file was changed or damaged"
+    before = path.stat().st_ino if path.is_file() else None
+    lock = FileLock(path.with_name(path.name + ".lock"))
+    with lock:
+        try:
+            if path.is_file() and path.stat().st_ino != before:  # another process was first
+                return download(url, path, checksum=checksum)
+            _with_retries(
+                lambda: _transfer(url, partial, dict(headers or {}), timeout, progress),
+                url,
+                retries,
+                backoff,
             )
-    _tag_file(partial).unlink(missing_ok=True)
-    partial.replace(path)
+            if checksum is not None and (found := file_digest(partial, algorithm)) != digest:
+                partial.unlink()
+                raise DownloadError(
+                    f"{url} has {algorithm} {found}, expected {digest}: "
+                    "the file was changed or damaged"
+                )
+            _tag_file(partial).unlink(missing_ok=True)
+            partial.replace(path)
+        finally:
+            Path(lock.lock_file).unlink(missing_ok=True)
     return path
 
 
@@ -124,10 +137,9 @@ def get_json(
     DownloadError
         If the server cannot be reached, refuses, or does not send JSON.
     """
-    import requests
 
     def fetch() -> tuple[Any, requests.Response]:
-        response = requests.get(url, params=params, headers=headers, timeout=timeout)
+        response = _get(url, params=params, headers=headers, timeout=timeout)
         _check_status(response)
         try:
             return response.json(), response
@@ -141,7 +153,26 @@ def get_json(
 def file_digest(path: Path, algorithm: str) -> str:
     """Hexadecimal digest of a file."""
     with open(path, "rb") as file:
+        if algorithm == "git":
+            start = hashlib.sha1(b"blob %d\0" % path.stat().st_size)
+            return hashlib.file_digest(file, lambda: start).hexdigest()
         return hashlib.file_digest(file, algorithm).hexdigest()
+
+
+def _get(url: str, **options: Any) -> requests.Response:
+    """``requests.get``, which keeps ``Authorization`` from other hosts, and here any key too."""
+    import requests
+
+    class Session(requests.Session):
+        def rebuild_auth(
+            self, prepared_request: requests.PreparedRequest, response: requests.Response
+        ) -> None:
+            super().rebuild_auth(prepared_request, response)
+            if self.should_strip_auth(str(response.request.url), str(prepared_request.url)):
+                prepared_request.headers.pop("X-API-KEY", None)
+
+    with Session() as session:
+        return session.get(url, **options)
 
 
 class _TemporaryError(Exception):
@@ -203,7 +234,6 @@ def _transfer(
     url: str, partial: Path, headers: dict[str, str], timeout: float, progress: bool
 ) -> None:
     import requests
-    import urllib3
     from tqdm import tqdm
 
     start = partial.stat().st_size if partial.is_file() else 0
@@ -213,7 +243,7 @@ def _transfer(
         headers |= {"Range": f"bytes={start}-", "If-Range": tag}
     # Compressed transfer would make the byte ranges those of the compressed stream.
     headers |= {"Accept-Encoding": "identity"}
-    with requests.get(url, headers=headers, timeout=timeout, stream=True) as response:
+    with _get(url, headers=headers, timeout=timeout, stream=True) as response:
         if response.status_code == 416:  # the part on disk is no part of this file
             partial.unlink(missing_ok=True)
             raise _TemporaryError("the server has no such byte range, starting over")
@@ -240,10 +270,7 @@ def _transfer(
                 for chunk in response.iter_content(CHUNK_BYTES):
                     file.write(chunk)
                     bar.update(len(chunk))
-            except (
-                requests.exceptions.ChunkedEncodingError,
-                urllib3.exceptions.HTTPError,
-            ) as error:
+            except requests.exceptions.ChunkedEncodingError as error:
                 raise _TemporaryError(f"the connection broke: {error}") from error
     size = partial.stat().st_size
     if total is not None and size < total:
@@ -271,7 +298,9 @@ def _split_checksum(checksum: str | None) -> tuple[str, str]:
     if checksum is None:
         return "sha256", ""
     algorithm, _, digest = checksum.partition(":")
-    lengths = {"sha256": 64, "md5": 32}
+    lengths = {"sha256": 64, "md5": 32, "git": 40}
     if algorithm not in lengths or len(digest) != lengths[algorithm]:
-        raise ValueError(f"checksum must be 'sha256:' or 'md5:' and hex digits, got {checksum!r}")
+        raise ValueError(
+            f"checksum must be 'sha256:', 'md5:' or 'git:' and hex digits, got {checksum!r}"
+        )
     return algorithm, digest.lower()

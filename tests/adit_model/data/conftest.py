@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import os
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -12,6 +13,9 @@ from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
+from filelock import FileLock
+
+from adit_model.data.qm9 import load_qm9
 
 Answer = tuple[int, dict[str, str], bytes]
 
@@ -100,7 +104,12 @@ def qm9_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Keep one parsed QM9 for all tests; they are skipped where the package is absent."""
     if importlib.util.find_spec("qm9pack") is None:
         pytest.skip("qm9pack is not installed")
-    return tmp_path_factory.mktemp("qm9")
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent  # of all workers
+    with FileLock(folder / "qm9.lock"):
+        load_qm9("all", folder / "qm9", progress=False)
+    return folder / "qm9"
 
 
 @pytest.fixture(autouse=True)

@@ -2,9 +2,12 @@ from __future__ import annotations
 
 import hashlib
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from adit_model.data.http import DownloadError, download, file_digest, get_json
 
@@ -50,6 +53,34 @@ def test_later_process_takes_up_the_rest(web, tmp_path: Path) -> None:
     assert not (tmp_path / "a").exists()
     download(f"{web.url}/a", tmp_path / "a", checksum=SHA256, **FAST)
     assert web.requests[-1][1]["range"] == "bytes=458752-"
+
+
+def test_processes_that_want_one_file_fetch_it_once(web, tmp_path: Path) -> None:
+    web.files["/a"] = CONTENT
+    code = (
+        "import sys; from adit_model.data.http import download\n"
+        "download(sys.argv[1], sys.argv[2], progress=False)"
+    )
+    command = [sys.executable, "-c", code, f"{web.url}/a", str(tmp_path / "a")]
+    with FileLock(tmp_path / "a.lock"):
+        processes = [subprocess.Popen(command) for _ in range(2)]
+        with pytest.raises(subprocess.TimeoutExpired):
+            processes[0].wait(1.0)
+        assert web.requests == []
+    assert [process.wait() for process in processes] == [0, 0]
+    assert (tmp_path / "a").read_bytes() == CONTENT
+    assert len(web.requests) == 1
+    assert [p.name for p in tmp_path.iterdir()] == ["a"]
+
+
+def test_key_is_not_sent_to_another_host(web) -> None:
+    other = web.url.replace("127.0.0.1", "localhost")
+    web.routes["/here"] = lambda query, headers: (302, {"Location": f"{other}/there"}, b"")
+    web.routes["/there"] = lambda query, headers: (200, {}, b"{}")
+    get_json(f"{web.url}/here", headers={"X-API-KEY": "secret", "Authorization": "secret"})
+    (_, first), (_, second) = web.requests
+    assert (first["x-api-key"], first["authorization"]) == ("secret", "secret")
+    assert "secret" not in second.values()
 
 
 def test_file_that_changed_meanwhile_is_fetched_anew(web, tmp_path: Path) -> None:
@@ -113,7 +144,7 @@ def test_no_server_is_told_with_the_address(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("checksum", ["abc", "sha256:12", "crc32:00000000", "md5:" + "0" * 31])
 def test_checksum_must_say_what_it_is(tmp_path: Path, checksum: str) -> None:
-    with pytest.raises(ValueError, match="checksum must be 'sha256:' or 'md5:'"):
+    with pytest.raises(ValueError, match="checksum must be 'sha256:', 'md5:' or 'git:'"):
         download("http://127.0.0.1/", tmp_path / "a", checksum=checksum)
 
 
