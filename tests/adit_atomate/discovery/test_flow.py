@@ -14,7 +14,7 @@ from adit_atomate import ADiTDiscoveryMaker, ADiTGenerateMaker, ADiTMoleculeDisc
 from adit_atomate.discovery.documents import ADiTCrystalCandidateDoc, ADiTDiscoveryDoc
 
 FCC = [[0, 0, 0], [0.5, 0.5, 0], [0.5, 0, 0.5], [0, 0.5, 0.51]]
-STATIC = EmtRelaxMaker(name="EMT static", steps=1)
+STATIC = EmtRelaxMaker(name="EMT static", steps=1, relax_kwargs={"final_atoms_object_file": None})
 
 
 def fcc(symbol: str, a: float) -> Structure:
