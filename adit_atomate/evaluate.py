@@ -50,7 +50,7 @@ class ADiTEvaluateMaker(Maker):
         ``"coverage"`` of the data by crystals.
     energies : list of str
         Force fields that relax the crystals: ``"chgnet"``, ``"sevennet"``; half a minute or more
-        for each crystal. Needs the extra of the same name.
+        for each crystal. The extra of the same name is needed where the job runs.
     hull : list
         Known phases, of which the energy above hull is: CSV files with
         ``formation_energy_per_atom`` and ``e_above_hull``; or ``["mp"]``, the Materials Project,
@@ -109,8 +109,7 @@ class ADiTEvaluateMaker(Maker):
         Raises
         ------
         ValueError, TypeError, FileNotFoundError
-            If a source does not exist, a field of the Maker is wrong, or a force field is not
-            installed.
+            If a source does not exist, or a field of the Maker is wrong.
         """
         self._check()
         if isinstance(structures, str | Path):
@@ -135,10 +134,12 @@ class ADiTEvaluateMaker(Maker):
         from adit_atomate.discovery.stages import check_workers
         from adit_model.files import output_folder
         from adit_model.quality.cells import CellStore
+        from adit_model.quality.energies import choose_energies, require_installed
         from adit_model.quality.rows import Options
         from adit_model.quality.run import KEPT, evaluate
         from adit_model.quality.sources import load_reference
 
+        require_installed(choose_energies(self.energies, self.hull))
         started = time.perf_counter()
         entries = _entries(structures, samples)
         if CURRENT_JOB.store is not None:

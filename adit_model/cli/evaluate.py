@@ -104,7 +104,7 @@ def evaluate_command(args: argparse.Namespace) -> int:
         If an argument is out of range, a source cannot be read, or the folder cannot be written.
     """
     from adit_model.quality.cells import CellStore
-    from adit_model.quality.energies import choose_energies
+    from adit_model.quality.energies import choose_energies, require_installed
     from adit_model.quality.measures import choose_measures
     from adit_model.quality.rows import Options
     from adit_model.quality.run import KEPT, REPORT, SUMMARY, TABLE, evaluate
@@ -116,7 +116,9 @@ def evaluate_command(args: argparse.Namespace) -> int:
             raise ValueError(f"--{name.replace('_', '-')} must be positive, got {value}")
     if args.hull and not args.energies:
         raise ValueError("--hull is of use with --energies only")
-    measures = choose_measures(args.skip, args.also) + choose_energies(args.energies, args.hull)
+    energies = choose_energies(args.energies, args.hull)
+    require_installed(energies)
+    measures = choose_measures(args.skip, args.also) + energies
     if args.out.exists() and not args.out.is_dir():
         raise ValueError(f"{args.out} is a file, not a folder")
     options = Options(CellStore(args.out / KEPT), args.workers, not args.quiet, measures)

@@ -121,7 +121,7 @@ def choose_energies(names: Sequence[str], hull: Collection[Any] = ()) -> tuple[M
     Raises
     ------
     ValueError
-        If there is no such force field, its package is missing, or the hull is none for it.
+        If there is no such force field, or the hull is none for it.
     FileNotFoundError
         If a file of the hull is missing.
     """
@@ -130,10 +130,14 @@ def choose_energies(names: Sequence[str], hull: Collection[Any] = ()) -> tuple[M
     measures = tuple(energy_measure(name) for name in dict.fromkeys(names))
     for name in names:
         check_hull(name, hull, alone=len(measures) == 1)
+    return measures
+
+
+def require_installed(measures: Sequence[Measure]) -> None:
+    """Raise ``ValueError``, with the way to install it, if a measure's package is not there."""
     for measure in measures:
         if measure.missing:
             raise ValueError(measure.missing)
-    return measures
 
 
 def energy_names(measures: Sequence[Measure]) -> list[str]:

@@ -260,15 +260,18 @@ def test_without_energies_there_are_none(finished):
     assert finished[1].energies == {}
 
 
-def test_a_force_field_that_is_not_installed_is_told_before_there_is_a_job(monkeypatch):
+def test_a_force_field_is_needed_where_the_job_runs(monkeypatch, job_store, clean_dir):
+    """Not where it is made; there it says so before any work."""
     import importlib.util
 
     real = importlib.util.find_spec
     monkeypatch.setattr(
         importlib.util, "find_spec", lambda name, *rest: None if name == "sevenn" else real(name)
     )
+    job = ADiTEvaluateMaker(energies=["sevennet"]).make([salt()])
     with pytest.raises(ValueError, match=r"sevenn is not installed \(pip install .*\[sevennet\]"):
-        ADiTEvaluateMaker(energies=["sevennet"]).make([])
+        run(job, job_store)
+    assert not list(clean_dir.iterdir())
 
 
 @pytest.mark.parametrize(
