@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from adit_atomate.discovery.stages import (
     structure_of,
 )
 from adit_atomate.settings import ADiTSettings
+from adit_model.quality.force_fields import ElementReferences, references_for
 from adit_model.quality.hull import (
     FAR_BELOW,
     MATERIALS_PROJECT,
@@ -51,7 +52,7 @@ class ADiTHullMaker(Maker):
         ``ADIT_HULL``; without one the hull is that of the elements, and the documents say so.
     element_energies : dict or None
         Energy of each element in eV/atom, as ``relax_maker`` gives it for the stable form. Known
-        for CHGNet; needed for other calculators.
+        for CHGNet and SevenNet-0; needed for other calculators.
     scale : str
         Energy scale of these, so that it is not compared to a hull of another one; see
         :class:`adit_model.quality.hull.Hull`.
@@ -125,44 +126,31 @@ class ADiTHullMaker(Maker):
         if relaxation is None or relaxation.energy_per_atom is None:
             sample.hull_reason = "it has no energy: it was not relaxed"
             return
-        energies, scale = self._elements(relaxation.calculator)
-        symbols = [element.symbol for element in composition]
-        missing = [symbol for symbol in symbols if symbol not in energies]
-        if missing:
+        elements = references_for(relaxation.calculator)
+        if self.element_energies is not None:
+            elements = ElementReferences("element_energies", self.scale, self.element_energies)
+        if elements is None:
             sample.hull_reason = (
-                f"no energy of the element {', '.join(missing)} for {relaxation.calculator}: "
-                "give element_energies"
+                f"no energies of the elements by {relaxation.calculator}: give element_energies"
             )
             return
-        shares = composition.fractional_composition
-        elements = sum(shares[symbol] * energies[symbol] for symbol in symbols)
-        sample.formation_energy_per_atom = relaxation.energy_per_atom - elements
         try:
-            check_formation_energy(sample.formation_energy_per_atom)
+            energy = elements.formation_energy(composition, relaxation.energy_per_atom)
+            sample.formation_energy_per_atom = energy
+            check_formation_energy(energy)
         except ValueError as error:
             sample.hull_reason = str(error)
             return
-        found = hull.above(composition, sample.formation_energy_per_atom, scale=scale)
-        sample.energy_above_hull = sample.score = found.energy_above_hull
+        found = hull.above(composition, energy, scale=elements.scale)
+        above = sample.energy_above_hull = sample.score = found.energy_above_hull
         sample.hull_reason = found.reason
         sample.competing_phases = found.competing or None
-        above = found.energy_above_hull
         if above is not None and above < FAR_BELOW and not found.complete:
             sample.hull_doubtful = bool(self.hull)  # a hull of elements judges none
             sample.notes.append(
                 f"{-above:.2f} eV/atom below a partial hull: it probably lacks the phases that "
                 "compete, so the energy says little"
             )
-
-    def _elements(self, calculator: str | None) -> tuple[Mapping[str, float], str]:
-        """Energies of the elements for a calculator, and their scale."""
-        if self.element_energies is not None:
-            return self.element_energies, self.scale
-        from adit_model.quality.force_fields import CHGNET, element_references
-
-        if calculator is not None and calculator.endswith("CHGNet"):
-            return element_references(CHGNET.name).energies, CHGNET.scale
-        return {}, self.scale
 
 
 @dataclass

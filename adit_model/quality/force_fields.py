@@ -153,6 +153,19 @@ class ElementReferences:
         return energy_per_atom - reference / sum(amounts.values())
 
 
+def references_for(calculator: str | None) -> ElementReferences | None:
+    """Energies of the elements for a calculator as atomate2 names it, None if there are none.
+
+    Parameters
+    ----------
+    calculator : str or None
+        Such as ``"CHGNet"``, ``"MLFF.SevenNet"``; see ``forcefield_name`` of its documents. By
+        default atomate2 runs the weights that the energies are of.
+    """
+    name = (calculator or "").rpartition(".")[2].lower()
+    return element_references(name) if name in FORCE_FIELDS else None
+
+
 @functools.cache
 def element_references(name: str) -> ElementReferences:
     """Read the table that the package has for a force field.

@@ -411,6 +411,49 @@ def test_a_partial_hull_is_doubted_and_one_of_elements_is_not(makers, tmp_path):
         assert copper.hull_doubtful is expected
 
 
+@pytest.mark.parametrize(
+    ("calculator", "name"), [("MLFF.CHGNet", "chgnet"), ("MLFF.SevenNet", "sevennet")]
+)
+def test_elements_have_the_energies_that_the_evaluation_takes(calculator, name):
+    from adit_atomate.discovery.documents import ADiTCalculation, ADiTSampleFate
+    from adit_atomate.discovery.rank import ADiTHullMaker
+    from adit_model.quality.force_fields import element_references
+
+    salt = Structure(Lattice.cubic(3.4), ["Cs", "Cl"], [[0, 0, 0], [0.5, 0.5, 0.5]])
+    elements = element_references(name).energies
+    energy = (elements["Cs"] + elements["Cl"]) / 2 - 2.0
+
+    def placed(calculator):
+        sample = ADiTSampleFate(
+            index=0,
+            structure_index=0,
+            domain="crystal",
+            num_atoms=2,
+            formula="CsCl",
+            decoded=True,
+            relaxation=ADiTCalculation(
+                state="successful", energy_per_atom=energy, calculator=calculator
+            ),
+        )
+        job_ = ADiTHullMaker(hull=None).make([salt], [sample])
+        return run_locally(job_, log=False, ensure_success=True)[job_.uuid][1].output.samples[0]
+
+    assert placed(calculator).energy_above_hull == pytest.approx(-2.0)
+    other = placed(f"{calculator} 7net-l3i5")
+    assert other.energy_above_hull is None
+    assert other.hull_reason.endswith("7net-l3i5: give element_energies")
+
+
+def test_the_materials_project_may_be_named_in_a_list():
+    from adit_atomate.discovery.rank import ADiTHullMaker
+
+    for hull in ("mp", ["mp"], ["materials-project"]):
+        maker = ADiTHullMaker(hull=hull).make([], []).maker
+        assert maker._files() == [] and maker.hull == ([hull] if isinstance(hull, str) else hull)
+    with pytest.raises(ValueError, match="of files or of the Materials Project"):
+        ADiTHullMaker(hull=["mp", "mine.csv"]).make([], [])
+
+
 def test_an_energy_that_no_compound_has_is_not_ranked(makers):
     from adit_atomate.discovery.rank import ADiTHullMaker
 
