@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 from monty.json import MontyDecoder, MontyEncoder, MSONable
 
-from adit_model.data.cif import reduce_skewed
 from adit_model.data.collect import collect
 from adit_model.data.dataset import AtomicDataset
 from adit_model.systems import AtomicSystem
@@ -57,7 +56,6 @@ def from_store(
     properties: Sequence[str] | Mapping[str, str] | None = None,
     *,
     converged: bool = True,
-    primitive: bool = True,
     name: str | None = None,
 ) -> StoreData:
     """Read relaxed structures and molecules out of task documents.
@@ -76,15 +74,13 @@ def from_store(
         ``{"energy": "output.energy_per_atom"}``.
     converged : bool
         Leave out documents that say they failed or did not converge.
-    primitive : bool
-        Bring crystals to their primitive, Niggli-reduced cell, as the bundled weights know them.
     name : str, optional
         Name of the data.
 
     Returns
     -------
     StoreData
-        The structures, and for each the properties asked for.
+        The structures in canonical form, and for each the properties asked for.
 
     Raises
     ------
@@ -98,7 +94,7 @@ def from_store(
     documents = list(_documents(opened, query))
     if not documents:
         raise ValueError(f"no document of {opened.name} fits the query {dict(query or {})}")
-    items = list(_items(documents, paths, found, converged, primitive))
+    items = list(_items(documents, paths, found, converged))
     if not items:
         raise ValueError(
             f"{len(documents)} documents of {opened.name} fit the query {dict(query or {})}, none "
@@ -113,7 +109,6 @@ def from_documents(
     documents: Iterable[Any],
     *,
     converged: bool = True,
-    primitive: bool = True,
     name: str = "documents",
 ) -> AtomicDataset:
     """Read structures out of objects: pymatgen, ASE, task documents, lists of any of these.
@@ -124,7 +119,7 @@ def from_documents(
         If there is nothing that can be used.
     """
     plain = [(str(i), document) for i, document in enumerate(_flatten(documents))]
-    return collect(list(_items(plain, {}, {}, converged, primitive)), name)
+    return collect(list(_items(plain, {}, {}, converged)), name)
 
 
 @dataclass
@@ -140,7 +135,7 @@ class StoreSource(MSONable):
         Which documents.
     properties : dict
         Names and paths of properties that are written beside the structures.
-    converged, primitive : bool
+    converged : bool
         See :func:`from_store`.
     """
 
@@ -148,7 +143,6 @@ class StoreSource(MSONable):
     query: dict[str, Any] = field(default_factory=dict)
     properties: dict[str, str] = field(default_factory=dict)
     converged: bool = True
-    primitive: bool = True
 
     def __post_init__(self) -> None:
         if not isinstance(self.store, str):  # as text, so that decoding a job opens no store
@@ -162,7 +156,6 @@ class StoreSource(MSONable):
             self.query,
             self.properties,
             converged=self.converged,
-            primitive=self.primitive,
         )
 
 
@@ -269,7 +262,6 @@ def _items(
     paths: Mapping[str, str],
     found: dict[str, dict[str, Any]],
     converged: bool,
-    primitive: bool,
 ) -> Iterator[Item]:
     for name, document in documents:
         structure = _relaxed(document)
@@ -277,7 +269,7 @@ def _items(
             continue  # a document of another kind
         reason = _fault(document) if converged else None
         if reason is None:
-            item = _system(structure, primitive)
+            item = _system(structure)
             found[name] = {key: _at(document, path) for key, path in paths.items()}
         yield name, (item if reason is None else reason)
 
@@ -316,13 +308,11 @@ def _fault(document: Any) -> str | None:
     return None
 
 
-def _system(structure: Any, primitive: bool) -> AtomicSystem | str:
+def _system(structure: Any) -> AtomicSystem | str:
     try:
         if isinstance(structure, Mapping):
             structure = _from_dict(structure)
-        if primitive and hasattr(structure, "lattice"):
-            structure = _primitive(structure)
-        return reduce_skewed(AtomicSystem.from_any(structure))
+        return AtomicSystem.from_any(structure)
     except Exception as error:  # the readers raise any type on malformed documents
         return f"{type(error).__name__}: {error}"
 
@@ -332,11 +322,3 @@ def _from_dict(value: Mapping[str, Any]) -> Structure | Molecule:
 
     kind = Structure if "lattice" in value else Molecule
     return kind.from_dict(dict(value))
-
-
-def _primitive(structure: Structure) -> Structure:
-    plain = structure.copy()
-    plain.remove_oxidation_states()
-    for key in list(plain.site_properties):
-        plain.remove_site_property(key)
-    return plain.get_primitive_structure().get_reduced_structure()

@@ -38,7 +38,7 @@ def key_from_stats(paths: list[Path], version: int) -> str:
     return digest.hexdigest()[:16]
 
 
-def key_from_content(path: Path, version: int) -> str:
+def key_from_content(path: Path, version: str) -> str:
     """Key of a file's bytes and the version of its parser, wherever the file lies."""
     with open(path, "rb") as file:
         content = hashlib.file_digest(file, "sha256").hexdigest()

@@ -8,7 +8,6 @@ from itertools import pairwise
 
 import numpy as np
 
-from adit_model.geometry import cell_to_parameters, unphysical_cell, wrap_frac
 from adit_model.systems import AtomicSystem
 
 _PARAMETERS = [
@@ -41,14 +40,14 @@ def read_cif(text: str) -> AtomicSystem:
     A file that lists every atom of its cell (space group P1, full occupancy), as CDVAE and pymatgen
     write them, keeps its coordinates and its order of atoms exactly; any other one is expanded by
     pymatgen, whose order it then has. The cell has the lengths and angles of the file, a along x
-    and b in the xy plane, unless it is too skewed (see :func:`reduce_skewed`).
+    and b in the xy plane.
 
     Raises
     ------
     ValueError
-        If the text is no CIF, the crystal is disordered, or its cell is unphysical.
+        If the text is no CIF, the crystal is disordered, or its cell has no volume.
     """
-    return reduce_skewed(_read_p1_cif(text) or read_cif_with_pymatgen(text))
+    return _read_p1_cif(text) or read_cif_with_pymatgen(text)
 
 
 def split_cif(text: str) -> list[str]:
@@ -56,27 +55,6 @@ def split_cif(text: str) -> list[str]:
     starts = [match.start() for match in _DATA_BLOCK.finditer(text)]
     blocks = [text[a:b] for a, b in pairwise([*starts, len(text)])]
     return [block for block in blocks if "_atom_site_" in block] or [text]
-
-
-def reduce_skewed(system: AtomicSystem) -> AtomicSystem:
-    """Give a crystal whose cell has extreme angles its Niggli-reduced cell, leave others alone.
-
-    The reduced cell describes the same crystal with angles between 60 and 120 degrees; which cells
-    need it is said by :func:`~adit_model.geometry.unphysical_cell`.
-
-    Raises
-    ------
-    ValueError
-        If the reduced cell is unphysical too.
-    """
-    if system.cell is None or unphysical_cell(*cell_to_parameters(system.cell)) is None:
-        return system
-    structure = system.to_structure().get_reduced_structure()
-    reduced = AtomicSystem.from_structure(structure)
-    reason = unphysical_cell(*cell_to_parameters(structure.lattice.matrix))
-    if reason:
-        raise ValueError(reason)
-    return AtomicSystem(reduced.numbers, reduced.positions, reduced.cell, system.info)
 
 
 def _read_p1_cif(text: str) -> AtomicSystem | None:
@@ -141,8 +119,7 @@ def _number(name: str) -> int:
 
 def _has_coincident_atoms(frac: np.ndarray, tolerance: float = 1e-4) -> bool:
     """Whether two atoms share a place, which pymatgen merges (same tolerance as its default)."""
-    wrapped = wrap_frac(frac)
-    delta = wrapped[:, None] - wrapped[None, :]
+    delta = frac[:, None] - frac[None, :]
     delta -= np.round(delta)
     close = (np.abs(delta) < tolerance).all(axis=-1)
     return int(close.sum()) > len(frac)
@@ -154,7 +131,7 @@ def read_cif_with_pymatgen(text: str) -> AtomicSystem:
     Raises
     ------
     ValueError
-        If the text is no CIF, the crystal is disordered, or its cell is unphysical.
+        If the text is no CIF, the crystal is disordered, or its cell has no volume.
     """
     from pymatgen.io.cif import CifParser
 

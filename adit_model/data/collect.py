@@ -1,4 +1,4 @@
-"""Packing systems one by one, with a list of what could not be read."""
+"""Pack systems into a data set in canonical form, with a list of what could not be read."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from adit_model.canonical import canonicalise
 from adit_model.data.dataset import AtomicDataset
 from adit_model.systems import AtomicSystem
 
@@ -17,8 +18,12 @@ def collect(
     items: Iterable[tuple[str, AtomicSystem | str]],
     name: str,
     max_atoms: int | None = None,
+    canonical: bool = False,
 ) -> AtomicDataset:
-    """Pack named systems into a data set, in single precision as they come.
+    """Bring named systems into canonical form and pack them, in single precision.
+
+    All readers of files, stores and objects end here, so that one structure has the same arrays
+    wherever it comes from; see :func:`~adit_model.canonical.canonicalise`.
 
     Parameters
     ----------
@@ -27,7 +32,10 @@ def collect(
     name : str
         Name of the data set.
     max_atoms : int, optional
-        Leave out larger systems; they are listed in ``skipped`` too.
+        Leave out systems larger than that in canonical form (crystals: in the primitive cell);
+        they are listed in ``skipped`` too.
+    canonical : bool
+        Whether the systems are in canonical form already.
 
     Raises
     ------
@@ -38,7 +46,8 @@ def collect(
     numbers, positions, cells, sizes, ids = [], [], [], [], []
     unread, too_large = [], []
     no_cell = np.full((3, 3), np.nan, dtype=np.float32)
-    for item_id, item in items:
+    for item_id, found in items:
+        item = found if canonical else canonical_item(found)
         if isinstance(item, str):
             unread.append((item_id, item))
         elif max_atoms is not None and len(item) > max_atoms:
@@ -63,6 +72,16 @@ def collect(
     )
     warn_unread(name, len(skipped) + len(dataset), unread)
     return dataset
+
+
+def canonical_item(item: AtomicSystem | str) -> AtomicSystem | str:
+    """Canonical form of a system that was read, or why it has none; a reason stays as it is."""
+    if isinstance(item, str):
+        return item
+    try:
+        return canonicalise(item).system
+    except ValueError as error:
+        return str(error)
 
 
 def check_max_atoms(max_atoms: int | None) -> None:

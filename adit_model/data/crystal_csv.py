@@ -11,9 +11,16 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from adit_model.canonical import VERSION
 from adit_model.data.cache import cached_dataset, data_cache_dir, key_from_content
 from adit_model.data.cif import read_cif
-from adit_model.data.collect import at_most, check_max_atoms, collect, warn_unread
+from adit_model.data.collect import (
+    at_most,
+    canonical_item,
+    check_max_atoms,
+    collect,
+    warn_unread,
+)
 from adit_model.data.dataset import AtomicDataset
 
 if TYPE_CHECKING:
@@ -33,7 +40,7 @@ def load_crystal_csv(
     workers: int = 1,
     progress: bool = True,
 ) -> AtomicDataset:
-    """Load the crystals of a CDVAE-format CSV file, cells and coordinates as in the file.
+    """Load the crystals of a CDVAE-format CSV file, in canonical form.
 
     Parameters
     ----------
@@ -42,7 +49,7 @@ def load_crystal_csv(
     cache_dir : str or Path, optional
         Directory of parsed files; see :func:`~adit_model.data.cache.data_cache_dir`.
     max_atoms : int, optional
-        Leave out larger crystals; they are listed in ``skipped`` too.
+        Leave out crystals of a larger primitive cell; they are listed in ``skipped`` too.
     workers : int
         Processes that parse.
     progress : bool
@@ -66,7 +73,8 @@ def load_crystal_csv(
     if workers < 1:
         raise ValueError(f"workers must be a positive integer, got {workers}")
     path = _existing(path)
-    cache = data_cache_dir(cache_dir) / f"csv-{key_from_content(path, PARSER_VERSION)}.npz"
+    key = key_from_content(path, f"{PARSER_VERSION}.{VERSION}")
+    cache = data_cache_dir(cache_dir) / f"csv-{key}.npz"
     parsed: list[AtomicDataset] = []
 
     def parse() -> AtomicDataset:
@@ -143,7 +151,7 @@ def _parse_csv(path: Path, workers: int, progress: bool) -> AtomicDataset:
         unit="crystal",
         disable=not progress,
     )
-    return collect(bar, _stem(path))
+    return collect(bar, _stem(path), canonical=True)
 
 
 def _read_all(texts: list[object], workers: int) -> Iterator[AtomicSystem | str]:
@@ -166,6 +174,6 @@ def _read_chunk(texts: Iterable[object]) -> Iterator[AtomicSystem | str]:
             yield "the cif column is empty"
             continue
         try:
-            yield read_cif(text)
+            yield canonical_item(read_cif(text))
         except ValueError as error:
             yield str(error)

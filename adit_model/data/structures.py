@@ -13,7 +13,7 @@ from typing import Any, TextIO
 
 import numpy as np
 
-from adit_model.data.cif import read_cif, reduce_skewed, split_cif
+from adit_model.data.cif import read_cif, split_cif
 from adit_model.data.collect import collect
 from adit_model.data.dataset import AtomicDataset
 from adit_model.systems import AtomicSystem
@@ -46,16 +46,18 @@ def load_structures(
     name : str, optional
         Name of the data set; by default that of the file or folder.
     max_atoms : int, optional
-        Leave out larger systems; they are listed in ``skipped``.
+        Leave out systems larger than that in canonical form; they are listed in ``skipped``.
     progress : bool
         Show a progress bar.
 
     Returns
     -------
     AtomicDataset
-        Systems are named by ``id``, ``material_id`` or ``name`` in their own information if it is
-        there, else by file and number. What cannot be read, is disordered, or is periodic in one or
-        two directions only, is in ``skipped`` with the reason, and one warning counts it.
+        In canonical form (:func:`~adit_model.canonical.canonicalise`), so the order of atoms and
+        the cell may be others than in the source. Systems are named by ``id``, ``material_id`` or
+        ``name`` in their own information if it is there, else by file and number. What cannot be
+        read, is disordered, has an unphysical cell or is periodic in one or two directions only,
+        is in ``skipped`` with the reason, and one warning counts it.
 
     Raises
     ------
@@ -102,7 +104,7 @@ def system_from_structure_dict(structure: dict[str, Any]) -> AtomicSystem:
     except (KeyError, TypeError, IndexError) as error:
         reason = f"{type(error).__name__} {error}"
         raise ValueError(f"not the dictionary of a pymatgen Structure: {reason}") from error
-    return reduce_skewed(AtomicSystem(numbers, frac @ cell, cell))
+    return AtomicSystem(numbers, frac @ cell, cell)
 
 
 def _from_path(path: Path) -> Iterator[Item]:
@@ -153,7 +155,7 @@ def _from_file(path: Path, stem: str) -> Iterator[Item]:
 def _from_objects(objects: Iterable[Any]) -> Iterator[Item]:
     for i, obj in enumerate(objects):
         try:
-            system = reduce_skewed(AtomicSystem.from_any(obj))
+            system = AtomicSystem.from_any(obj)
         except (TypeError, ValueError) as error:
             yield str(i), str(error)
         else:
@@ -251,7 +253,7 @@ def _convert(read: Any) -> AtomicSystem | str:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            return reduce_skewed(AtomicSystem.from_atoms(read()))
+            return AtomicSystem.from_atoms(read())
         except Exception as error:  # the readers of ASE raise any type on malformed text
             return f"{type(error).__name__}: {error}"
 

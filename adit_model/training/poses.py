@@ -1,4 +1,4 @@
-"""The two data treatments: canonical poses, or random rotations and translations."""
+"""The two data treatments: canonical form, or random rotations and translations of it."""
 
 from __future__ import annotations
 
@@ -10,51 +10,45 @@ import torch
 from e3nn import o3
 
 from adit_model.batch import AtomicBatch
+from adit_model.canonical import VERSION, canonicalise
 from adit_model.data.cache import cached_dataset, data_cache_dir
 from adit_model.data.dataset import AtomicDataset
-from adit_model.geometry import canonical_crystal, canonical_molecule
 
 
-def canonical_dataset(dataset: AtomicDataset, canonical: bool = True) -> AtomicDataset:
-    """Bring every system into its canonical pose.
+def canonical_dataset(dataset: AtomicDataset, progress: bool = False) -> AtomicDataset:
+    """Bring every system into canonical form, whatever the data came from.
 
-    Parameters
-    ----------
-    dataset : AtomicDataset
-        As parsed.
-    canonical : bool
-        If false, molecules are only centred; crystals are always brought into standard
-        orientation (a random rotation may follow).
+    Readers do so too (:func:`adit_model.data.collect.collect`), but for QM9, whose atoms they leave
+    as published, and files written by hand.
+
+    Raises
+    ------
+    ValueError
+        If a cell is unphysical.
     """
-    positions = dataset.positions.astype(np.float64)
-    cells = dataset.cells.astype(np.float64)
-    for i, periodic in enumerate(dataset.periodic):
-        atoms = slice(dataset.offsets[i], dataset.offsets[i + 1])
-        if periodic:
-            positions[atoms], cells[i] = canonical_crystal(positions[atoms], cells[i])
-        elif canonical:
-            positions[atoms] = canonical_molecule(positions[atoms])
-        else:
-            positions[atoms] -= positions[atoms].mean(axis=0)
-    return AtomicDataset(
-        dataset.numbers,
-        positions.astype(np.float32),
-        cells.astype(np.float32),
-        dataset.sizes,
-        dataset.ids,
-        dataset.name,
-        dataset.skipped,
+    from tqdm import tqdm
+
+    forms = []
+    for system in tqdm(dataset, "canonical form", len(dataset), disable=not progress):
+        try:
+            forms.append(canonicalise(system).system)
+        except ValueError as error:
+            raise ValueError(f"system {system.info['id']} of {dataset.name}: {error}") from error
+    packed = AtomicDataset.from_systems(forms)
+    return replace(
+        dataset,
+        numbers=packed.numbers,
+        positions=packed.positions,
+        cells=packed.cells,
+        sizes=packed.sizes,
     )
 
 
-POSE_VERSION = 1  # of the rules in adit_model.geometry
-
-
-def cached_canonical_dataset(dataset: AtomicDataset, canonical: bool = True) -> AtomicDataset:
+def cached_canonical_dataset(dataset: AtomicDataset, progress: bool = False) -> AtomicDataset:
     """As :func:`canonical_dataset`, kept in the cache of parsed data."""
-    key = f"{dataset_fingerprint(dataset)}-{canonical}-{POSE_VERSION}".encode()
-    path = data_cache_dir() / f"poses-{hashlib.sha256(key).hexdigest()[:16]}.npz"
-    return cached_dataset(path, lambda: canonical_dataset(dataset, canonical))
+    key = f"{dataset_fingerprint(dataset)}-{VERSION}".encode()
+    path = data_cache_dir() / f"canonical-{hashlib.sha256(key).hexdigest()[:16]}.npz"
+    return cached_dataset(path, lambda: canonical_dataset(dataset, progress))
 
 
 def dataset_fingerprint(dataset: AtomicDataset) -> str:

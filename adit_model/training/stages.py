@@ -29,14 +29,14 @@ from adit_model.training.poses import cached_canonical_dataset
 
 
 def load_data(specs: Sequence[str], known: AutoencoderConfig, progress: bool) -> AtomicDataset:
-    """Join sources of data in the pose the model is trained on.
+    """Join sources of data in canonical form.
 
     Parameters
     ----------
     specs : sequence of str
         As :func:`adit_model.data.load_source` takes them.
     known : AutoencoderConfig
-        Says which elements and poses the model knows.
+        Says which elements the model knows.
     progress : bool
         Show progress bars.
 
@@ -54,7 +54,7 @@ def load_data(specs: Sequence[str], known: AutoencoderConfig, progress: bool) ->
             f"{joined.numbers[heaviest]}, the model knows atomic numbers 1 to "
             f"{known.num_elements - 1}: leave it out or raise autoencoder.num_elements"
         )
-    return cached_canonical_dataset(joined, known.canonical)
+    return cached_canonical_dataset(joined, progress)
 
 
 def dataset_known(dataset: AtomicDataset) -> tuple[Known, ElementOrders]:

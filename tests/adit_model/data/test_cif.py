@@ -6,12 +6,11 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from pymatgen.analysis.structure_matcher import StructureMatcher
 from pymatgen.core import Lattice, Structure
 from pymatgen.io.cif import CifParser, CifWriter
 
 from adit_model.data import cif
-from adit_model.data.cif import read_cif, read_cif_with_pymatgen, reduce_skewed, split_cif
+from adit_model.data.cif import read_cif, read_cif_with_pymatgen, split_cif
 from adit_model.geometry import cell_to_parameters
 from adit_model.systems import AtomicSystem
 
@@ -152,28 +151,6 @@ def test_impossible_cell_is_refused_with_its_parameters() -> None:
     flat = text.replace("angle_gamma   90.0", "angle_gamma   180.0")
     with pytest.raises(ValueError, match=r"no cell has the parameters \[3.0, 3.0, 3.0, 90.0"):
         read_cif(flat)
-
-
-def test_skewed_cell_is_reduced_to_the_same_crystal() -> None:
-    # A rhombohedral cell of 3 degrees, as a stacking of layers described badly.
-    skewed = Structure(
-        Lattice.from_parameters(80, 80, 80, 3, 3, 3),
-        ["Cd", "I", "I"],
-        [[0, 0, 0], [0.3] * 3, [0.7] * 3],
-    )
-    system = read_cif(written(skewed))
-    degrees = np.degrees(cell_to_parameters(system.cell)[1])
-    assert (degrees > 59).all() and (degrees < 121).all()
-    matcher = StructureMatcher(primitive_cell=False, scale=False, attempt_supercell=False)
-    rms, _ = matcher.get_rms_dist(system.to_structure(), skewed)
-    assert rms < 1e-6
-
-
-def test_reasonable_cells_are_left_alone() -> None:
-    system = AtomicSystem.from_structure(ROCKSALT)
-    assert reduce_skewed(system) is system
-    molecule = AtomicSystem(np.array([1]), np.zeros((1, 3)))
-    assert reduce_skewed(molecule) is molecule
 
 
 def test_file_is_cut_into_its_structures() -> None:

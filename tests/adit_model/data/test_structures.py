@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from pymatgen.core import Lattice, Molecule, Structure
 from pymatgen.io.cif import CifWriter
 
+from adit_model.canonical import canonicalise
 from adit_model.data.structures import load_structures, system_from_structure_dict
 from adit_model.geometry import cell_to_parameters
 from adit_model.systems import AtomicSystem
@@ -24,6 +26,15 @@ SLAB = fcc111("Al", (1, 1, 2), vacuum=5.0)  # periodic in two directions
 
 def load(source, **options):
     return load_structures(source, progress=False, **options)
+
+
+def assert_canonical(system: AtomicSystem, atoms: Atoms) -> None:
+    expected = canonicalise(AtomicSystem.from_atoms(atoms)).system
+    np.testing.assert_array_equal(system.numbers, expected.numbers)
+    np.testing.assert_allclose(system.positions, expected.positions, atol=1e-5)
+    assert system.is_periodic == expected.is_periodic
+    if system.cell is not None:
+        np.testing.assert_allclose(system.cell, expected.cell, atol=1e-5)
 
 
 def test_objects_of_all_kinds_load_and_bad_ones_are_reported() -> None:
@@ -58,9 +69,10 @@ def test_objects_of_all_kinds_load_and_bad_ones_are_reported() -> None:
 
 
 def test_generators_and_limits() -> None:
-    data = load((bulk("Cu", cubic=c) for c in (True, False)), name="copper", max_atoms=1)
-    assert (data.name, data.ids.tolist()) == ("copper", ["1"])
-    assert data.skipped == [("0", "4 atoms, more than max_atoms=1")]
+    metals = (bulk(name) for name in ("Mg", "Cu"))
+    data = load(metals, name="metals", max_atoms=1)
+    assert (data.name, data.ids.tolist()) == ("metals", ["1"])
+    assert data.skipped == [("0", "2 atoms, more than max_atoms=1")]
 
 
 def test_nothing_to_load_is_an_error_with_the_first_reason() -> None:
@@ -78,8 +90,8 @@ def test_ase_database(tmp_path: Path) -> None:
         database.write(WATER)
     data = load(str(path))
     assert data.ids.tolist() == ["mp-22862", "3"]
-    np.testing.assert_allclose(data[0].cell, SALT.cell, atol=1e-6)
-    np.testing.assert_allclose(data[1].positions, WATER.positions, atol=1e-6)
+    assert_canonical(data[0], SALT)
+    assert_canonical(data[1], WATER)
     assert [name for name, _ in data.skipped] == ["2"]
 
 
@@ -102,9 +114,7 @@ def test_extended_xyz_round_trip(tmp_path_factory: pytest.TempPathFactory, kinds
     data = load(path)
     assert data.ids.tolist() == ["run", *[f"run#{i}" for i in range(1, len(kinds))]]
     for system, kind in zip(data, kinds, strict=True):
-        np.testing.assert_array_equal(system.numbers, frames[kind].numbers)
-        np.testing.assert_allclose(system.positions, frames[kind].positions, atol=1e-6)
-        assert system.is_periodic == (kind != "water")
+        assert_canonical(system, frames[kind])
 
 
 def test_bad_frame_costs_only_itself(tmp_path: Path) -> None:
@@ -210,3 +220,28 @@ def test_skewed_cells_are_reduced_on_the_way() -> None:
     degrees = np.degrees(cell_to_parameters(system.cell)[1])
     assert (degrees > 59).all() and (degrees < 121).all()
     assert system.volume == pytest.approx(abs(np.linalg.det(cell)), rel=1e-5)
+
+
+def test_one_crystal_has_the_same_arrays_from_every_source(tmp_path: Path) -> None:
+    conventional = bulk("NaCl", "rocksalt", a=5.64, cubic=True)
+    write(tmp_path / "POSCAR", conventional[[3, 0, 5, 2, 7, 4, 1, 6]], format="vasp")
+    write(tmp_path / "salt.xyz", conventional, format="extxyz")
+    CifWriter(AtomicSystem.from_atoms(conventional).to_structure()).write_file(tmp_path / "x.cif")
+    with connect(tmp_path / "salt.db") as database:
+        database.write(SALT)
+    left_handed = Atoms(SALT, cell=-SALT.cell.array)
+    sources = [*(tmp_path / x for x in ("POSCAR", "salt.xyz", "x.cif", "salt.db")), [left_handed]]
+    for source in sources:
+        (system,) = load(source)
+        assert len(system) == 2
+        assert_canonical(system, SALT)
+
+
+def test_a_cell_too_long_for_a_crystal_is_skipped_at_once(tmp_path: Path) -> None:
+    """Reduction by pymatgen would list millions of lattice points."""
+    layer = Atoms("C2", [[0, 0, 0], [1.2, 0.7, 0]], cell=[2.5, 2.6, 1e4], pbc=True)
+    write(tmp_path / "layer.vasp", layer, format="vasp")
+    start = time.perf_counter()
+    with pytest.raises(ValueError, match=r"layer.*cell lengths .*10000.* leave 0.5..200"):
+        load(tmp_path / "layer.vasp")
+    assert time.perf_counter() - start < 5

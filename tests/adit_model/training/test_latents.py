@@ -30,7 +30,7 @@ def test_latents_are_those_of_the_single_systems(model, dataset, batch_size):
     source = encode_dataset(
         model.autoencoder, canonical_dataset(dataset), batch_size, progress=False
     )
-    expected = model.encode(list(dataset))
+    expected = model.encode_prepared([model.prepare(system) for system in dataset])
     assert source.latents.dtype == np.float32
     np.testing.assert_allclose(source.latents, np.concatenate(expected), atol=2e-5)
     np.testing.assert_array_equal(source.sizes, dataset.sizes)
@@ -119,7 +119,7 @@ def test_normalised_latents_have_mean_zero_and_variance_one(model, dataset):
 
 def test_latents_of_random_poses_are_drawn_the_same_each_time(paper_first_stage, dataset):
     autoencoder = ADiT.load(paper_first_stage, device="cpu").autoencoder
-    data = canonical_dataset(dataset, canonical=False)
+    data = canonical_dataset(dataset)
     one, same = (random_pose_latents(autoencoder, data, progress=False) for _ in range(2))
     np.testing.assert_array_equal(one.latents, same.latents)
     unturned = encode_dataset(autoencoder, data, progress=False)

@@ -166,7 +166,7 @@ def test_frozen_encoder_keeps_weights_and_latents(run, first_stage, dataset, sav
 
 def test_random_poses_change_with_the_step(dataset, paper_first_stage):
     model = ADiT.load(paper_first_stage, device="cpu")
-    batch = SystemSource(canonical_dataset(dataset, False)).batch(np.arange(len(dataset)))
+    batch = SystemSource(canonical_dataset(dataset)).batch(np.arange(len(dataset)))
     config = replace(
         model.config.autoencoder, mask_fraction=0.0, noise_fraction=0.0, log_variance_start=-20.0
     )
@@ -179,7 +179,7 @@ def test_random_poses_change_with_the_step(dataset, paper_first_stage):
 def test_denoiser_of_random_poses_sees_latents_of_turned_systems(dataset, paper_first_stage):
     """The loss of turned systems is that of their latents."""
     model = ADiT(ADiT.load(paper_first_stage, device="cpu").config)
-    batch = SystemSource(canonical_dataset(dataset, False)).batch(np.arange(len(dataset)))
+    batch = SystemSource(canonical_dataset(dataset)).batch(np.arange(len(dataset)))
     module = DenoiserModule(model.denoiser, TrainingConfig(), model.autoencoder)
     found, _ = module.compute_loss(batch, step_generator(0, 3))
     generator = step_generator(0, 3)

@@ -1,4 +1,4 @@
-"""Canonical and random poses of data sets and batches."""
+"""Canonical forms and random poses of data sets and batches."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from adit_model.training.poses import (
 
 @pytest.fixture
 def batch(dataset) -> AtomicBatch:
-    return SystemSource(canonical_dataset(dataset, False)).batch(np.arange(len(dataset)))
+    return SystemSource(canonical_dataset(dataset)).batch(np.arange(len(dataset)))
 
 
 def rotated(dataset: AtomicDataset) -> AtomicDataset:
@@ -54,14 +54,12 @@ def test_canonical_poses_do_not_depend_on_the_orientation(dataset):
     np.testing.assert_array_equal(one.ids, dataset.ids)
 
 
-def test_without_canonical_molecules_are_centred_but_not_turned(dataset):
-    turned = rotated(dataset)
-    for before, after in zip(turned, canonical_dataset(turned, canonical=False), strict=True):
-        if before.is_periodic:
-            assert abs(after.cell[np.triu_indices(3, 1)]).max() < 1e-6
-        else:
-            centred = before.positions - before.positions.mean(axis=0)
-            np.testing.assert_allclose(after.positions, centred, atol=1e-5)
+def test_an_unphysical_cell_is_named(dataset):
+    cells = dataset.cells.copy()
+    crystal = int(np.flatnonzero(dataset.periodic)[0])
+    cells[crystal, 2] *= 1e4
+    with pytest.raises(ValueError, match=f"system {dataset.ids[crystal]} of small: cell lengths"):
+        canonical_dataset(replace(dataset, cells=cells))
 
 
 def test_random_poses_keep_distances_cells_and_elements(dataset, batch):
@@ -139,17 +137,12 @@ def test_fingerprint_tells_data_apart(dataset):
     assert len({dataset_fingerprint(d) for d in (dataset, *changed)}) == 4
 
 
-def test_poses_are_kept_in_the_cache(dataset, tmp_path, monkeypatch):
+def test_canonical_forms_are_kept_in_the_cache(dataset, tmp_path, monkeypatch):
     monkeypatch.setenv("ADIT_CACHE_DIR", str(tmp_path))
     first = cached_canonical_dataset(dataset)
-    files = list(tmp_path.glob("poses-*.npz"))
+    files = list(tmp_path.glob("canonical-*.npz"))
     assert len(files) == 1
     shifted = replace(first, positions=first.positions + 1)
     shifted.save(files[0])
     again = cached_canonical_dataset(dataset)
     np.testing.assert_array_equal(again.positions, shifted.positions)
-    centred = cached_canonical_dataset(dataset, canonical=False)
-    np.testing.assert_array_equal(
-        centred.positions, canonical_dataset(dataset, canonical=False).positions
-    )
-    assert len(list(tmp_path.glob("poses-*.npz"))) == 2
