@@ -7,6 +7,8 @@ from typing import Any
 from pydantic import BaseModel, Field
 from pymatgen.core import Molecule, Structure
 
+from adit_model.sampling.request import Request
+
 
 class ADiTSampleRecord(BaseModel):
     """What became of one sample."""
@@ -46,6 +48,11 @@ class ADiTSampleRecord(BaseModel):
     smiles: str | None = Field(
         None, description="Molecules: canonical SMILES without stereochemistry and hydrogens."
     )
+    condition: str = Field("", description="What was asked for, as text.")
+    holds: dict[str, bool] = Field(
+        default_factory=dict,
+        description="Whether the sample is so, for each part of the condition.",
+    )
 
 
 class ADiTCounts(BaseModel):
@@ -56,27 +63,6 @@ class ADiTCounts(BaseModel):
     valid: int | None = Field(
         None, description="Samples that pass the validity checks; None if these were not asked for."
     )
-
-
-class ADiTSamplingSettings(BaseModel):
-    """Settings the samples depend on, with the checkpoint's defaults filled in."""
-
-    n: int = Field(description="Number of samples.")
-    first_index: int = Field(0, description="Number of the first sample.")
-    domain: str = Field(description="'crystal', 'molecule' or 'both'.")
-    seed: int = Field(description="Seed of all random numbers; sample i depends on it and on i.")
-    num_steps: int = Field(description="Intervals of the time grid of the flow.")
-    solver: str = Field(description="Solver: 'euler', 'midpoint', 'heun' or 'ancestral'.")
-    guidance_scale: float = Field(description="Classifier-free guidance; 1 is none.")
-    noise_scale: float = Field(
-        description="Standard deviation of the noise that the ancestral solver renews."
-    )
-    num_atoms: str | None = Field(
-        None,
-        description="Atom counts: '12' for all, '4-12' for a range, '4,5,6' for each; None draws "
-        "them as in the training data.",
-    )
-    random_rotation: bool = Field(description="Whether each structure was turned at random.")
 
 
 class ADiTCheckpoint(BaseModel):
@@ -111,7 +97,11 @@ class ADiTGenerateDoc(BaseModel):
         description="One record for each sample asked for, in order of the index."
     )
     counts: dict[str, ADiTCounts] = Field(description="Counts for each domain.")
-    settings: ADiTSamplingSettings = Field(description="What the samples depend on.")
+    request: Request = Field(
+        description="What was asked for, with the checkpoint's sampling defaults filled in: `n`, "
+        "`condition` as text (or one for each sample), `seed`, `first_index`, `sampling`, "
+        "`random_rotation`. With the weights it determines the samples."
+    )
     checkpoint: ADiTCheckpoint = Field(description="The weights that were used.")
     timings: ADiTTimings = Field(description="Wall-clock times in seconds.")
     device: str = Field(description="Device the model ran on, as torch names it.")

@@ -15,14 +15,15 @@ from adit_atomate.documents import (
     ADiTCounts,
     ADiTGenerateDoc,
     ADiTSampleRecord,
-    ADiTSamplingSettings,
     ADiTTimings,
 )
 from adit_atomate.settings import ADiTSettings
 from adit_atomate.stores import check_job_store
 from adit_model.checkpoint import BUNDLED, read_metadata, resolve_checkpoint
-from adit_model.conditions.atom_counts import AtomCounts, format_atom_counts, parse_atom_counts
-from adit_model.config import ModelConfig, SamplingConfig
+from adit_model.conditions.condition import Condition, as_condition
+from adit_model.conditions.known import Known
+from adit_model.config import ModelConfig
+from adit_model.sampling.request import Request, check_batch_atoms
 
 if TYPE_CHECKING:
     from adit_model.sampling.sample import Sample
@@ -53,16 +54,20 @@ class ADiTGenerateMaker(Maker):
     checkpoint : str
         Name (``"default"``) or path of a checkpoint. By default the setting ``ADIT_CHECKPOINT``.
     domain : str
-        ``"crystal"``, ``"molecule"``, or ``"both"``: crystals at even, molecules at odd indices.
+        ``"crystal"``, ``"molecule"``, or ``"both"``: what the weights know and the condition
+        allows; of both, crystals at even, molecules at odd indices.
     seed : int
         Seed of all random numbers. Sample i depends on it, on i, the weights and the settings
         below: two jobs with one seed give the same structures.
     num_steps, solver, guidance_scale, noise_scale : int, str, float, float or None
         See :class:`adit_model.config.SamplingConfig`; None takes the checkpoint's default.
     num_atoms : int, str, tuple, list or None
-        Atoms in each structure: one number, a range ``(4, 12)`` or ``"4-12"``, a list with one
-        number for each structure, or None to draw them as in the training data. A tuple is kept
-        as text, which survives JSON.
+        Atoms in each structure, added to the condition: one number, a range ``(4, 12)`` or
+        ``"4-12"``, a list with one number for each structure, or None to draw them as in the
+        training data. A tuple is kept as text, which survives JSON.
+    condition : str, Condition, list of them or None
+        What is asked of all structures, or of each: ``"Li-P-S, atoms=4-12"``, kept as text. See
+        :class:`adit_model.conditions.condition.Condition`.
     device : str
         ``"auto"``, ``"cpu"``, ``"cuda"``, ``"cuda:1"``. ``"auto"`` takes the worker's setting
         ``ADIT_DEVICE``, and without it a GPU if there is one.
@@ -91,6 +96,7 @@ class ADiTGenerateMaker(Maker):
     guidance_scale: float | None = None
     noise_scale: float | None = None
     num_atoms: int | str | tuple[int, int] | list[int] | None = None
+    condition: Any = None
     device: str = "auto"
     batch_atoms: int | None = None
     random_rotation: bool = False
@@ -98,7 +104,11 @@ class ADiTGenerateMaker(Maker):
 
     def __post_init__(self) -> None:
         if isinstance(self.num_atoms, tuple):
-            self.num_atoms = format_atom_counts(self.num_atoms)
+            self.num_atoms = "-".join(str(number) for number in self.num_atoms)
+        if isinstance(self.condition, list | tuple):
+            self.condition = [str(as_condition(one)) for one in self.condition]
+        elif self.condition is not None:
+            self.condition = str(as_condition(self.condition))
 
     def make(self, n: int | OutputReference, first_index: int = 0) -> Job:
         """Make a job that generates n structures.
@@ -122,7 +132,11 @@ class ADiTGenerateMaker(Maker):
             If n, first_index or a field of the Maker is out of range, or there is no such
             checkpoint.
         """
-        self._check(n, first_index)
+        count = n
+        if isinstance(n, OutputReference):
+            listed = self.num_atoms if isinstance(self.num_atoms, list) else [1]
+            count = len(listed)
+        self._check(self.request(count, first_index))  # type: ignore[arg-type]
         checkpoint = str(self.checkpoint)
         if checkpoint not in BUNDLED:
             checkpoint = str(resolve_checkpoint(checkpoint).resolve())
@@ -135,9 +149,9 @@ class ADiTGenerateMaker(Maker):
         data=GENERATE_DATA,
     )
     def _generate(self, n: int, first_index: int = 0) -> ADiTGenerateDoc:
-        metadata = self._check(n, first_index)
+        request, known = self._check(self.request(n, first_index))
         if CURRENT_JOB.store is not None:
-            check_job_store(CURRENT_JOB.store, DATA_STORE, self._estimate_bytes(n, metadata))
+            check_job_store(CURRENT_JOB.store, DATA_STORE, _estimate_bytes(request, known))
         settings = ADiTSettings()
 
         started = time.perf_counter()
@@ -148,18 +162,7 @@ class ADiTGenerateMaker(Maker):
         model = ADiT.load(self.checkpoint, device=device)
         loaded = time.perf_counter()
         samples = model.sample(
-            n,
-            domain=self.domain,
-            seed=self.seed,
-            num_steps=self.num_steps,
-            solver=self.solver,
-            guidance_scale=self.guidance_scale,
-            noise_scale=self.noise_scale,
-            num_atoms=self._atom_counts(),
-            batch_atoms=self.batch_atoms or settings.BATCH_ATOMS,
-            random_rotation=self.random_rotation,
-            progress=False,
-            first_index=first_index,
+            request, batch_atoms=self.batch_atoms or settings.BATCH_ATOMS, progress=False
         )
         sampled = time.perf_counter()
         records = record_samples(
@@ -180,7 +183,7 @@ class ADiTGenerateMaker(Maker):
                 for record, place in zip(records, _places(samples), strict=True)
             ],
             counts={domain: ADiTCounts(**asdict(count)) for domain, count in counts.items()},
-            settings=self._settings(n, first_index, model.config),
+            request=request,
             checkpoint=ADiTCheckpoint(
                 name=self.checkpoint,
                 hash=model.checkpoint_hash,
@@ -193,70 +196,57 @@ class ADiTGenerateMaker(Maker):
             versions=package_versions(),
         )
 
-    def _check(self, n: int | OutputReference, first_index: int) -> dict[str, Any]:
-        """Check the request and all fields, and return the checkpoint's metadata."""
-        from adit_model.sampling.request import check_request
+    def request(self, n: int = 1, first_index: int = 0) -> Request:
+        """Return what the Maker asks the generator for.
 
-        count = 1 if isinstance(n, OutputReference) else n
-        counts = self._atom_counts()
-        if isinstance(n, OutputReference) and isinstance(counts, list):
-            count = len(counts)
-        request = (count, self.domain, self.seed, counts, self.batch_atoms)
-        check_request(*request, first_index=first_index)
+        Raises
+        ------
+        ValueError, TypeError
+            If n, first_index or a field of the Maker is out of range.
+        """
+        return Request.of(
+            n,
+            self.condition,
+            domain=self.domain,
+            num_atoms=self.num_atoms,
+            seed=self.seed,
+            first_index=first_index,
+            random_rotation=self.random_rotation,
+            num_steps=self.num_steps,
+            solver=self.solver,
+            guidance_scale=self.guidance_scale,
+            noise_scale=self.noise_scale,
+        )
+
+    def domains(self) -> set[str]:
+        """Find the domains of what it generates."""
+        metadata = read_metadata(resolve_checkpoint(self.checkpoint))
+        known = Known.of_checkpoint(metadata["config"], metadata["known"])
+        each = self.condition if isinstance(self.condition, list) else [self.condition]
+        asked = {as_condition(one, domain=self.domain) for one in each}
+        return {domain for condition in asked for domain in known.domains_for(condition)}
+
+    def _check(self, request: Request) -> tuple[Request, Known]:
+        """Check the request and all fields; return it filled in, and what the checkpoint knows."""
+        check_batch_atoms(self.batch_atoms)
         if not _DEVICE.fullmatch(self.device):
             raise ValueError(f"device must be auto, cpu, cuda or cuda:1, got {self.device!r}")
         metadata = read_metadata(resolve_checkpoint(self.checkpoint))
-        sizes = metadata["known"].get("sizes", {})
-        check_request(*request, sizes, first_index)
+        known = Known.of_checkpoint(metadata["config"], metadata["known"])
         config = ModelConfig.from_dict(metadata["config"])
-        self._sampling(config.sampling)
-        return metadata
+        request.check(known, config)
+        return request.filled(config.sampling), known
 
-    def _atom_counts(self) -> AtomCounts:
-        if isinstance(self.num_atoms, str):
-            return parse_atom_counts(self.num_atoms)
-        if not isinstance(self.num_atoms, int | tuple | list | None):
-            raise TypeError(
-                "num_atoms must be an integer, a range '4-12', a list of integers or None, "
-                f"got {self.num_atoms!r}"
-            )
-        return self.num_atoms
 
-    def _sampling(self, base: SamplingConfig) -> SamplingConfig:
-        from adit_model.sampling.sampler import sampling_settings
-
-        return sampling_settings(
-            base, self.num_steps, self.solver, self.guidance_scale, self.noise_scale
-        )
-
-    def _settings(self, n: int, first_index: int, config: ModelConfig) -> ADiTSamplingSettings:
-        used = self._sampling(config.sampling)
-        return ADiTSamplingSettings(
-            n=n,
-            first_index=first_index,
-            domain=self.domain,
-            seed=self.seed,
-            num_atoms=format_atom_counts(self._atom_counts()),
-            random_rotation=self.random_rotation,
-            **asdict(used),
-        )
-
-    def _estimate_bytes(self, n: int, metadata: dict[str, Any]) -> int:
-        """Size of the stored structures, from the mean atom count."""
-        counts = self._atom_counts()
-        if isinstance(counts, int):
-            mean = float(counts)
-        elif counts is not None:
-            mean = sum(counts) / len(counts)
-        else:
-            sizes = metadata["known"]["sizes"]
-            chosen = sizes.values() if self.domain == "both" else [sizes[self.domain]]
-            means = [
-                sum(int(k) * v for k, v in histogram.items()) / sum(histogram.values())
-                for histogram in chosen
-            ]
-            mean = sum(means) / len(means)
-        return int(n * mean * BYTES_PER_ATOM)
+def _estimate_bytes(request: Request, known: Known) -> int:
+    """Size of the stored structures, from the mean atom counts."""
+    means = {}
+    for condition in request.asked:
+        found = [known.counts_for(condition, domain) for domain in known.domains_for(condition)]
+        means[condition] = sum(
+            sum(k * v for k, v in counts.items()) / sum(counts.values()) for counts in found
+        ) / len(found)
+    return int(BYTES_PER_ATOM * sum(means[condition] for condition in request.conditions))
 
 
 def _places(samples: list[Sample]) -> list[int | None]:
@@ -323,17 +313,16 @@ class ADiTGenerateShardsMaker(Maker):
         size = self.samples_per_job
         if isinstance(size, bool) or not isinstance(size, int) or size <= 0:
             raise ValueError(f"samples_per_job must be a positive integer, got {size!r}")
-        self.generate_maker.make(n, first_index)  # checks the request as a whole
-        counts = self.generate_maker.num_atoms
-        if isinstance(counts, str) and "," in counts:
-            counts = [int(count) for count in counts.split(",")]
+        whole = self.generate_maker.request(n, first_index)
+        self.generate_maker.make(n, first_index)  # checks it against the checkpoint
         number = -(-n // size)
         jobs: list[Flow | Job] = []
         for i, start in enumerate(range(0, n, size), 1):
+            part = whole.part(start, min(start + size, n))
             maker = self.generate_maker
-            if isinstance(counts, list):
-                maker = replace(maker, num_atoms=counts[start : start + size])
-            job = maker.make(min(size, n - start), first_index + start)
+            if not isinstance(whole.condition, Condition):
+                maker = replace(maker, condition=part.conditions, num_atoms=None, domain="both")
+            job = maker.make(part.n, part.first_index)
             job.append_name(f" {i}/{number}")
             jobs.append(job)
         return Flow(jobs, output=[job.output for job in jobs], name=self.name)

@@ -10,20 +10,33 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from adit_model.batch import AtomicBatch
+    from adit_model.conditions.condition import Condition
     from adit_model.data.dataset import AtomicDataset
     from adit_model.model import ADiT
+    from adit_model.sampling.request import Request
     from adit_model.sampling.sample import Sample
     from adit_model.systems import AtomicSystem
 
 __version__ = "0.1.0"
-__all__ = ["ADiT", "AtomicBatch", "AtomicDataset", "AtomicSystem", "Sample", "__version__"]
+__all__ = [
+    "ADiT",
+    "AtomicBatch",
+    "AtomicDataset",
+    "AtomicSystem",
+    "Condition",
+    "Request",
+    "Sample",
+    "__version__",
+]
 
 _MODULES = {
     "ADiT": "adit_model.model",
     "AtomicBatch": "adit_model.batch",
     "AtomicDataset": "adit_model.data.dataset",
     "AtomicSystem": "adit_model.systems",
-    "Sample": "adit_model.sampling.sampler",
+    "Condition": "adit_model.conditions.condition",
+    "Request": "adit_model.sampling.request",
+    "Sample": "adit_model.sampling.sample",
 }
 
 

@@ -21,16 +21,16 @@ from adit_model.checkpoint import (
     resolve_checkpoint,
     write_checkpoint,
 )
-from adit_model.conditions.atoms import ElementOrders
+from adit_model.conditions.atoms import ElementChoice, ElementOrders
 from adit_model.conditions.known import Known
 from adit_model.config import ModelConfig
-from adit_model.geometry import parameters_to_cell, unphysical_cell
-from adit_model.network.autoencoder import Autoencoder, Decoded
+from adit_model.network.autoencoder import Autoencoder
+from adit_model.network.decoding import decode_latents, raw_to_system
 from adit_model.network.denoiser import Denoiser
-from adit_model.network.groups import DomainGroups
-from adit_model.systems import CRYSTAL, MOLECULE, AtomicSystem
+from adit_model.systems import AtomicSystem
 
 if TYPE_CHECKING:
+    from adit_model.sampling.request import ConditionLike, Request
     from adit_model.sampling.sample import Sample
 
 LICENCE = "MIT"
@@ -264,63 +264,65 @@ class ADiT(nn.Module):
                 result.append(None if system is None else forms[i].restore(system))
         return result
 
-    @torch.no_grad()
-    def decode(self, latents: Tensor, sizes: Tensor, periodic: Tensor) -> list[dict[str, Any]]:
-        """Decode packed latents.
-
-        Parameters
-        ----------
-        latents : torch.Tensor
-            Shape (A, latent_dim), on the scale of the autoencoder.
-        sizes, periodic : torch.Tensor
-            Atoms of each system and whether it is a crystal, shape (S,).
-
-        Returns
-        -------
-        list of dict
-            ``numbers`` (N,); crystals: ``frac_coords`` (N, 3), ``lengths`` (3,) in angstrom,
-            ``angles`` (3,) in degrees; molecules: ``positions`` (N, 3) in angstrom.
-        """
-        from adit_model.batch import Packing
-
-        groups = DomainGroups(Packing(sizes), periodic)
-        return unpack_decoded(self.autoencoder.decode(latents, groups), groups)
+    def decode(
+        self,
+        latents: Tensor,
+        sizes: Tensor,
+        periodic: Tensor,
+        choices: Sequence[ElementChoice | None] | None = None,
+    ) -> list[dict[str, Any]]:
+        """Decode packed latents; see :func:`adit_model.network.decoding.decode_latents`."""
+        return decode_latents(self.autoencoder, latents, sizes, periodic, choices)
 
     # stage 2
 
     def sample(
         self,
-        n: int,
-        domain: str = "both",
-        seed: int = 0,
-        num_steps: int | None = None,
-        solver: str | None = None,
-        guidance_scale: float | None = None,
-        noise_scale: float | None = None,
-        num_atoms: int | tuple[int, int] | Sequence[int] | None = None,
+        n: int | Request,
+        condition: ConditionLike | Sequence[ConditionLike] = None,
+        *,
         batch_atoms: int | None = None,
-        random_rotation: bool = False,
         progress: bool = True,
-        first_index: int = 0,
+        **options: Any,
     ) -> list[Sample]:
-        """Generate structures; see :func:`adit_model.sampling.sampler.sample`."""
+        """Generate structures.
+
+        Parameters
+        ----------
+        n : int or Request
+            How many; or all that is asked for.
+        condition : Condition, str, mapping, or a sequence of n of them
+            What is asked of them: ``"Li-P-S, atoms=4-12"``. See
+            :class:`~adit_model.conditions.condition.Condition`.
+        batch_atoms : int
+            Atoms integrated at a time; None chooses by device and memory.
+        progress : bool
+            Show a progress bar.
+        **options
+            ``seed``, ``domain``, ``num_atoms``, ``num_steps``, ``solver``, ``guidance_scale``,
+            ``noise_scale``, ``first_index``, ``random_rotation``: see
+            :meth:`adit_model.sampling.request.Request.of`.
+
+        Returns
+        -------
+        list of Sample
+            In the order of the indices. A sample whose cell is unphysical has ``system`` None and
+            a ``reason``; none is replaced.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If the request is out of range; before any work.
+
+        Examples
+        --------
+        >>> model.sample(16, "Li-P-S", seed=0, num_steps=25)  # doctest: +SKIP
+        """
+        from adit_model.sampling.request import Request
         from adit_model.sampling.sampler import sample
 
-        return sample(
-            self,
-            n,
-            domain=domain,
-            seed=seed,
-            num_steps=num_steps,
-            solver=solver,
-            guidance_scale=guidance_scale,
-            noise_scale=noise_scale,
-            num_atoms=num_atoms,
-            batch_atoms=batch_atoms,
-            random_rotation=random_rotation,
-            progress=progress,
-            first_index=first_index,
-        )
+        request = Request.of(n, condition, **options)
+        return sample(self, request, batch_atoms=batch_atoms, progress=progress)
 
 
 def _check_size(
@@ -394,42 +396,3 @@ def chunks(sizes: Sequence[int], batch_atoms: int) -> Iterable[list[int]]:
         total += size
     if chunk:
         yield chunk
-
-
-def unpack_decoded(out: Decoded, groups: DomainGroups) -> list[dict[str, Any]]:
-    """Turn decoder output into one dictionary of arrays for each system."""
-    sizes = groups.packing.sizes.cpu().numpy()
-    cuts = np.cumsum(sizes)[:-1]
-    logits = out.element_logits.clone()
-    logits[:, 0] = -torch.inf  # the mask is no element
-    numbers = np.split(logits.argmax(-1).cpu().numpy(), cuts)
-    frac = np.split(out.frac_coords.double().cpu().numpy(), cuts)
-    positions = np.split(out.positions.double().cpu().numpy(), cuts)
-    lengths = out.scaled_lengths.double().cpu().numpy() * sizes[:, None] ** (1 / 3)
-    angles = np.degrees(out.angles.double().cpu().numpy())
-    result: list[dict[str, Any]] = []
-    for i, periodic in enumerate(groups.periodic.tolist()):
-        raw: dict[str, Any] = {"numbers": numbers[i], "domain": CRYSTAL if periodic else MOLECULE}
-        if periodic:
-            wrapped = frac[i] - np.floor(frac[i])
-            raw.update(frac_coords=wrapped, lengths=lengths[i], angles=angles[i])
-        else:
-            raw.update(positions=positions[i])
-        result.append(raw)
-    return result
-
-
-def raw_to_system(raw: Mapping[str, Any]) -> tuple[AtomicSystem | None, str | None]:
-    """Build the system a decoded dictionary describes, or say why it describes none."""
-    if raw["domain"] == MOLECULE:
-        if not np.isfinite(raw["positions"]).all():
-            return None, "decoded positions are not finite"
-        return AtomicSystem(raw["numbers"], raw["positions"]), None
-    angles = np.radians(raw["angles"])
-    reason = unphysical_cell(raw["lengths"], angles)
-    if reason is None and not np.isfinite(raw["frac_coords"]).all():
-        reason = "decoded fractional coordinates are not finite"
-    if reason is not None:
-        return None, reason
-    cell = parameters_to_cell(raw["lengths"], angles)
-    return AtomicSystem(raw["numbers"], raw["frac_coords"] @ cell, cell), None

@@ -15,18 +15,15 @@ from dataclasses import replace
 from pathlib import Path
 
 from adit_model.model import ADiT
-from adit_model.sampling.sampler import sampling_settings
+from adit_model.sampling.request import Request
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     options = parse(arguments)
     model = ADiT.load(options.checkpoint, device="cpu")
-    settings = sampling_settings(
-        model.config.sampling,
-        options.num_steps,
-        options.solver,
-        options.guidance_scale,
-        options.noise_scale,
+    names = ("num_steps", "solver", "guidance_scale", "noise_scale")
+    settings = Request(1, sampling={k: getattr(options, k) for k in names}).settings(
+        model.config.sampling
     )
     model.config = replace(model.config, sampling=settings)
     if options.quality:

@@ -177,7 +177,7 @@ def crystal_file(folder: Path, name: str) -> AtomicDataset:
 
 
 def draw_samples(model: ADiT, options: argparse.Namespace) -> tuple[list[Any], str]:
-    from adit_model.sampling.sampler import sampling_settings
+    from adit_model.sampling.request import Request
 
     given = {
         "num_steps": options.num_steps,
@@ -185,7 +185,7 @@ def draw_samples(model: ADiT, options: argparse.Namespace) -> tuple[list[Any], s
         "guidance_scale": options.guidance_scale,
         "noise_scale": options.noise_scale,
     }
-    settings = sampling_settings(model.config.sampling, **given)
+    settings = Request(1, sampling=given).settings(model.config.sampling)
     samples: list[Any] = []
     started = time.perf_counter()
     for domain, number in (("molecule", options.molecules), ("crystal", options.crystals)):

@@ -37,7 +37,7 @@ def main() -> None:
     # A query finds the document without its structures: they are in the store "data".
     with store:
         document = store.query_one({"uuid": job.uuid})
-        print("settings:", document["output"]["settings"])
+        print("request:", document["output"]["request"])
         print("counts:", document["output"]["counts"])
         output = store.get_output(job.uuid, load=True)
     print(f"{len(output['structures'])} structures")

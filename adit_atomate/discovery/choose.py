@@ -121,7 +121,7 @@ def _candidate(
     if "checkpoint" in source:
         values["checkpoint"] = source["checkpoint"].name
         values["checkpoint_hash"] = source["checkpoint"].hash
-        values["seed"] = source["settings"].seed
+        values["seed"] = source["request"].seed
     if isinstance(relaxed, Molecule):
         return ADiTMoleculeCandidateDoc.from_molecule(relaxed, molecule=relaxed, **values)
     return ADiTCrystalCandidateDoc.from_structure(relaxed, structure=relaxed, **values)

@@ -174,8 +174,9 @@ class ADiTDiscoveryMaker(Maker):
             raise ValueError("generate_maker is None: give structures instead of n")
         if self.keep is not None and (isinstance(self.keep, bool) or self.keep < 1):
             raise ValueError(f"keep must be a positive integer or None, got {self.keep!r}")
-        domain = getattr(self.generate_maker, "domain", None)
-        if n is not None and domain == "both":
+        generate = self.generate_maker
+        own = isinstance(generate, ADiTGenerateMaker) and len(generate.domains()) > 1
+        if n is not None and own:
             raise ValueError(
                 "a discovery flow is of one domain: give generate_maker "
                 "domain='crystal' or domain='molecule'"
@@ -199,7 +200,7 @@ class ADiTMoleculeDiscoveryMaker(ADiTDiscoveryMaker):
 
 
 def _provenance(source: Any, generated: bool) -> dict[str, Any]:
-    names = ("settings", "checkpoint", "timings") if generated else ()
+    names = ("request", "checkpoint", "timings") if generated else ()
     return {"uuid": source.uuid, **{name: getattr(source, name) for name in names}}
 
 

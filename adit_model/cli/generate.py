@@ -14,13 +14,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from adit_model import __version__
-from adit_model.conditions.atom_counts import AtomCounts, format_atom_counts, parse_atom_counts
 from adit_model.files import output_folder
 from adit_model.systems import CRYSTAL, DOMAINS
 
 if TYPE_CHECKING:
-    from adit_model.config import SamplingConfig
     from adit_model.quality.records import SampleRecord
+    from adit_model.sampling.request import Request
     from adit_model.sampling.sample import Sample
 
 FOLDERS = {"crystals": ".cif", "molecules": ".xyz"}
@@ -37,13 +36,19 @@ def add_generate_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("-n", type=int, default=32, metavar="N", help="number of samples (default %(default)s)")
     add("--out", type=Path, required=True, metavar="DIR", help="folder to write to")
+    add("--condition", metavar="TEXT", help="what is asked for: 'Li-P-S, atoms=4-12'")
     add("--domain", default="both", choices=(*DOMAINS, "both"), help="default %(default)s")
+    add("--elements", metavar="Li-P-S", help="these elements and no others")
+    add("--formula", metavar="LiMn3O4", help="composition of a formula unit")
+    add("--units", metavar="2|1-4", help="formula units in the cell")
+    add("--space-group", metavar="225|Fm-3m", help="number or short symbol")
+    add("--property", action="append", default=[], metavar="NAME=VALUE", help="may be repeated")
     add("--seed", type=int, default=0, help="seed of all random numbers (default %(default)s)")
     add("--checkpoint", default="default", metavar="NAME|FILE", help="weights (default: bundled)")
     add("--num-atoms", metavar="12|4-12|4,5,6", help="one number, a range, or one for each sample")
     add("--num-steps", type=int, metavar="STEPS", help="steps of the solver")
     add("--solver", metavar="NAME", help="euler, midpoint, heun or ancestral")
-    add("--guidance-scale", type=float, metavar="SCALE", help="classifier-free guidance; 1 is none")
+    add("--guidance-scale", type=float, metavar="SCALE", help="weight of what is told; 1 is none")
     add("--noise-scale", type=float, metavar="SCALE", help="of the ancestral solver's noise")
     add("--random-rotation", action="store_true", help="turn each structure at random")
     add("--device", default="auto", help="auto, cpu, cuda or cuda:1 (default %(default)s)")
@@ -74,49 +79,72 @@ def generate_command(args: argparse.Namespace) -> int:
         written or holds files already.
     """
     from adit_model.checkpoint import read_metadata, resolve_checkpoint
+    from adit_model.conditions.known import Known
+    from adit_model.config import ModelConfig
 
-    num_atoms = None if args.num_atoms is None else parse_atom_counts(args.num_atoms)
     if args.n <= 0:
         raise ValueError(f"-n must be a positive integer, got {args.n}")
+    request = build_request(args)
     metadata = read_metadata(resolve_checkpoint(args.checkpoint))
-
-    from adit_model.config import ModelConfig
-    from adit_model.sampling.request import check_request
-    from adit_model.sampling.sampler import sampling_settings
-
-    sizes = metadata["known"].get("sizes", {})
-    check_request(args.n, args.domain, args.seed, num_atoms, args.batch_atoms, sizes)
-    settings = sampling_settings(
-        ModelConfig.from_dict(metadata["config"]).sampling,
-        args.num_steps,
-        args.solver,
-        args.guidance_scale,
-        args.noise_scale,
-    )
+    config = ModelConfig.from_dict(metadata["config"])
+    request.check(Known.of_checkpoint(metadata["config"], metadata["known"]), config)
     check_folder(args.out, args.overwrite)
     with output_folder(args.out):
-        return _generate(args, num_atoms, settings)
+        return _generate(args, request.filled(config.sampling))
 
 
-def _generate(args: argparse.Namespace, num_atoms: AtomCounts, settings: SamplingConfig) -> int:
+def build_request(args: argparse.Namespace) -> Request:
+    """Build the request that the arguments describe.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If an argument is out of range, or two contradict each other.
+    """
+    from adit_model.conditions.condition import as_condition
+    from adit_model.sampling.request import Request, check_batch_atoms
+
+    check_batch_atoms(args.batch_atoms)
+    properties = {}
+    for text in args.property:
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise ValueError(f"--property takes NAME=VALUE, got {text!r}")
+        if name in properties:
+            raise ValueError(f"--property {name} is given twice")
+        properties[name] = value
+    condition = as_condition(
+        args.condition,
+        elements=args.elements,
+        formula=args.formula,
+        formula_units=args.units,
+        space_group=args.space_group,
+        properties=properties,
+    )
+    return Request.of(
+        args.n,
+        condition,
+        domain=args.domain,
+        num_atoms=args.num_atoms,
+        seed=args.seed,
+        random_rotation=args.random_rotation,
+        num_steps=args.num_steps,
+        solver=args.solver,
+        guidance_scale=args.guidance_scale,
+        noise_scale=args.noise_scale,
+    )
+
+
+def _generate(args: argparse.Namespace, request: Request) -> int:
     from adit_model.model import ADiT
     from adit_model.quality.records import count_records, record_samples
-    from adit_model.sampling.sample import SamplingInterrupted
+    from adit_model.sampling.sample import SamplingInterrupted, held_shares
 
     model = ADiT.load(args.checkpoint, device=args.device)
     started = time.perf_counter()
     interrupt: SamplingInterrupted | None = None
     try:
-        samples = model.sample(
-            args.n,
-            domain=args.domain,
-            seed=args.seed,
-            num_atoms=num_atoms,
-            batch_atoms=args.batch_atoms,
-            random_rotation=args.random_rotation,
-            progress=not args.quiet,
-            **asdict(settings),
-        )
+        samples = model.sample(request, batch_atoms=args.batch_atoms, progress=not args.quiet)
     except SamplingInterrupted as error:
         interrupt, samples = error, error.samples
     seconds = time.perf_counter() - started
@@ -125,12 +153,7 @@ def _generate(args: argparse.Namespace, num_atoms: AtomCounts, settings: Samplin
         "checkpoint": args.checkpoint,
         "checkpoint_hash": model.checkpoint_hash,
         "device": str(model.device),
-        "n": args.n,
-        "domain": args.domain,
-        "seed": args.seed,
-        "num_atoms": format_atom_counts(num_atoms),
-        "random_rotation": args.random_rotation,
-        **asdict(settings),
+        "request": {k: v for k, v in request.as_dict().items() if not k.startswith("@")},
         "sampling_seconds": round(seconds, 3),
     }
     if interrupt is not None:  # what is finished is not lost
@@ -149,6 +172,8 @@ def _generate(args: argparse.Namespace, num_atoms: AtomCounts, settings: Samplin
     )
     for domain, counts in count_records(records).items():
         print(f"{domain}s: {counts}")
+    for name, (held, asked) in held_shares(samples).items():
+        print(f"{name} as asked: {held} of {asked} ({100 * held / asked:.1f} %)")
     written = sum(record.decoded for record in records)
     print(f"{written} structures written to {args.out}, see {args.out / TABLE}")
     if args.plot and written:
@@ -247,7 +272,8 @@ def _write_results(
                 path = folder / name
                 path.parent.mkdir(exist_ok=True)
                 path.write_text(text)
-            table.writerow({**asdict(record), "file": name})
+            row = {**asdict(record), "holds": json.dumps(record.holds), "file": name}
+            table.writerow(row)
 
 
 def plot_samples(path: Path, samples: Sequence[Sample], records: Sequence[SampleRecord]) -> None:

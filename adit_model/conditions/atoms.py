@@ -471,7 +471,7 @@ class ElementChoice:
             rest = Counter(self.composition.tolist())
             rest.subtract(given[given > 0].tolist())
             slots = np.array(sorted(rest.elements()))
-            scores = logits - np.logaddexp.reduce(logits, axis=1, keepdims=True)
+            scores = np.nan_to_num(logits - np.logaddexp.reduce(logits, axis=1, keepdims=True))
             rows, columns = linear_sum_assignment(scores[np.ix_(free, slots)], maximize=True)
             result[free[rows]] = slots[columns]
             return result

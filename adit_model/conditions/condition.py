@@ -267,24 +267,21 @@ def _what(part: str, text: str) -> str:
 
 
 def as_condition(
-    value: Condition | str | Mapping[str, Any] | None = None,
-    *,
-    domain: str | None = None,
-    num_atoms: int | tuple[int, int] | str | None = None,
+    value: Condition | str | Mapping[str, Any] | None = None, **parts: Any
 ) -> Condition:
-    """Build a condition from its text, a mapping, the short forms, or itself.
+    """Build a condition from its text, a mapping, or itself, and parts by name.
 
     Parameters
     ----------
     value : Condition, str, mapping or None
         None asks for nothing.
-    domain, num_atoms
-        Added to it.
+    **parts
+        Fields of :class:`Condition` to add; None adds nothing.
 
     Raises
     ------
     ValueError, TypeError
-        If it is no condition, or says otherwise than the short forms.
+        If it is no condition, or says otherwise than a part.
     """
     if value is None:
         condition = Condition()
@@ -299,12 +296,11 @@ def as_condition(
             "a condition is text such as 'Li-P-S, atoms=4-12', a Condition or a mapping, "
             f"got {value!r}"
         )
-    for name, given in (("domain", domain), ("num_atoms", num_atoms)):
-        read = KINDS[name].read(given)
-        said = getattr(condition, name)
-        if read is None:
-            continue
-        if said is not None and said != read:
+    added = {}
+    for name, given in parts.items():
+        read, said = KINDS[name].read(given), getattr(condition, name)
+        if read is not None and said is not None and said != read:
             raise ValueError(f"the condition '{condition}' and {name}={given!r} contradict")
-        condition = replace(condition, **{name: read})
-    return condition
+        if read is not None:
+            added[name] = read
+    return replace(condition, **added) if added else condition

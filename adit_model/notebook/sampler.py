@@ -2,17 +2,18 @@
 
 >>> from adit_model.notebook.sampler import ADiTSampler
 >>> sampler = ADiTSampler(seed=0, progress=False)
->>> crystals = sampler.sample(4, domain="crystal", num_atoms=(2, 8))
+>>> crystals = sampler.sample(4, "crystal, atoms=2-8")
 >>> [atoms.info["index"] for atoms in crystals]
 [0, 1, 2, 3]
 """
 
 from __future__ import annotations
 
+import copy
 import re
 import threading
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
@@ -20,8 +21,12 @@ import numpy as np
 
 from adit_model.canonical import canonicalise
 from adit_model.checkpoint import BUNDLED, read_metadata, resolve_checkpoint
+from adit_model.conditions.condition import Condition, as_condition
+from adit_model.conditions.known import Known
 from adit_model.config import ModelConfig
 from adit_model.notebook.samples import SampleList, sample_to_atoms
+from adit_model.sampling.request import ConditionLike, Request, check_batch_atoms
+from adit_model.sampling.sample import Sample, SamplingInterrupted
 from adit_model.systems import CRYSTAL, MOLECULE, AtomicSystem
 
 if TYPE_CHECKING:
@@ -29,7 +34,6 @@ if TYPE_CHECKING:
 
     from adit_model.model import ADiT
     from adit_model.sampling.explore import PathPoint
-    from adit_model.sampling.sample import Sample
 
 STREAM_CHUNK = 64  # samples of an endless stream that are asked for together
 DTYPES = ("float32", "float64")
@@ -74,8 +78,8 @@ class ADiTSampler:
     """Makes crystals and molecules as ``ase.Atoms``, from weights that are loaded once.
 
     It is constructed like an ASE calculator of a machine-learned potential, and the ``calc`` of
-    what it makes is free for one. A sample depends on the weights, the settings, ``seed`` and its
-    index alone. Each call takes the next indices, so it gives new structures, and a script run
+    what it makes is free for one. A sample depends on the weights, what is asked for, ``seed`` and
+    its index alone. Each call takes the next indices, so it gives new structures, and a script run
     again gives the same ones: two calls of ``sample(4)`` make what ``sample(8)`` of a new sampler
     makes. ``first_index=0`` repeats the first call's; it does not move :attr:`next_index`.
 
@@ -85,16 +89,21 @@ class ADiTSampler:
     Parameters
     ----------
     model : str, Path or ADiT
-        ``"default"`` (the bundled weights), a checkpoint file, or a loaded model.
+        ``"default"`` (the bundled weights), a checkpoint file, or a loaded model, which is copied
+        if it must be moved or cast.
     device : str
-        ``"auto"`` (a GPU if there is one), ``"cpu"``, ``"cuda"``, ``"cuda:1"``.
-    dtype : str
-        ``"float32"`` or ``"float64"``, of the network.
+        ``"auto"`` (where a loaded model is; else a GPU if there is one), ``"cpu"``, ``"cuda"``,
+        ``"cuda:1"``.
+    dtype : str or None
+        ``"float32"`` or ``"float64"``, of the network; None keeps that of a loaded model, and is
+        float32 of a checkpoint.
     seed : int
         Of all random numbers.
+    condition : Condition or str
+        What is asked for where a method is not told; see
+        :class:`~adit_model.conditions.condition.Condition`.
     domain : str
-        ``"crystal"``, ``"molecule"``, or ``"both"``: crystals at even, molecules at odd indices;
-        what methods do when they are not told.
+        Added to it: ``"crystal"``, ``"molecule"``, or ``"both"``, which leaves it free.
     num_steps, solver, guidance_scale, noise_scale
         See :class:`adit_model.config.SamplingConfig`; None takes the checkpoint's.
     check : bool
@@ -120,9 +129,10 @@ class ADiTSampler:
         self,
         model: str | Path | ADiT = "default",
         device: str = "auto",
-        dtype: str = "float32",
+        dtype: str | None = None,
         seed: int = 0,
         *,
+        condition: ConditionLike = None,
         domain: str = "both",
         num_steps: int | None = None,
         solver: str | None = None,
@@ -133,53 +143,32 @@ class ADiTSampler:
     ) -> None:
         if not isinstance(device, str) or not _DEVICE.fullmatch(device):
             raise ValueError(f"device must be auto, cpu, cuda or cuda:1, got {device!r}")
-        if dtype not in DTYPES:
+        if dtype is not None and dtype not in DTYPES:
             raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, got {dtype!r}")
+        self.device, self.dtype, self.seed = device, dtype, seed
         self._model: ADiT | None = None
-        self._settings = {
+        self._checkpoint = ""
+        if isinstance(model, str | Path):
+            path = resolve_checkpoint(model)
+            self._checkpoint = str(model) if str(model) in BUNDLED else str(path.resolve())
+            metadata = read_metadata(path)
+            self._config = ModelConfig.from_dict(metadata["config"])
+            self._known = Known.of_checkpoint(metadata["config"], metadata["known"])
+        else:
+            self._model = _adapted(model, device, dtype)
+            self._config, self._known = model.config, model.known
+        self._sampling = {
             "num_steps": num_steps,
             "solver": solver,
             "guidance_scale": guidance_scale,
             "noise_scale": noise_scale,
         }
-        if isinstance(model, str | Path):
-            path = resolve_checkpoint(model)
-            self._checkpoint = str(model) if str(model) in BUNDLED else str(path.resolve())
-            metadata = read_metadata(path)
-            self._sizes = metadata["known"].get("sizes", {})
-            config = ModelConfig.from_dict(metadata["config"])
-        else:
-            self._checkpoint = ""
-            self._model = _cast(model, device, dtype)
-            self._sizes = model.known.as_dict()["sizes"]
-            config = model.config
-        self.device, self.dtype, self.seed = device, dtype, seed
-        self.domain, self.check, self.progress = domain, check, progress
+        self.condition = as_condition(condition, domain=domain)
+        self.check, self.progress = check, progress
         self.next_index = 0
         self.finished = SampleList()
         self._lock = threading.RLock()
-        self._check_settings(config)
-        self._check(1, None, None, None)
-
-    def _check_settings(self, config: ModelConfig) -> None:
-        from adit_model.sampling.sampler import sampling_settings
-
-        sampling_settings(config.sampling, **self._settings)  # type: ignore[arg-type]
-
-    def _check(
-        self,
-        n: int,
-        domain: str | None,
-        num_atoms: int | tuple[int, int] | Sequence[int] | None,
-        first_index: int | None,
-        batch_atoms: int | None = None,
-    ) -> None:
-        from adit_model.sampling.request import check_request
-
-        index = self.next_index if first_index is None else first_index
-        check_request(
-            n, domain or self.domain, self.seed, num_atoms, batch_atoms, self._sizes, index
-        )
+        self._request(1)
 
     @property
     def model(self) -> ADiT:
@@ -188,29 +177,44 @@ class ADiTSampler:
             if self._model is None:
                 from adit_model.model import ADiT
 
-                self._model = _cast(ADiT.load(self._checkpoint, "cpu"), self.device, self.dtype)
+                loaded = ADiT.load(self._checkpoint, self.device)
+                self._model = _adapted(loaded, "auto", self.dtype)
             return self._model
 
-    def _take(self, n: int, first_index: int | None) -> int:
-        """Index of the first of n samples; without ``first_index`` they are taken."""
-        if first_index is not None:
-            return int(first_index)
+    def _request(
+        self,
+        n: int,
+        condition: ConditionLike | Sequence[ConditionLike] = None,
+        first_index: int | None = None,
+        take: bool = False,
+        batch_atoms: int | None = None,
+        **options: Any,
+    ) -> Request:
+        """Build and check a request; ``take`` takes its indices unless it says its first."""
+        check_batch_atoms(batch_atoms)
+        if condition is None:
+            condition = self.condition
+            if options.get("domain") is not None:  # goes before that of the sampler
+                condition = replace(condition, domain=None)
         with self._lock:
-            start = self.next_index
-            self.next_index += int(n)
-            return start
+            first = self.next_index if first_index is None else first_index
+            options = {**self._sampling, **options}
+            request = Request.of(n, condition, seed=self.seed, first_index=first, **options)
+            request.check(self._known, self._config)
+            if take and first_index is None:
+                self.next_index += request.n
+        return request
 
     # generating
 
     def sample(
         self,
         n: int = 8,
+        condition: ConditionLike | Sequence[ConditionLike] = None,
         *,
-        domain: str | None = None,
-        num_atoms: int | tuple[int, int] | Sequence[int] | None = None,
         first_index: int | None = None,
         batch_atoms: int | None = None,
-        random_rotation: bool = False,
+        **options: Any,
     ) -> SampleList:
         """Generate n structures.
 
@@ -219,23 +223,22 @@ class ADiTSampler:
         n : int
             How many samples. Those that cannot be decoded are in ``.missing`` of the list, with
             the reason, and are not replaced.
-        domain : str, optional
-            By default that of the sampler.
-        num_atoms : int, tuple, list or None
-            One atom count, a range ``(low, high)``, one count for each sample, or as in the
-            training data.
+        condition : Condition, str, or a sequence of n of them
+            What is asked of them, ``"Li-P-S, atoms=4-12"``; by default that of the sampler.
         first_index : int, optional
             Index of the first sample; by default the call takes the next n indices.
         batch_atoms : int, optional
             Atoms integrated at a time; changes memory and speed, not the structures.
-        random_rotation : bool
-            Turn each structure at random; otherwise it comes in its canonical pose.
+        **options
+            ``domain``, ``num_atoms``, ``random_rotation``: see
+            :meth:`adit_model.sampling.request.Request.of`.
 
         Returns
         -------
         SampleList
             A list of ``ase.Atoms``, whose ``info`` holds ``seed``, ``index``, ``domain``,
-            ``source``, ``valid`` and, where it is not, ``reason``.
+            ``source``, ``valid`` and, where it is not, ``reason``; where something was asked for,
+            ``condition`` and ``holds``.
 
         Raises
         ------
@@ -244,22 +247,9 @@ class ADiTSampler:
         SamplingInterrupted
             A ``KeyboardInterrupt``; what is done by then is in :attr:`finished`.
         """
-        from adit_model.sampling.sample import SamplingInterrupted
-
-        self._check(n, domain, num_atoms, first_index, batch_atoms)
-        first = self._take(n, first_index)
+        request = self._request(n, condition, first_index, True, batch_atoms, **options)
         try:
-            samples = self.model.sample(
-                n,
-                domain=domain or self.domain,
-                seed=self.seed,
-                num_atoms=num_atoms,
-                batch_atoms=batch_atoms,
-                random_rotation=random_rotation,
-                progress=self.progress,
-                first_index=first,
-                **self._settings,  # type: ignore[arg-type]
-            )
+            samples = self.model.sample(request, batch_atoms=batch_atoms, progress=self.progress)
         except SamplingInterrupted as error:
             self.finished = SampleList.from_samples(error.samples, check=False)
             raise
@@ -268,12 +258,11 @@ class ADiTSampler:
     def iter_sample(
         self,
         n: int | None = None,
+        condition: ConditionLike | Sequence[ConditionLike] = None,
         *,
-        domain: str | None = None,
-        num_atoms: int | tuple[int, int] | Sequence[int] | None = None,
         first_index: int | None = None,
         batch_atoms: int | None = None,
-        random_rotation: bool = False,
+        **options: Any,
     ) -> Iterator[Atoms]:
         """Generate structures and yield those of each batch as it is finished.
 
@@ -284,7 +273,7 @@ class ADiTSampler:
         n : int, optional
             How many samples; without it the stream goes on until it is left, taking indices as
             it goes.
-        domain, num_atoms, first_index, batch_atoms, random_rotation
+        condition, first_index, batch_atoms, **options
             See :meth:`sample`.
 
         Yields
@@ -297,34 +286,30 @@ class ADiTSampler:
         ValueError, TypeError
             If the request is out of range; at once, not when the first structure is asked for.
         """
-        if n is None and not isinstance(num_atoms, int | tuple | None):
-            raise ValueError("a list of num_atoms needs n, as many as it is long")
-        self._check(STREAM_CHUNK if n is None else n, domain, num_atoms, first_index, batch_atoms)
-        options = {
-            "domain": domain or self.domain,
-            "num_atoms": num_atoms,
-            "batch_atoms": batch_atoms,
-            "random_rotation": random_rotation,
-        }
-        return self._stream(n, first_index, options)
+        listed = isinstance(options.get("num_atoms"), list)
+        if n is None and (listed or not isinstance(condition, Condition | str | Mapping | None)):
+            raise ValueError("a list with an entry for each sample needs n")
+        count = STREAM_CHUNK if n is None else n
+        self._request(count, condition, first_index, False, batch_atoms, **options)
+        return self._stream(n, condition, first_index, batch_atoms, options)
 
     def _stream(
-        self, n: int | None, first_index: int | None, options: dict[str, Any]
+        self,
+        n: int | None,
+        condition: ConditionLike | Sequence[ConditionLike],
+        first_index: int | None,
+        batch_atoms: int | None,
+        options: dict[str, Any],
     ) -> Iterator[Atoms]:
         from adit_model.sampling.sampler import iter_samples
 
         while True:
             count = STREAM_CHUNK if n is None else n
-            batches = iter_samples(
-                self.model,
-                count,
-                seed=self.seed,
-                first_index=self._take(count, first_index),
-                progress=self.progress and n is not None,
-                **options,
-                **self._settings,  # type: ignore[arg-type]
-            )
-            for samples in batches:
+            request = self._request(count, condition, first_index, True, **options)
+            progress = self.progress and n is not None
+            for samples in iter_samples(
+                self.model, request, batch_atoms=batch_atoms, progress=progress
+            ):
                 yield from self._finish(samples)
             if n is not None:
                 return
@@ -368,33 +353,27 @@ class ADiTSampler:
 
         check_strength(strength)
         system = canonicalise(AtomicSystem.from_any(atoms)).system
-        self._check(n, system.domain, len(system), first_index, batch_atoms)
+        asked = Condition(domain=system.domain, num_atoms=len(system))
+        options = {"random_rotation": random_rotation}
+        request = self._request(n, asked, first_index, True, batch_atoms, **options)
         samples = variations(
             self.model,
             system,
-            n,
+            request,
             strength=strength,
-            seed=self.seed,
-            first_index=self._take(n, first_index),
             batch_atoms=batch_atoms,
-            random_rotation=random_rotation,
             progress=self.progress,
-            **self._settings,  # type: ignore[arg-type]
         )
         return self._finish(samples)
 
     def trajectory(
-        self,
-        *,
-        domain: str | None = None,
-        num_atoms: int | tuple[int, int] | None = None,
-        index: int | None = None,
+        self, condition: ConditionLike = None, *, index: int | None = None, **options: Any
     ) -> SampleList:
         """Show how noise becomes one sample, step by step.
 
         Parameters
         ----------
-        domain, num_atoms
+        condition, **options
             See :meth:`sample`.
         index : int, optional
             Which sample; by default the next.
@@ -413,17 +392,10 @@ class ADiTSampler:
         """
         from adit_model.sampling.explore import trajectory
 
-        self._check(1, domain, num_atoms, index)
-        index = self._take(1, index)
-        points = trajectory(
-            self.model,
-            domain=domain or self.domain,
-            num_atoms=num_atoms,
-            seed=self.seed,
-            index=index,
-            **self._settings,  # type: ignore[arg-type]
-        )
-        return _path_atoms(points, "time", {"seed": self.seed, "index": index})
+        request = self._request(1, condition, index, True, **options)
+        points = trajectory(self.model, request)
+        info = {"seed": request.seed, "index": request.first_index}
+        return _path_atoms(points, "time", info)
 
     # latent space
 
@@ -542,12 +514,17 @@ class ADiTSampler:
         self._lock = threading.RLock()
 
 
-def _cast(model: ADiT, device: str, dtype: str) -> ADiT:
+def _adapted(model: ADiT, device: str, dtype: str | None) -> ADiT:
+    """Return the model on a device and in a dtype: a copy, unless it is so already."""
     import torch
 
     from adit_model.model import resolve_device
 
-    return model.to(resolve_device(device), getattr(torch, dtype)).eval()
+    wanted = model.device if device == "auto" else resolve_device(device)
+    kind = model.dtype if dtype is None else getattr(torch, dtype)
+    if (model.device, model.dtype, model.training) == (wanted, kind, False):
+        return model
+    return copy.deepcopy(model).to(wanted, kind).eval()
 
 
 def _path_atoms(points: Sequence[PathPoint], name: str, info: dict[str, Any]) -> SampleList:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -47,6 +47,10 @@ class SampleRecord:
         :class:`~adit_model.quality.molecules.MoleculeCheck`; None for crystals.
     smiles : str or None
         Canonical SMILES of a molecule whose bonds could be perceived.
+    condition : str
+        What was asked for, as text.
+    holds : dict
+        Whether the sample is so, for each part of it.
     """
 
     index: int
@@ -62,6 +66,8 @@ class SampleRecord:
     connected: bool | None = None
     closed_shell: bool | None = None
     smiles: str | None = None
+    condition: str = ""
+    holds: dict[str, bool] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -171,6 +177,8 @@ def _record(sample: Sample, check: CrystalCheck | MoleculeCheck | None) -> Sampl
         num_atoms=sample.num_atoms,
         formula=_formula(sample),
         decoded=sample.system is not None,
+        condition=str(sample.condition),
+        holds=sample.holds,
         **verdict,
     )
 

@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
 
+from adit_model.conditions.atoms import ElementChoice
+from adit_model.conditions.condition import Condition
+from adit_model.network.decoding import raw_to_system
 from adit_model.sampling.flow import time_grid
-from adit_model.sampling.request import check_request, make_request, sample_domain
+from adit_model.sampling.request import Request
 from adit_model.sampling.sample import Sample
 from adit_model.sampling.sampler import (
-    default_batch_atoms,
+    Weights,
+    batch_limit,
     finish_sample,
+    prepare,
+    require_denoiser,
     run_batches,
-    sampling_settings,
     stream_samples,
 )
 from adit_model.systems import CRYSTAL, AtomicSystem
-
-if TYPE_CHECKING:
-    from adit_model.model import ADiT
 
 
 @dataclass(frozen=True)
@@ -43,7 +46,7 @@ class PathPoint:
     reason: str | None = None
 
 
-def normalised_latents(model: ADiT, system: AtomicSystem) -> np.ndarray:
+def normalised_latents(model: Weights, system: AtomicSystem) -> np.ndarray:
     """Latents of a system in canonical form in the units of the denoiser, shape (N, L).
 
     Raises
@@ -51,29 +54,22 @@ def normalised_latents(model: ADiT, system: AtomicSystem) -> np.ndarray:
     ValueError
         If the checkpoint has no denoiser, or an element is outside the vocabulary.
     """
-    _require_denoiser(model)
-    assert model.denoiser is not None
+    denoiser = require_denoiser(model)
     (latents,) = model.encode_prepared([system])
     packed = torch.from_numpy(latents).to(model.device, model.dtype)
     periodic = torch.full((len(system),), system.is_periodic, device=model.device)
-    return model.denoiser.normalise(packed, periodic).float().cpu().numpy()
+    return denoiser.normalise(packed, periodic).float().cpu().numpy()
 
 
 def variations(
-    model: ADiT,
+    model: Weights,
     system: Any,
-    n: int,
+    n: int | Request,
     *,
     strength: float = 0.3,
-    seed: int = 0,
-    first_index: int = 0,
-    num_steps: int | None = None,
-    solver: str | None = None,
-    guidance_scale: float | None = None,
-    noise_scale: float | None = None,
     batch_atoms: int | None = None,
-    random_rotation: bool = False,
     progress: bool = True,
+    **options: Any,
 ) -> list[Sample]:
     """Noise a structure part of the way and generate from there.
 
@@ -82,17 +78,20 @@ def variations(
 
     Parameters
     ----------
-    model : ADiT
+    model : Weights
         With both stages.
     system : AtomicSystem, pymatgen Structure or Molecule, or ase.Atoms
         Where to start, in any order of atoms, orientation and cell.
-    n : int
-        How many variations.
+    n : int or Request
+        How many variations, or a request for them: whose condition is the domain and number
+        of atoms of the system.
     strength : float
         In (0, 1]: how much of the way back to noise.
-    seed, first_index, num_steps, solver, guidance_scale, noise_scale, batch_atoms, \
-random_rotation, progress
+    batch_atoms, progress
         See :func:`adit_model.sampling.sampler.sample`.
+    **options
+        ``seed``, ``first_index``, ``random_rotation``, ``num_steps``, ...: see
+        :meth:`adit_model.sampling.request.Request.of`.
 
     Returns
     -------
@@ -109,22 +108,23 @@ random_rotation, progress
     """
     check_strength(strength)
     system = model.prepare(system)
-    sizes = model.known.as_dict()["sizes"]
-    check_request(n, system.domain, seed, len(system), batch_atoms, sizes, first_index)
+    asked = Condition(domain=system.domain, num_atoms=len(system))
+    request = Request.of(n, None if isinstance(n, Request) else asked, **options)
+    if request.condition != asked:
+        raise ValueError(f"variations of {system} are '{asked}', not '{request.condition}'")
+    draws, settings = prepare(model, request)
+    limit = batch_limit(model, batch_atoms)
     origin = normalised_latents(model, system)
-    settings = sampling_settings(
-        model.config.sampling, num_steps, solver, guidance_scale, noise_scale
-    )
-    requests = [
-        make_request(model, i, system.domain, int(seed), len(system), origin, system.numbers)
-        for i in range(first_index, first_index + n)
-    ]
+    if model.config.denoiser.element_condition and not system.is_periodic:
+        told = {"told": system.numbers, "choice": ElementChoice(system.numbers)}
+    else:
+        told = {}
     stream = stream_samples(
         model,
-        requests,
+        [replace(draw, origin=origin, **told) for draw in draws],
         settings,
-        batch_atoms or default_batch_atoms(model),
-        random_rotation=random_rotation,
+        limit,
+        rotate=request.random_rotation,
         progress=progress,
         start_time=1.0 - strength,
     )
@@ -137,31 +137,18 @@ def check_strength(strength: float) -> None:
         raise ValueError(f"strength must lie in (0, 1], got {strength!r}")
 
 
-def trajectory(
-    model: ADiT,
-    *,
-    domain: str = CRYSTAL,
-    num_atoms: int | tuple[int, int] | None = None,
-    seed: int = 0,
-    index: int = 0,
-    num_steps: int | None = None,
-    solver: str | None = None,
-    guidance_scale: float | None = None,
-    noise_scale: float | None = None,
-) -> list[PathPoint]:
+def trajectory(model: Weights, request: Request) -> list[PathPoint]:
     """Decode what the sampler holds after each step on the way from noise to one sample.
 
-    The last point is sample ``index`` of :func:`adit_model.sampling.sampler.sample` with the same
-    arguments, bit for bit on a CPU.
+    The last point is what :func:`adit_model.sampling.sampler.sample` makes of the request, bit
+    for bit on a CPU.
 
     Parameters
     ----------
-    model : ADiT
+    model : Weights
         With both stages.
-    domain, num_atoms, seed, num_steps, solver, guidance_scale, noise_scale
-        See :func:`adit_model.sampling.sampler.sample`.
-    index : int
-        Which sample.
+    request : Request
+        For one sample.
 
     Returns
     -------
@@ -170,44 +157,39 @@ def trajectory(
 
     Raises
     ------
-    ValueError, TypeError
-        If the request is out of range; before any work.
+    ValueError
+        If the request is for several samples or cannot be met; before any work.
     """
-    _require_denoiser(model)
-    assert model.denoiser is not None
-    sizes = model.known.as_dict()["sizes"]
-    check_request(1, domain, seed, num_atoms, None, sizes, index)
-    settings = sampling_settings(
-        model.config.sampling, num_steps, solver, guidance_scale, noise_scale
-    )
-    request = make_request(model, index, domain, int(seed), num_atoms)
-    states = [request.noise]
+    if request.n != 1:
+        raise ValueError(f"a trajectory is of one sample, the request is for {request.n}")
+    denoiser = require_denoiser(model)
+    (draw,), settings = prepare(model, request)
+    states = [draw.noise]
 
     def keep(step: int, x: torch.Tensor) -> None:
-        states.append(x[: request.num_atoms].cpu().numpy())
+        states.append(x[: draw.num_atoms].cpu().numpy())
 
-    batches = run_batches(model, [request], settings, default_batch_atoms(model), keep)
-    ((_, (last,)),) = list(batches)
-    count = len(states) - 1
-    is_crystal = sample_domain(index, domain) == CRYSTAL
+    ((_, (last,)),) = list(run_batches(model, [draw], settings, batch_limit(model), keep))
+    is_crystal = draw.domain == CRYSTAL
     packed = torch.from_numpy(np.concatenate(states[:-1])).to(model.device, model.dtype)
     periodic = torch.full((len(packed),), is_crystal, device=model.device)
-    latents = model.denoiser.denormalise(packed, periodic).float().cpu().numpy()
+    latents = denoiser.denormalise(packed, periodic).float().cpu().numpy()
+    times = list(time_grid(settings.num_steps)[:-1])
     points = decode_path(
-        model, np.split(latents, count), is_crystal, list(time_grid(settings.num_steps)[:-1])
+        model, np.split(latents, len(times)), is_crystal, times, [draw.choice] * len(times)
     )
-    final = finish_sample(request, last, request.seed, rotate=False)
+    final = finish_sample(draw, last, rotate=False)
     return [*points, PathPoint(1.0, final.system, final.reason)]
 
 
 def interpolate(
-    model: ADiT, first: Any, second: Any, k: int = 8, match: bool = True
+    model: Weights, first: Any, second: Any, k: int = 8, match: bool = True
 ) -> list[PathPoint]:
     """Decode k points on the straight line between the latents of two structures.
 
     Parameters
     ----------
-    model : ADiT
+    model : Weights
         One stage is enough.
     first, second : AtomicSystem, pymatgen Structure or Molecule, or ase.Atoms
         Ends of the path, of one domain and with equally many atoms (crystals: in the primitive
@@ -259,18 +241,15 @@ def _match(start: np.ndarray, end: np.ndarray) -> np.ndarray:
 
 
 def decode_path(
-    model: ADiT, latents: list[np.ndarray], is_crystal: bool, fractions: list[float]
+    model: Weights,
+    latents: list[np.ndarray],
+    is_crystal: bool,
+    fractions: list[float],
+    choices: Sequence[ElementChoice | None] | None = None,
 ) -> list[PathPoint]:
     """Decode latents of one domain, each of shape (N, L) on the scale of the autoencoder."""
-    from adit_model.model import raw_to_system
-
     packed = torch.from_numpy(np.concatenate(latents).astype(np.float32))
     sizes = torch.tensor([len(x) for x in latents], device=model.device)
     periodic = torch.full(sizes.shape, is_crystal, device=model.device)
-    decoded = model.decode(packed.to(model.device, model.dtype), sizes, periodic)
+    decoded = model.decode(packed.to(model.device, model.dtype), sizes, periodic, choices)
     return [PathPoint(at, *raw_to_system(raw)) for at, raw in zip(fractions, decoded, strict=True)]
-
-
-def _require_denoiser(model: ADiT) -> None:
-    if model.denoiser is None:
-        raise ValueError("this checkpoint holds stage 1 only: it can encode, not sample")

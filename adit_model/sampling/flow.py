@@ -8,7 +8,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from adit_model.network.denoiser import CRYSTAL_CLASS, MOLECULE_CLASS, NULL_CLASS, Denoiser
+from adit_model.network.denoiser import CRYSTAL_CLASS, MOLECULE_CLASS, Denoiser
 from adit_model.network.groups import DomainGroups
 
 Velocity = Callable[[Tensor, float], tuple[Tensor, Tensor]]
@@ -83,8 +83,8 @@ def integrate(
     solver : str
         ``"euler"``, ``"midpoint"``, ``"heun"`` or ``"ancestral"``.
     guidance_scale : float
-        Weight of the class-conditional over the unconditional prediction; 1 evaluates only the
-        first.
+        Weight of the prediction that is told ``elements`` over one that is not; 1 evaluates only
+        the first, and so does a batch that is told none.
     on_step : callable
         Called with the number of finished steps and x_t.
     fresh_noise : torch.Tensor
@@ -93,7 +93,7 @@ def integrate(
     start_time : float
         Time of ``x_0`` in [0, 1), see :func:`time_grid`.
     elements : torch.Tensor
-        See :meth:`Denoiser.forward`; the unconditional prediction does without.
+        See :meth:`Denoiser.forward`.
 
     Returns
     -------
@@ -106,7 +106,7 @@ def integrate(
         If the ancestral solver has no fresh noise.
     """
     domain = domain_classes(groups.periodic)
-    hidden = torch.full_like(domain, NULL_CLASS)
+    guided = elements is not None and guidance_scale != 1.0
     use_memory = denoiser.config.self_condition > 0
     memory: Tensor | None = None
 
@@ -114,8 +114,8 @@ def integrate(
         nonlocal memory
         t = x.new_full((groups.packing.num_systems,), time)
         x_1 = denoiser(x, t, domain, groups, memory, elements)
-        if guidance_scale != 1.0:
-            free = denoiser(x, t, hidden, groups, memory)
+        if guided:
+            free = denoiser(x, t, domain, groups, memory)
             x_1 = free + guidance_scale * (x_1 - free)
         if use_memory:
             memory = x_1

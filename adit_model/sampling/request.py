@@ -1,39 +1,309 @@
-"""What is asked of the sampler: checked requests, each drawn from seed and index alone."""
+"""What is asked of the sampler: :class:`Request`, and its samples drawn from seed and index."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import asdict, dataclass, field, fields, replace
+from itertools import pairwise
+from typing import Any
 
 import numpy as np
+from ase.data import atomic_numbers
+from monty.json import MSONable
 
-from adit_model.config import SamplingConfig
+from adit_model.conditions.atoms import (
+    ElementChoice,
+    ElementOrders,
+    composition_of,
+    shuffled_order,
+)
+from adit_model.conditions.condition import Condition, as_condition
+from adit_model.conditions.counts import Counts
+from adit_model.conditions.known import Known
+from adit_model.config import ModelConfig, SamplingConfig
 from adit_model.geometry import random_rotation as draw_rotation
-from adit_model.systems import CRYSTAL, DOMAINS, MOLECULE
+from adit_model.systems import CRYSTAL, MOLECULE
 
-if TYPE_CHECKING:
-    from adit_model.model import ADiT
-
-BOTH = "both"
+ConditionLike = Condition | str | Mapping[str, Any] | None
+_OPTIONS = tuple(f.name for f in fields(SamplingConfig))
 
 
 @dataclass(frozen=True)
-class Request:
-    """One sample to be made: its index, domain, atom count and noise.
+class Request(MSONable):
+    """How many structures, of what, and how they are sampled.
 
-    ``origin``, shape (num_atoms, L), are the normalised latents it starts from where that is not
-    noise alone; ``elements``, shape (num_atoms,), is what the denoiser is told of the elements.
+    Parameters
+    ----------
+    n : int
+        How many samples.
+    condition : Condition, str, mapping, or a sequence of n of them
+        What is asked of all samples, or of each.
+    seed : int
+        Of all random numbers. Sample i depends on the weights, on it and on i, not on n.
+    first_index : int
+        Index of the first sample: samples 0 to 99 are those of two requests for 50, one of which
+        starts at 50.
+    sampling : SamplingConfig or mapping
+        What differs from the sampling defaults of the checkpoint; None leaves a value to it.
+    random_rotation : bool
+        Turn each structure at random; otherwise it comes in its canonical pose.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If a value is out of range or has the wrong type.
+
+    Examples
+    --------
+    >>> request = Request.of(40, "crystal, atoms=4-12", seed=5, num_steps=25)
+    >>> [part.first_index for part in request.split(4)]
+    [0, 10, 20, 30]
+    """
+
+    n: int
+    condition: Condition | tuple[Condition, ...] | Any = field(default_factory=Condition)
+    seed: int = 0
+    first_index: int = 0
+    sampling: tuple[tuple[str, Any], ...] | Any = ()
+    random_rotation: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("n", "seed", "first_index"):
+            value = getattr(self, name)
+            check_integer(name, value)
+            object.__setattr__(self, name, int(value))
+        if self.n <= 0:
+            raise ValueError(f"n must be a positive integer, got {self.n}")
+        for name in ("seed", "first_index"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
+        if not isinstance(self.random_rotation, bool):
+            raise TypeError(f"random_rotation must be a bool, got {self.random_rotation!r}")
+        object.__setattr__(self, "condition", self._read_condition())
+        object.__setattr__(self, "sampling", _overrides(self.sampling))
+
+    def _read_condition(self) -> Condition | tuple[Condition, ...]:
+        given = self.condition
+        if isinstance(given, Condition | str | Mapping | None):
+            return as_condition(given)
+        each = tuple(as_condition(one) for one in given)
+        if len(each) != self.n:
+            raise ValueError(f"there are {len(each)} conditions for {self.n} samples")
+        return each[0] if len(set(each)) == 1 else each
+
+    @classmethod
+    def of(
+        cls,
+        n: int | Request,
+        condition: ConditionLike | Sequence[ConditionLike] = None,
+        *,
+        domain: str | None = None,
+        num_atoms: Counts | Sequence[int] | str | None = None,
+        seed: int = 0,
+        first_index: int = 0,
+        random_rotation: bool = False,
+        **sampling: Any,
+    ) -> Request:
+        """Build a request from its short forms; a request passes through alone.
+
+        Parameters
+        ----------
+        n, condition, seed, first_index, random_rotation
+            See :class:`Request`.
+        domain : str
+            ``"crystal"``, ``"molecule"`` or ``"both"``, added to the condition.
+        num_atoms : int, tuple, list or str
+            Added to the condition: a number, a ``(low, high)`` range, text as in the condition,
+            or a list (text: ``"4,5,6"``) with one number for each sample.
+        **sampling
+            ``num_steps``, ``solver``, ``guidance_scale``, ``noise_scale``; None leaves a value
+            to the checkpoint. See :class:`~adit_model.config.SamplingConfig`.
+
+        Raises
+        ------
+        ValueError, TypeError
+            As :class:`Request`.
+        """
+        if isinstance(n, Request):
+            given = (condition, domain, num_atoms, seed, first_index, random_rotation)
+            if given != (None, None, None, 0, 0, False) or sampling:
+                raise TypeError("a Request says all: give nothing beside it")
+            return n
+        if isinstance(num_atoms, str) and "," in num_atoms:
+            num_atoms = [_count(part) for part in num_atoms.split(",")]
+        check_integer("n", n)
+        per_sample = isinstance(num_atoms, Sequence) and not isinstance(num_atoms, str | tuple)
+        single = isinstance(condition, Condition | str | Mapping | None)
+        if single and not per_sample:
+            both: Any = as_condition(condition, domain=domain, num_atoms=num_atoms)  # type: ignore[arg-type]
+        else:
+            counts: Any = num_atoms if per_sample else [num_atoms] * int(n)
+            if len(counts) != n:
+                raise ValueError(f"num_atoms lists {len(counts)} atom counts for {n} samples")
+            each: Any = [condition] * int(n) if single else condition
+            if len(each) != n:
+                raise ValueError(f"there are {len(each)} conditions for {n} samples")
+            both = [
+                as_condition(one, domain=domain, num_atoms=count)
+                for one, count in zip(each, counts, strict=True)
+            ]
+        return cls(n, both, seed, first_index, sampling, random_rotation)
+
+    @property
+    def conditions(self) -> tuple[Condition, ...]:
+        """One condition for each sample."""
+        if isinstance(self.condition, Condition):
+            return (self.condition,) * self.n
+        return tuple(self.condition)
+
+    @property
+    def asked(self) -> set[Condition]:
+        """The different conditions."""
+        return {self.condition} if isinstance(self.condition, Condition) else set(self.condition)
+
+    def settings(self, base: SamplingConfig) -> SamplingConfig:
+        """Return the sampling defaults of a checkpoint with what the request sets."""
+        return replace(base, **dict(self.sampling))
+
+    def filled(self, base: SamplingConfig) -> Request:
+        """Return the request with the checkpoint's sampling defaults filled in."""
+        return replace(self, sampling=self.settings(base))
+
+    def part(self, start: int, stop: int) -> Request:
+        """Return the request for samples ``start`` to ``stop - 1``, counted from its first."""
+        condition = self.condition
+        if not isinstance(condition, Condition):
+            condition = condition[start:stop]
+        first = self.first_index + start
+        return replace(self, n=stop - start, condition=condition, first_index=first)
+
+    def split(self, k: int) -> list[Request]:
+        """Divide it into k requests of nearly equal size, which together make the same samples.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If k is not an integer from 1 to n.
+        """
+        check_integer("k", k)
+        if not 1 <= k <= self.n:
+            raise ValueError(f"k must lie in 1..{self.n}, got {k}")
+        borders = [self.n * i // k for i in range(k + 1)]
+        return [self.part(a, b) for a, b in pairwise(borders)]
+
+    def check(self, known: Known, config: ModelConfig) -> SamplingConfig:
+        """Check the request against what a checkpoint knows, before any work.
+
+        Returns
+        -------
+        SamplingConfig
+            What it is sampled with.
+
+        Raises
+        ------
+        ValueError
+            If a condition cannot be met, or guidance would act on nothing.
+        """
+        domains = {d: c for c in self.asked for d in known.domains_for(c)}
+        settings = self.settings(config.sampling)
+        if dict(self.sampling).get("guidance_scale", 1.0) != 1.0:
+            for domain, condition in domains.items():
+                told = set(condition.asked) & set(known.learned)
+                if not told and not (domain == MOLECULE and config.denoiser.element_condition):
+                    raise ValueError(
+                        f"guidance_scale {settings.guidance_scale:g} acts on nothing: the network "
+                        f"is told nothing of these {domain}s that it could do without; leave it "
+                        "away or give 1"
+                    )
+        return settings
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return JSON, with conditions as text."""
+        texts = [str(one) for one in self.conditions]
+        return {
+            "@module": type(self).__module__,
+            "@class": type(self).__name__,
+            "n": self.n,
+            "condition": texts[0] if isinstance(self.condition, Condition) else texts,
+            "seed": self.seed,
+            "first_index": self.first_index,
+            "sampling": dict(self.sampling),
+            "random_rotation": self.random_rotation,
+        }
+
+    @classmethod
+    def from_dict(cls, d: Mapping[str, Any]) -> Request:
+        """Read what :meth:`as_dict` wrote."""
+        return cls(**{k: v for k, v in d.items() if not k.startswith("@")})
+
+
+def check_integer(name: str, value: Any) -> None:
+    """Raise TypeError unless the value is an integer."""
+    if isinstance(value, bool) or not isinstance(value, int | np.integer):
+        raise TypeError(f"{name} must be an integer, got {value!r}")
+
+
+def check_batch_atoms(batch_atoms: int | None) -> None:
+    """Raise ValueError or TypeError unless it is None or a positive integer."""
+    if batch_atoms is not None:
+        check_integer("batch_atoms", batch_atoms)
+        if batch_atoms <= 0:
+            raise ValueError(f"batch_atoms must be positive, got {batch_atoms}")
+
+
+def _count(text: str) -> int:
+    if not text.strip().isdigit():
+        raise ValueError(f"num_atoms lists numbers such as 4,5,6, got {text.strip()!r} among them")
+    return int(text)
+
+
+def _overrides(sampling: Any) -> tuple[tuple[str, Any], ...]:
+    if isinstance(sampling, SamplingConfig):
+        sampling = asdict(sampling)
+    given = {k: v for k, v in dict(sampling or {}).items() if v is not None}
+    unknown = sorted(set(given) - set(_OPTIONS))
+    if unknown:
+        raise TypeError(f"unknown option {unknown[0]!r}, known: {', '.join(_OPTIONS)}")
+    replace(SamplingConfig(), **given)  # checks the values
+    return tuple(sorted(given.items()))
+
+
+@dataclass(frozen=True, eq=False)
+class Draw:
+    """One sample to be made.
+
+    Parameters
+    ----------
+    index, seed : int
+        Which sample.
+    condition : Condition
+        What is asked of it.
+    domain : str
+        ``"crystal"`` or ``"molecule"``.
+    num_atoms : int
+        Number of its atoms N.
+    noise : numpy.ndarray
+        Where the flow starts, shape (N, L), float32.
+    rotation : numpy.ndarray
+        Random rotation, shape (3, 3).
+    told : numpy.ndarray or None
+        Atomic numbers that the denoiser is told, shape (N,).
+    choice : ElementChoice or None
+        How its elements are chosen at decoding; None leaves them to the decoder.
+    origin : numpy.ndarray or None
+        Normalised latents it starts from where that is not noise alone, shape (N, L).
     """
 
     index: int
+    seed: int
+    condition: Condition
     domain: str
     num_atoms: int
     noise: np.ndarray
     rotation: np.ndarray
-    seed: int
+    told: np.ndarray | None = None
+    choice: ElementChoice | None = None
     origin: np.ndarray | None = None
-    elements: np.ndarray | None = None
 
     def fresh_noise(self, num_steps: int, settings: SamplingConfig) -> np.ndarray:
         """Noise that the ancestral solver renews, shape (num_steps - 1, num_atoms, L)."""
@@ -42,166 +312,87 @@ class Request:
         return np.float32(settings.noise_scale) * generator.standard_normal(shape, np.float32)
 
 
-def check_request(
-    n: int,
-    domain: str,
-    seed: int,
-    num_atoms: int | tuple[int, int] | Sequence[int] | None,
-    batch_atoms: int | None = None,
-    sizes: Mapping[str, Mapping[str, int]] | None = None,
-    first_index: int = 0,
-) -> None:
-    """Check what is asked for before any work starts; needs no model.
+def draw_samples(
+    request: Request, known: Known, orders: ElementOrders, config: ModelConfig
+) -> list[Draw]:
+    """Draw domain, number of atoms, noise, rotation and elements of each sample of a request.
+
+    Each is drawn from seed and index alone. Where the domain is free, crystals are at even,
+    molecules at odd indices, as far as the condition allows both.
 
     Parameters
     ----------
-    n, domain, seed, num_atoms, batch_atoms
-        As for :func:`sample`.
-    sizes : mapping
-        The checkpoint's ``statistics["sizes"]``, to check domain and atom counts against.
-    first_index : int
-        As for :func:`sample`.
+    request : Request
+        Checked against ``known``.
+    known, orders, config
+        What the checkpoint knows, the orders of elements of its training molecules, and its
+        configuration.
 
     Raises
     ------
     ValueError
-        If a value is out of range.
-    TypeError
-        If a value has the wrong type.
+        If no training molecule fits the elements asked for.
     """
-    integers = {"n": n, "seed": seed, "batch_atoms": batch_atoms, "first_index": first_index}
-    for name, value in integers.items():
-        if name == "batch_atoms" and value is None:
-            continue
-        if isinstance(value, bool) or not isinstance(value, int | np.integer):
-            raise TypeError(f"{name} must be an integer, got {value!r}")
-    if n <= 0:
-        raise ValueError(f"n must be a positive integer, got {n}")
-    if seed < 0:
-        raise ValueError(f"seed must not be negative, got {seed}")
-    if first_index < 0:
-        raise ValueError(f"first_index must not be negative, got {first_index}")
-    if batch_atoms is not None and batch_atoms <= 0:
-        raise ValueError(f"batch_atoms must be positive, got {batch_atoms}")
-    if domain not in (*DOMAINS, BOTH):
-        raise ValueError(f"domain must be one of crystal, molecule, both, got {domain!r}")
-    if sizes is not None:
-        trained = [d for d in DOMAINS if sizes.get(d)]
-        wanted = DOMAINS if domain == BOTH else (domain,)
-        for name in wanted:
-            if name not in trained:
-                raise ValueError(
-                    f"the checkpoint was not trained on domain {name!r}, "
-                    f"only on {', '.join(trained) or 'none'}"
-                )
-    counts = requested_counts(num_atoms, n)
-    if counts is None:
-        return
-    if min(counts) < 1:
-        raise ValueError(f"num_atoms must be positive, got {num_atoms!r}")
-    if sizes is None:
-        return
-    listed = not isinstance(num_atoms, int | np.integer | tuple)
-    for name in wanted:
-        known = [int(k) for k in sizes[name]]
-        mine = counts
-        if listed:  # each count belongs to one sample, of one domain
-            mine = [
-                c for i, c in enumerate(counts, first_index) if sample_domain(i, domain) == name
-            ]
-        outside = [c for c in mine if not min(known) <= c <= max(known)]
-        if outside:
-            raise ValueError(
-                f"num_atoms {outside[0]} leaves the range the checkpoint knows for {name}s: "
-                f"{min(known)} to {max(known)}"
-            )
+    domains = {condition: known.domains_for(condition) for condition in request.asked}
+    told = orders if config.denoiser.element_condition and orders.histogram else None
+    counts: dict[tuple[Condition, str], dict[int, int]] = {}
+    draws = []
+    for index, condition in enumerate(request.conditions, request.first_index):
+        choice = domains[condition]
+        domain = choice[0] if len(choice) == 1 else (CRYSTAL, MOLECULE)[index % 2]
+        key = condition, domain
+        if key not in counts:
+            counts[key] = known.counts_for(condition, domain, told)
+            if not counts[key]:
+                raise ValueError(f"'{condition}' cannot be made: no training {domain} is like that")
+        draws.append(_draw(index, request.seed, condition, domain, counts[key], orders, config))
+    return draws
 
 
-def sample_domain(index: int, domain: str) -> str:
-    """Domain of sample ``index`` of a request: of ``"both"``, crystals are at even indices."""
-    if domain != BOTH:
-        return domain
-    return CRYSTAL if index % 2 == 0 else MOLECULE
-
-
-def requested_counts(
-    num_atoms: int | tuple[int, int] | Sequence[int] | None, n: int
-) -> list[int] | None:
-    """Atom counts that ``num_atoms`` allows: one, a range's two ends, or one for each sample.
-
-    Raises
-    ------
-    TypeError
-        If it is none of int, (low, high) tuple and list of ints.
-    ValueError
-        If a range is empty or a list has not n entries.
-    """
-    if num_atoms is None:
-        return None
-    try:
-        values = [num_atoms] if isinstance(num_atoms, int | np.integer) else list(num_atoms)
-    except TypeError:
-        values = [None]  # type: ignore[list-item]
-    if any(isinstance(v, bool) or not isinstance(v, int | np.integer) for v in values):
-        raise TypeError(
-            f"num_atoms must be an integer, a (low, high) pair or {n} integers, got {num_atoms!r}"
-        )
-    if isinstance(num_atoms, tuple):
-        if len(values) != 2 or values[0] > values[1]:
-            raise ValueError(f"a range of num_atoms must be (low, high), got {num_atoms!r}")
-    elif not isinstance(num_atoms, int | np.integer) and len(values) != n:
-        raise ValueError(f"num_atoms lists {len(values)} atom counts for {n} samples")
-    return [int(v) for v in values]
-
-
-def count_of(
-    num_atoms: int | tuple[int, int] | Sequence[int] | None, place: int
-) -> int | tuple[int, int] | None:
-    """Find what a request says of the atom count of its sample number ``place``."""
-    if num_atoms is None or isinstance(num_atoms, int | np.integer | tuple):
-        return num_atoms
-    return int(num_atoms[place])
-
-
-def make_request(
-    model: ADiT,
+def _draw(
     index: int,
-    domain: str,
     seed: int,
-    num_atoms: int | tuple[int, int] | None,
-    origin: np.ndarray | None = None,
-    numbers: np.ndarray | None = None,
-) -> Request:
-    """Draw atom count, noise, rotation and elements of one sample, from seed and index alone.
-
-    Parameters
-    ----------
-    model : ADiT
-        Whose statistics to draw from.
-    index, domain, seed, num_atoms
-        As for :func:`sample`.
-    origin : numpy.ndarray
-        See :class:`Request`.
-    numbers : numpy.ndarray
-        Elements of its atoms, shape (N,); without, those of a training molecule are drawn.
-    """
+    condition: Condition,
+    domain: str,
+    counts: Mapping[int, int],
+    orders: ElementOrders,
+    config: ModelConfig,
+) -> Draw:
     generator = np.random.default_rng([seed, index])
-    domain = sample_domain(index, domain)
-    histogram = dict(model.known.sizes[domain])
-    if isinstance(num_atoms, int | np.integer):
-        count = int(num_atoms)
+    if len(counts) == 1 and isinstance(condition.num_atoms, int):
+        (count,) = counts
     else:
-        low, high = num_atoms if num_atoms is not None else (min(histogram), max(histogram))
-        allowed = [k for k in sorted(histogram) if low <= k <= high] or [low]
-        weights = np.array([histogram.get(k, 1) for k in allowed], dtype=np.float64)
-        count = int(generator.choice(allowed, p=weights / weights.sum()))
-    noise = generator.standard_normal((count, model.config.autoencoder.latent_dim), np.float32)
-    elements = None
-    if domain == MOLECULE and model.config.denoiser.element_condition:
-        if numbers is None:
-            drawn = np.random.default_rng([seed, index, 2])
-            elements = model.element_orders.draw(count, drawn)
-        else:
-            elements = numbers
+        weights = np.array(list(counts.values()), dtype=np.float64)
+        count = int(generator.choice(list(counts), p=weights / weights.sum()))
+    noise = generator.standard_normal((count, config.autoencoder.latent_dim), np.float32)
     rotation = draw_rotation(generator)
-    return Request(index, domain, count, noise, rotation, seed, origin, elements)
+    told = None
+    if domain == MOLECULE and config.denoiser.element_condition:
+        drawn = np.random.default_rng([seed, index, 2])
+        if condition.formula is not None:
+            told = orders.of_formula(condition.formula).draw(count, drawn)
+            if told is None:
+                told = shuffled_order(condition.formula, drawn)
+        elif condition.elements is not None:
+            told = orders.of_elements(condition.elements).draw(count, drawn)
+        else:
+            told = orders.draw(count, drawn)
+    choice = ElementChoice(told) if told is not None else _choice(condition, count)
+    return Draw(index, seed, condition, domain, count, noise, rotation, told, choice)
+
+
+def _choice(condition: Condition, count: int) -> ElementChoice | None:
+    """How the elements are chosen where the denoiser is not told them."""
+    numbers = composition = allowed = None
+    if condition.atoms is not None:
+        numbers = np.zeros(count, np.int64)
+        numbers[: len(condition.atoms)] = [atomic_numbers[site[0]] for site in condition.atoms]
+    if condition.formula is not None:
+        unit = composition_of(condition.formula)
+        row = np.repeat([atomic_numbers[s] for s in unit], list(unit.values()))
+        composition = np.repeat(row, count // len(row))
+    elif condition.elements is not None:
+        allowed = np.array([atomic_numbers[s] for s in condition.elements])
+    if numbers is None and composition is None and allowed is None:
+        return None
+    return ElementChoice(numbers, composition, allowed)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from adit_model.conditions.condition import Condition
 from adit_model.systems import AtomicSystem
 
 
@@ -22,7 +24,7 @@ class Sample:
     domain : str
         ``"crystal"`` or ``"molecule"``.
     num_atoms : int
-        Atoms asked for.
+        Atoms that were drawn or asked for.
     system : AtomicSystem or None
         The structure; None if the decoded cell is unphysical.
     reason : str or None
@@ -30,6 +32,11 @@ class Sample:
     decoded : dict
         What the decoder said: ``numbers`` and ``positions`` (angstrom), or ``frac_coords``,
         ``lengths`` (angstrom) and ``angles`` (degrees).
+    condition : Condition
+        What was asked for.
+    holds : dict
+        Whether it is so, for each part of the condition that the structure alone tells; all false
+        where there is no structure.
     """
 
     index: int
@@ -39,6 +46,8 @@ class Sample:
     system: AtomicSystem | None
     reason: str | None = None
     decoded: dict[str, Any] = field(default_factory=dict, repr=False)
+    condition: Condition = field(default_factory=Condition)
+    holds: dict[str, bool] = field(default_factory=dict)
 
     @property
     def valid(self) -> bool:
@@ -52,3 +61,13 @@ class SamplingInterrupted(KeyboardInterrupt):
     def __init__(self, samples: list[Sample], n: int) -> None:
         super().__init__(f"sampling was interrupted: {len(samples)} of {n} samples are finished")
         self.samples = samples
+
+
+def held_shares(samples: Sequence[Sample]) -> dict[str, tuple[int, int]]:
+    """Count the samples that hold each part of their condition, and those that were asked to."""
+    shares: dict[str, tuple[int, int]] = {}
+    for sample in samples:
+        for name, held in sample.holds.items():
+            passed, asked = shares.get(name, (0, 0))
+            shares[name] = passed + held, asked + 1
+    return shares

@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 
 from adit_model.batch import Packing
-from adit_model.config import SamplingConfig
+from adit_model.conditions.atoms import ElementChoice, ElementOrders
+from adit_model.conditions.known import Known
+from adit_model.config import ModelConfig, SamplingConfig
+from adit_model.network.decoding import raw_to_system
+from adit_model.network.denoiser import Denoiser
 from adit_model.network.groups import DomainGroups
 from adit_model.progress import tqdm
 from adit_model.sampling.flow import integrate, time_grid
-from adit_model.sampling.request import BOTH, Request, check_request, count_of, make_request
+from adit_model.sampling.request import Draw, Request, check_batch_atoms, draw_samples
 from adit_model.sampling.sample import Sample, SamplingInterrupted
 from adit_model.systems import CRYSTAL, AtomicSystem
-
-if TYPE_CHECKING:
-    from adit_model.model import ADiT
 
 CPU_BATCH_ATOMS = 1024
 GPU_BYTES_PER_ATOM_CHANNEL = 600  # of activations, one forward pass; halved on out-of-memory
@@ -29,52 +29,76 @@ SIZE_STEP = 16  # attention is padded to a multiple of this
 MIN_SYSTEMS = 16  # CPU libraries compute smaller batches by other kernels, which round differently
 
 
-def sample(
-    model: ADiT,
-    n: int,
-    *,
-    domain: str = BOTH,
-    seed: int = 0,
-    num_steps: int | None = None,
-    solver: str | None = None,
-    guidance_scale: float | None = None,
-    noise_scale: float | None = None,
-    num_atoms: int | tuple[int, int] | Sequence[int] | None = None,
-    batch_atoms: int | None = None,
-    random_rotation: bool = False,
-    progress: bool = True,
-    first_index: int = 0,
-) -> list[Sample]:
-    """Generate n structures.
+class Weights(Protocol):
+    """What sampling needs of a model: :class:`adit_model.model.ADiT` has it."""
 
-    Sample i depends on the weights, the settings, ``seed`` and i, not on n or on what it is
-    batched with: bit for bit on a CPU, up to rounding on a GPU.
+    @property
+    def config(self) -> ModelConfig:
+        """Configuration."""
+        ...
+
+    @property
+    def known(self) -> Known:
+        """What it can be told."""
+        ...
+
+    @property
+    def element_orders(self) -> ElementOrders:
+        """Orders of the elements of training molecules."""
+        ...
+
+    @property
+    def denoiser(self) -> Denoiser | None:
+        """Stage 2, if there is one."""
+        ...
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the weights."""
+        ...
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Floating type of the weights."""
+        ...
+
+    def prepare(self, structure: Any) -> AtomicSystem:
+        """Return the canonical form of a structure."""
+        ...
+
+    def encode_prepared(self, systems: Sequence[AtomicSystem]) -> list[np.ndarray]:
+        """Return the mean latents of each system in canonical form."""
+        ...
+
+    def decode(
+        self,
+        latents: torch.Tensor,
+        sizes: torch.Tensor,
+        periodic: torch.Tensor,
+        choices: Sequence[ElementChoice | None] | None = None,
+    ) -> list[dict[str, Any]]:
+        """Decode packed latents."""
+        ...
+
+
+def sample(
+    model: Weights, request: Request, *, batch_atoms: int | None = None, progress: bool = True
+) -> list[Sample]:
+    """Make the samples of a request.
+
+    Sample i depends on the weights, the condition and settings of the request, its seed and i, not
+    on n or on what it is batched with: bit for bit on a CPU, up to rounding on a GPU.
 
     Parameters
     ----------
-    model : ADiT
+    model : Weights
         With both stages.
-    n : int
-        How many.
-    domain : str
-        ``"crystal"``, ``"molecule"``, or ``"both"``: crystals at even, molecules at odd indices.
-    seed : int
-        Of all random numbers.
-    num_steps, solver, guidance_scale, noise_scale
-        See :class:`adit_model.config.SamplingConfig`; None takes the checkpoint's.
-    num_atoms : int, tuple or list
-        One atom count for all, a range ``(low, high)`` to draw from, a list with one count for
-        each sample, or None: drawn from the training data's histogram (in a range: restricted to
-        it).
+    request : Request
+        What to make.
     batch_atoms : int
         Atoms integrated at a time; None chooses by device and memory. Halved on out-of-memory.
-    random_rotation : bool
-        Turn each structure at random; otherwise it comes in its canonical pose.
     progress : bool
         Show a progress bar.
-    first_index : int
-        Index of the first sample. Samples 0 to 99 are those of two requests for 50, one of which
-        starts at 50; a list of atom counts is that of the request.
 
     Returns
     -------
@@ -85,98 +109,93 @@ def sample(
     Raises
     ------
     ValueError, TypeError
-        If the request is out of range; before any work.
+        If the checkpoint does not know what is asked for; before any work.
+    SamplingInterrupted
+        A ``KeyboardInterrupt`` that carries what was finished by then.
     """
-    stream = iter_samples(
-        model,
-        n,
-        domain=domain,
-        seed=seed,
-        num_steps=num_steps,
-        solver=solver,
-        guidance_scale=guidance_scale,
-        noise_scale=noise_scale,
-        num_atoms=num_atoms,
-        batch_atoms=batch_atoms,
-        random_rotation=random_rotation,
-        progress=progress,
-        first_index=first_index,
-    )
     samples: list[Sample] = []
     try:
-        for part in stream:
+        for part in iter_samples(model, request, batch_atoms=batch_atoms, progress=progress):
             samples += part
     except KeyboardInterrupt as error:
-        raise SamplingInterrupted(sorted(samples, key=lambda s: s.index), n) from error
+        done = sorted(samples, key=lambda s: s.index)
+        raise SamplingInterrupted(done, request.n) from error
     return sorted(samples, key=lambda s: s.index)
 
 
 def iter_samples(
-    model: ADiT,
-    n: int,
-    *,
-    domain: str = BOTH,
-    seed: int = 0,
-    num_steps: int | None = None,
-    solver: str | None = None,
-    guidance_scale: float | None = None,
-    noise_scale: float | None = None,
-    num_atoms: int | tuple[int, int] | Sequence[int] | None = None,
-    batch_atoms: int | None = None,
-    random_rotation: bool = False,
-    progress: bool = True,
-    first_index: int = 0,
+    model: Weights, request: Request, *, batch_atoms: int | None = None, progress: bool = True
 ) -> Iterator[list[Sample]]:
-    """Generate n structures and yield each batch as it is finished: by domain and atom count.
+    """Make the samples of a request and yield each batch as it is finished.
 
-    Parameters, samples and errors are those of :func:`sample`; the request is checked at once.
+    Batches are of one domain, small structures first. Parameters, samples and errors are those of
+    :func:`sample`; the request is checked at once.
+    """
+    draws, settings = prepare(model, request)
+    limit = batch_limit(model, batch_atoms)
+    return stream_samples(
+        model, draws, settings, limit, rotate=request.random_rotation, progress=progress
+    )
+
+
+def prepare(model: Weights, request: Request) -> tuple[list[Draw], SamplingConfig]:
+    """Check a request and draw its samples.
+
+    Raises
+    ------
+    ValueError
+        As :func:`sample`.
+    """
+    require_denoiser(model)
+    known = model.known
+    settings = request.check(known, model.config)
+    return draw_samples(request, known, model.element_orders, model.config), settings
+
+
+def require_denoiser(model: Weights) -> Denoiser:
+    """Return the denoiser.
+
+    Raises
+    ------
+    ValueError
+        If the checkpoint has none.
     """
     if model.denoiser is None:
         raise ValueError("this checkpoint holds stage 1 only: it can encode, not sample")
-    sizes = model.known.as_dict()["sizes"]
-    check_request(n, domain, seed, num_atoms, batch_atoms, sizes, first_index)
-    seed, first_index = int(seed), int(first_index)
-    settings = sampling_settings(
-        model.config.sampling, num_steps, solver, guidance_scale, noise_scale
-    )
-    requests = [
-        make_request(model, first_index + i, domain, seed, count_of(num_atoms, i)) for i in range(n)
-    ]
-    limit = batch_atoms or default_batch_atoms(model)
-    return stream_samples(
-        model, requests, settings, limit, random_rotation=random_rotation, progress=progress
-    )
+    return model.denoiser
 
 
 def stream_samples(
-    model: ADiT,
-    requests: list[Request],
+    model: Weights,
+    draws: list[Draw],
     settings: SamplingConfig,
     limit: int,
     *,
-    random_rotation: bool = False,
+    rotate: bool = False,
     progress: bool = True,
     start_time: float = 0.0,
 ) -> Iterator[list[Sample]]:
-    """Make the samples of checked requests, a batch at a time, under a progress bar.
+    """Make samples, a batch at a time, under a progress bar.
 
     Parameters
     ----------
-    model : ADiT
+    model : Weights
         With both stages.
-    requests : list of Request
+    draws : list of Draw
         What to make.
     settings : SamplingConfig
         How.
     limit : int
         Atoms of a batch.
-    random_rotation, progress
-        As for :func:`sample`.
+    rotate : bool
+        Turn each structure at random.
+    progress : bool
+        Show a progress bar.
     start_time : float
-        Time in [0, 1) to start at; past 0 the requests need an ``origin``.
+        Time in [0, 1) to start at; past 0 the draws need an ``origin``.
     """
     bar = tqdm(
-        total=len(requests),
+        total=len(draws),
         desc="sampling",
         unit="structure",
         disable=not progress,
@@ -190,11 +209,10 @@ def stream_samples(
         bar.update(0)
 
     with bar:
-        for part, decoded in run_batches(model, requests, settings, limit, show_step, start_time):
+        for part, decoded in run_batches(model, draws, settings, limit, show_step, start_time):
             bar.update(len(part))
             yield [
-                finish_sample(request, raw, request.seed, random_rotation)
-                for request, raw in zip(part, decoded, strict=True)
+                finish_sample(draw, raw, rotate) for draw, raw in zip(part, decoded, strict=True)
             ]
 
 
@@ -204,25 +222,17 @@ def _bar_seconds() -> float:
     return 0.5 if live else LOG_SECONDS
 
 
-def sampling_settings(
-    base: SamplingConfig,
-    num_steps: int | None = None,
-    solver: str | None = None,
-    guidance_scale: float | None = None,
-    noise_scale: float | None = None,
-) -> SamplingConfig:
-    """Checkpoint defaults with what the user sets, checked."""
-    given = {
-        "num_steps": num_steps,
-        "solver": solver,
-        "guidance_scale": guidance_scale,
-        "noise_scale": noise_scale,
-    }
-    return replace(base, **{k: v for k, v in given.items() if v is not None})  # type: ignore[arg-type]
+def batch_limit(model: Weights, batch_atoms: int | None = None) -> int:
+    """Atoms of a batch: as given, or cache-sized on a CPU, from the free memory on a GPU.
 
-
-def default_batch_atoms(model: ADiT) -> int:
-    """Atoms of a batch: cache-sized on a CPU, from the free memory on a GPU."""
+    Raises
+    ------
+    ValueError, TypeError
+        If it is given and no positive integer.
+    """
+    check_batch_atoms(batch_atoms)
+    if batch_atoms is not None:
+        return int(batch_atoms)
     if model.device.type != "cuda":
         return CPU_BATCH_ATOMS
     free, _ = torch.cuda.mem_get_info(model.device)
@@ -231,24 +241,24 @@ def default_batch_atoms(model: ADiT) -> int:
 
 
 def run_batches(
-    model: ADiT,
-    requests: list[Request],
+    model: Weights,
+    draws: list[Draw],
     settings: SamplingConfig,
     limit: int,
     on_step: Callable[[int, torch.Tensor], None],
     start_time: float = 0.0,
-) -> Iterator[tuple[list[Request], list[dict[str, Any]]]]:
-    """Integrate requests in batches of one domain and padded size, halving on out-of-memory."""
-    waiting = sorted(requests, key=lambda r: (r.domain, r.num_atoms, r.index))
+) -> Iterator[tuple[list[Draw], list[dict[str, Any]]]]:
+    """Integrate draws in batches of one domain and padded size, halving on out-of-memory."""
+    waiting = sorted(draws, key=lambda r: (r.domain, r.num_atoms, r.index))
     while waiting:
-        part: list[Request] = []
+        part: list[Draw] = []
         atoms = 0
-        for request in waiting:
-            over = atoms + request.num_atoms > limit
-            if part and (over or _kind(request) != _kind(part[0])):
+        for draw in waiting:
+            over = atoms + draw.num_atoms > limit
+            if part and (over or _kind(draw) != _kind(part[0])):
                 break
-            part.append(request)
-            atoms += request.num_atoms
+            part.append(draw)
+            atoms += draw.num_atoms
         decoded = None
         try:
             decoded = _integrate_batch(model, part, settings, on_step, start_time)
@@ -266,8 +276,8 @@ def run_batches(
 
 @torch.no_grad()
 def _integrate_batch(
-    model: ADiT,
-    part: list[Request],
+    model: Weights,
+    part: list[Draw],
     settings: SamplingConfig,
     on_step: Callable[[int, torch.Tensor], None],
     start_time: float,
@@ -289,11 +299,8 @@ def _integrate_batch(
         drawn.append(np.zeros((len(times) - 2, *blank.shape), dtype=np.float32))
         fresh = torch.from_numpy(np.concatenate(drawn, axis=1)).to(device, model.dtype)
     elements = None
-    if any(r.elements is not None for r in part):
-        told = [
-            np.zeros(n, int) if r.elements is None else r.elements
-            for r, n in zip(part, counts, strict=True)
-        ]
+    if any(r.told is not None for r in part):
+        told = [np.zeros(r.num_atoms, int) if r.told is None else r.told for r in part]
         rows = np.concatenate([*told, np.zeros(len(blank), int)])
         elements = torch.from_numpy(rows).to(device)
     x_1 = integrate(
@@ -309,23 +316,23 @@ def _integrate_batch(
         elements,
     )
     latents = model.denoiser.denormalise(x_1, periodic[groups.packing.index])
-    return model.decode(latents, sizes, periodic)[: len(part)]
+    return model.decode(latents, sizes, periodic, [r.choice for r in part])[: len(part)]
 
 
-def _start(request: Request, time: float) -> np.ndarray:
-    """Where a request starts: the interpolant between its noise and its origin."""
-    if request.origin is None:
-        return request.noise
-    return ((1 - time) * request.noise + time * request.origin).astype(np.float32)
+def _start(draw: Draw, time: float) -> np.ndarray:
+    """Where a sample starts: the interpolant between its noise and its origin."""
+    if draw.origin is None:
+        return draw.noise
+    return ((1 - time) * draw.noise + time * draw.origin).astype(np.float32)
 
 
 def _padded(num_atoms: int) -> int:
     return -(-num_atoms // SIZE_STEP) * SIZE_STEP
 
 
-def _kind(request: Request) -> tuple[str, int]:
-    """Which requests may share a batch: its padded size then follows from each of them alone."""
-    return request.domain, _padded(request.num_atoms)
+def _kind(draw: Draw) -> tuple[str, int]:
+    """Which samples may share a batch: its padded size then follows from each of them alone."""
+    return draw.domain, _padded(draw.num_atoms)
 
 
 def _filler(counts: list[int]) -> list[int]:
@@ -345,16 +352,34 @@ def _is_out_of_memory(error: BaseException) -> bool:
     return "out of memory" in text or "can't allocate memory" in text
 
 
-def finish_sample(request: Request, raw: dict[str, Any], seed: int, rotate: bool) -> Sample:
+def finish_sample(draw: Draw, raw: dict[str, Any], rotate: bool) -> Sample:
     """Build the sample a decoded dictionary describes."""
-    from adit_model.model import raw_to_system
-
+    condition = draw.condition
     system, reason = raw_to_system(raw)
+    holds = dict.fromkeys(condition.asked, False)
     if system is not None:
+        holds = condition.holds(system)
         positions, cell = system.positions, system.cell
         if rotate:
-            positions = positions @ request.rotation.T
-            cell = None if cell is None else cell @ request.rotation.T
-        info = {"index": request.index, "seed": seed, "domain": request.domain, "source": "ADiT"}
+            positions = positions @ draw.rotation.T
+            cell = None if cell is None else cell @ draw.rotation.T
+        info: dict[str, Any] = {
+            "index": draw.index,
+            "seed": draw.seed,
+            "domain": draw.domain,
+            "source": "ADiT",
+        }
+        if condition:
+            info.update(condition=str(condition), holds=all(holds.values()))
         system = AtomicSystem(system.numbers, positions, cell, info)
-    return Sample(request.index, seed, request.domain, request.num_atoms, system, reason, dict(raw))
+    return Sample(
+        draw.index,
+        draw.seed,
+        draw.domain,
+        draw.num_atoms,
+        system,
+        reason,
+        dict(raw),
+        condition,
+        holds,
+    )

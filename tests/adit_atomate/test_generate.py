@@ -15,7 +15,9 @@ from pymatgen.core import Molecule, Structure
 
 from adit_atomate import ADiTGenerateDoc, ADiTGenerateMaker
 from adit_atomate.stores import JobStoreError
+from adit_model.conditions.condition import Condition
 from adit_model.model import ADiT
+from adit_model.sampling.request import Request
 
 
 @pytest.fixture(scope="module")
@@ -85,18 +87,8 @@ def test_provenance(finished, tiny_checkpoint):
     model = ADiT.load(tiny_checkpoint)
     assert document.checkpoint.hash == model.checkpoint_hash
     assert document.checkpoint.name == str(tiny_checkpoint)
-    assert document.settings.model_dump() == {
-        "n": 20,
-        "first_index": 0,
-        "domain": "both",
-        "seed": 0,
-        "num_steps": 3,
-        "solver": "euler",
-        "guidance_scale": 1.0,
-        "noise_scale": 1.0,
-        "num_atoms": None,
-        "random_rotation": False,
-    }
+    sampling = {"num_steps": 3, "solver": "euler", "guidance_scale": 1.0, "noise_scale": 1.0}
+    assert document.request == Request(20, sampling=sampling)
     assert document.device in ("cpu", "cuda:0", "cuda")
     assert document.versions["adit-atomate"]
     assert min(document.timings.model_dump().values()) > 0
@@ -108,7 +100,7 @@ def test_settings_reach_the_model(maker, tiny_checkpoint, job_store):
         "seed": 5,
         "num_steps": 2,
         "solver": "heun",
-        "guidance_scale": 2.0,
+        "guidance_scale": 1.0,
         "noise_scale": 0.5,
         "num_atoms": (3, 4),
         "random_rotation": True,
@@ -122,8 +114,10 @@ def test_settings_reach_the_model(maker, tiny_checkpoint, job_store):
     assert document.crystals == []
     assert {record.valid for record in document.samples} == {None}
     assert document.counts["molecule"].valid is None
-    expected = {**options, "n": 4, "first_index": 0, "num_atoms": "3-4"}
-    assert document.settings.model_dump() == expected
+    assert document.request == Request.of(4, **options)
+    assert document.samples[0].condition == "molecule, atoms=3-4"
+    assert document.samples[0].holds == {"domain": True, "num_atoms": True}
+    assert document.structures[0].properties["condition"] == "molecule, atoms=3-4"
 
 
 # what the store keeps
@@ -267,10 +261,11 @@ def test_the_number_may_come_from_another_job(maker, job_store):
 
 
 def test_a_maker_survives_json(maker):
-    original = replace(maker, num_atoms=(2, 4), guidance_scale=1.5, device="cpu")
+    original = replace(maker, condition=Condition(elements="Li-O"), num_atoms=(2, 4), seed=2)
     again = json.loads(json.dumps(original, cls=MontyEncoder), cls=MontyDecoder)
     assert again == original
-    assert again.num_atoms == "2-4"
+    assert (again.condition, again.num_atoms) == ("Li-O", "2-4")
+    assert again.request(3) == Request.of(3, "Li-O, atoms=2-4", seed=2)
 
 
 def test_a_job_survives_json(maker, job_store, finished):
@@ -292,7 +287,7 @@ def test_kwargs_of_a_job_can_be_updated(maker, job_store):
     job = maker.make(n=4)
     job.update_maker_kwargs({"seed": 9})
     document = run_locally(job, store=job_store, ensure_success=True)[job.uuid][1].output
-    assert document.settings.seed == 9
+    assert document.request.seed == 9
     job = maker.make(n=4)
     job.update_maker_kwargs({"solver": "simpson"})
     with pytest.raises(ValueError, match="simpson"):
@@ -345,14 +340,16 @@ def test_the_device_setting_is_the_workers(maker, monkeypatch, job_store):
         (
             2,
             {"num_atoms": 9, "domain": "crystal"},
-            "num_atoms 9 leaves the range .* crystals: 2 to 8",
+            "no training crystal has 9 atoms, they have 2, 4, 8",
         ),
-        (2, {"num_atoms": (4, 9), "domain": "crystal"}, "range .* 2 to 8"),
+        (2, {"num_atoms": (5, 7), "domain": "crystal"}, "no training crystal has 5-7 atoms"),
+        (2, {"condition": "Li-P-S, molecule", "domain": "crystal"}, "contradict"),
+        (2, {"condition": "spacegroup=225"}, "were not told the space group"),
         (2, {"num_atoms": (5, 4)}, "must be"),
         (2, {"num_atoms": [3]}, "num_atoms lists 1 atom counts for 2 samples"),
-        (2, {"num_atoms": "several"}, "atom counts must be a number"),
-        (2, {"num_atoms": 2.5}, "num_atoms must be an integer, a range .*, got 2.5"),
-        (2, {"num_atoms": [2.5, 3]}, "num_atoms must be an integer"),
+        (2, {"num_atoms": "several"}, "num_atoms must be a number"),
+        (2, {"num_atoms": 2.5}, "num_atoms must be a number .*, got 2.5"),
+        (2, {"num_atoms": [2.5, 3]}, "num_atoms must be a number"),
         (2, {"device": "gpu"}, "device must be auto, cpu, cuda or cuda:1, got 'gpu'"),
         (
             2,

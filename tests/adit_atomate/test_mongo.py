@@ -69,7 +69,7 @@ def test_generation_is_kept_in_mongodb_and_gridfs(tiny_checkpoint, port, job_sto
     document = run_locally(job, store=store, ensure_success=True)[job.uuid][1].output
     again = make_store(port, data=GridFSStore("adit", "blobs", host="127.0.0.1", port=port))
     again.connect()
-    raw = again.query_one({"output.settings.n": 8})
+    raw = again.query_one({"output.request.n": 8})
     assert raw["output"]["structures"]["store"] == "data"
     output = MontyDecoder().process_decoded(again.get_output(job.uuid, load=True))
     assert output.structures == document.structures

@@ -80,8 +80,8 @@ def test_documents_say_which_part_they_are(maker, job_store):
     flow = replace(maker, samples_per_job=2).make(n=5)
     assert [made.name for made in flow.jobs] == [f"ADiT generate {i}/3" for i in (1, 2, 3)]
     responses = run_locally(flow, store=job_store, ensure_success=True)
-    settings = [responses[made.uuid][1].output.settings for made in flow.jobs]
-    assert [(s.first_index, s.n) for s in settings] == [(0, 2), (2, 2), (4, 1)]
+    requests = [responses[made.uuid][1].output.request for made in flow.jobs]
+    assert [(r.first_index, r.n) for r in requests] == [(0, 2), (2, 2), (4, 1)]
 
 
 @pytest.mark.parametrize(

@@ -17,8 +17,9 @@ from adit_model.batch import Packing
 from adit_model.canonical import canonicalise
 from adit_model.conditions.known import Known
 from adit_model.config import AutoencoderConfig, DenoiserConfig, ModelConfig
-from adit_model.model import ADiT, chunks, raw_to_system, resolve_device, unpack_decoded
+from adit_model.model import ADiT, chunks, resolve_device
 from adit_model.network.autoencoder import Decoded
+from adit_model.network.decoding import raw_to_system, unpack_decoded
 from adit_model.network.groups import DomainGroups
 from adit_model.systems import AtomicSystem
 

@@ -16,6 +16,7 @@ from adit_model import ADiT
 from adit_model.cli.generate import PICTURE, RUN, TABLE, TOGETHER, write_results
 from adit_model.cli.main import main
 from adit_model.quality.records import record_samples
+from adit_model.sampling.request import Request
 
 N = 24
 
@@ -121,7 +122,8 @@ def test_one_file_holds_all(folder, samples):
 
 def test_settings_and_picture(folder, tiny_checkpoint):
     run = json.loads((folder / RUN).read_text())
-    assert (run["n"], run["domain"], run["seed"], run["num_steps"]) == (N, "both", 3, 3)
+    sampling = {"num_steps": 3, "solver": "euler", "guidance_scale": 1.0, "noise_scale": 1.0}
+    assert Request.from_dict(run["request"]) == Request(N, seed=3, sampling=sampling)
     assert run["checkpoint_hash"] == ADiT.load(tiny_checkpoint).checkpoint_hash
     from matplotlib.image import imread
 
@@ -168,7 +170,7 @@ def test_summary_on_the_screen(tiny_checkpoint, tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    ("atoms", "counts"), [("2-4", {2, 3, 4}), ("5,3,4", [5, 3, 4]), ("3", {3})]
+    ("atoms", "counts"), [("2-4", {2, 3, 4}), ("5,3,5", [5, 3, 5]), ("3", {3})]
 )
 def test_atom_counts(tiny_checkpoint, tmp_path, atoms, counts):
     assert (
@@ -187,6 +189,23 @@ def test_atom_counts(tiny_checkpoint, tmp_path, atoms, counts):
     )
     found = [int(row["num_atoms"]) for row in read_table(tmp_path / "o")]
     assert found == counts if isinstance(counts, list) else set(found) <= counts
+
+
+def test_what_is_asked_for_is_said(tiny_checkpoint, tmp_path, capsys):
+    options = ["-n", "8", "--elements", "Li-O", "--no-check"]
+    assert generate(tiny_checkpoint, tmp_path / "a", *options, "--num-atoms", "2-4") == 0
+    rows = read_table(tmp_path / "a")
+    assert {row["condition"] for row in rows} == {"Li-O, atoms=2-4"}
+    held = [json.loads(row["holds"]) for row in rows]
+    assert all(
+        h["num_atoms"] == (row["decoded"] == "True") for h, row in zip(held, rows, strict=True)
+    )
+    number = sum(h["elements"] for h in held)
+    said = capsys.readouterr().out
+    assert f"elements as asked: {number} of 8 ({100 * number / 8:.1f} %)" in said
+    text = ["-n", "8", "--condition", "Li-O, atoms=2-4", "--no-check"]
+    assert generate(tiny_checkpoint, tmp_path / "b", *text) == 0
+    assert read_table(tmp_path / "b") == rows
 
 
 def test_random_rotation_turns_and_keeps_the_shape(tiny_checkpoint, tmp_path):
@@ -278,8 +297,15 @@ BAD = {
     "steps": (["--num-steps", "0"], "num_steps must be a positive integer, got 0"),
     "guidance": (["--guidance-scale", "nan"], "guidance_scale must lie in 0..100, got nan"),
     "no atoms": (["--num-atoms", "0"], "num_atoms must be positive, got 0"),
-    "too many atoms": (["--num-atoms", "99"], "num_atoms 99 leaves the range"),
+    "too many atoms": (["--num-atoms", "99"], "no training molecule has 99 atoms, they have 3, 5"),
     "range": (["--num-atoms", "8-2"], "(low, high), got (8, 2)"),
+    "gap": (["--num-atoms", "6"], "no training crystal has 6 atoms, they have 2, 4, 8"),
+    "element": (["--condition", "Xx-O"], "'Xx' is no element"),
+    "contradiction": (["--formula", "LiMn3O4", "--num-atoms", "5"], "8 atoms a unit"),
+    "domains": (["--condition", "crystal", "--domain", "molecule"], "contradict"),
+    "group": (["--space-group", "300"], "'300' is no space group"),
+    "property": (["--property", "gap"], "--property takes NAME=VALUE, got 'gap'"),
+    "unknown property": (["--property", "gap=1"], "these weights know no property 'gap'"),
     "atoms text": (["--num-atoms", "few"], "got 'few'"),
     "list": (["--num-atoms", "2,3", "-n", "3"], "lists 2 atom counts for 3 samples"),
     "device": (["--device", "toaster"], "unknown device 'toaster'"),

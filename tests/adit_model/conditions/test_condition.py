@@ -49,7 +49,7 @@ def conditions(draw):
 
 
 @given(conditions())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_text_and_json_round_trips(condition):
     assert Condition.from_text(str(condition)) == condition
     text = json.dumps(condition, cls=MontyEncoder)

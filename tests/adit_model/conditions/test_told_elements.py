@@ -23,7 +23,7 @@ from adit_model.conditions.known import Known
 from adit_model.config import named_size
 from adit_model.model import ADiT
 from adit_model.network.groups import DomainGroups
-from adit_model.sampling.request import make_request
+from adit_model.sampling.request import Request, draw_samples
 from adit_model.training.loss import flow_matching_loss
 
 HISTOGRAM = {"CH4": 3, "OH2": 5, "CNH": 3, "NCH": 2, "C6H6": 1}
@@ -112,26 +112,44 @@ def make_model(**options) -> ADiT:
     return model.eval()
 
 
-def test_a_request_depends_on_seed_and_index_alone():
+def test_a_draw_depends_on_seed_and_index_alone():
     model, plain = make_model(element_condition=True), make_model(element_condition=False)
     known = {tuple(chemical_symbols.index(s) for s in string2symbols(order)) for order in HISTOGRAM}
-    sizes = set()
-    for index in range(40):
-        request = make_request(model, index, "molecule", 3, None)
-        told, count = request.elements, request.num_atoms
-        sizes.add(count)
-        again = make_request(model, index, "molecule", 3, None)
-        np.testing.assert_array_equal(told, again.elements)
-        if count == 4:  # no order has four atoms
-            assert told is None
+
+    def draws(of, condition="molecule", n=40):
+        request = Request.of(n, condition, seed=3)
+        return draw_samples(request, of.known, of.element_orders, of.config)
+
+    for draw, again, other in zip(draws(model), draws(model, n=50), draws(plain), strict=False):
+        if draw.num_atoms == 4:  # no order has four atoms
+            assert draw.told is None
         else:
-            assert tuple(told.tolist()) in known and len(told) == count
+            assert tuple(draw.told.tolist()) in known and len(draw.told) == draw.num_atoms
+            np.testing.assert_array_equal(draw.told, again.told)
         # noise and size are those of a model that is not told
-        other = make_request(plain, index, "molecule", 3, None)
-        assert other.elements is None
-        np.testing.assert_array_equal(other.noise, request.noise)
-        assert make_request(model, index, "crystal", 3, None).elements is None
-    assert {3, 4, 5} <= sizes
+        assert other.told is None
+        np.testing.assert_array_equal(other.noise, draw.noise)
+    assert {3, 4, 5} <= {draw.num_atoms for draw in draws(model)}
+    assert all(draw.told is None for draw in draws(model, "crystal"))
+
+
+def test_what_is_told_is_what_was_asked():
+    model = make_model(element_condition=True)
+
+    def told(condition):
+        request = Request.of(30, condition, seed=3)
+        drawn = draw_samples(request, model.known, model.element_orders, model.config)
+        return {"".join(chemical_symbols[z] for z in draw.told) for draw in drawn}
+
+    assert told("molecule, H-O") == {"OHH"}
+    assert told("molecule, C-H-N") == {"CNH", "NCH"}
+    assert told("molecule, CHN") == {"CNH", "NCH"}
+    assert told("molecule, C-H, atoms=5-12") <= {"CHHHH", "C" * 6 + "H" * 6}
+    assert told("molecule, NH4") == {"NHHHH"}  # an unknown formula: hydrogens last
+    # none holds all four, and three atoms could not
+    assert told("molecule, C-H-N-O") == {"CHHHH", "C" * 6 + "H" * 6}
+    with pytest.raises(ValueError, match="no training molecule holds F, they hold H-C-N-O"):
+        told("molecule, C-F")
 
 
 def test_samples_follow_what_is_told_and_not_their_batch_mates():

@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+import torch
 from ase.build import bulk, molecule
 from ase.calculators.emt import EMT
 from ase.db import connect
@@ -115,6 +116,30 @@ def test_pickled_sampler_goes_on(sampler):
 def test_a_loaded_model_can_be_given_and_pickled(tiny_checkpoint, sampler):
     given = ADiTSampler(ADiT.load(tiny_checkpoint, "cpu"), seed=3, check=False, progress=False)
     assert same(pickle.loads(pickle.dumps(given)).sample(3), sampler.sample(3))
+
+
+def test_a_given_model_is_left_as_it_is(tiny_checkpoint, sampler):
+    model = ADiT.load(tiny_checkpoint, "cpu")
+    double = ADiTSampler(model, dtype="float64", seed=3, check=False, progress=False)
+    assert (double.model.dtype, model.dtype) == (torch.float64, torch.float32)
+    assert ADiTSampler(model).model is model
+    model.train()
+    ADiTSampler(model)
+    assert model.training
+    for a, b in zip(double.sample(3), sampler.sample(3), strict=True):
+        assert 0 < np.abs(a.positions - b.positions).max() < 1e-3
+
+
+def test_what_is_asked_for_is_said(tiny_checkpoint):
+    sampler = ADiTSampler(tiny_checkpoint, condition="crystal, Li-O", check=False, progress=False)
+    made = sampler.sample(6)
+    assert {atoms.info["condition"] for atoms in made} == {"crystal, Li-O"}
+    for atoms in made:
+        assert set(atoms.numbers) <= {3, 8}
+        assert atoms.info["holds"] == (set(atoms.numbers) == {3, 8})
+    assert {a.info["condition"] for a in sampler.sample(2, "molecule")} == {"molecule"}
+    (atoms,) = sampler.sample(1, domain="molecule", num_atoms=3)
+    assert atoms.info["condition"] == "molecule, Li-O, atoms=3"
 
 
 def test_double_precision_is_used(tiny_checkpoint, sampler):
@@ -258,11 +283,14 @@ def test_methods_say_what_is_wrong_before_any_work(sampler, monkeypatch):
     slab.pbc = (True, True, False)
     bad = [
         (lambda: sampler.sample(0), "n must be a positive integer, got 0"),
-        (lambda: sampler.sample(2, num_atoms=900), "num_atoms 900 leaves the range"),
+        (
+            lambda: sampler.sample(2, num_atoms=900),
+            "no training crystal has 900 atoms",
+        ),
         (lambda: sampler.iter_sample(-1), "n must be a positive integer, got -1"),
         (lambda: sampler.iter_sample(num_atoms=[3, 4]), "needs n"),
         (lambda: sampler.variations(water, 2, strength=0), "strength must lie in"),
-        (lambda: sampler.variations(molecule("C6H6"), 2), "num_atoms 12 leaves the range"),
+        (lambda: sampler.variations(molecule("C6H6"), 2), "no training molecule has 12 atoms"),
         (lambda: sampler.variations(slab, 2), "pbc must be true in all directions"),
         (lambda: sampler.trajectory(index=-1), "first_index must not be negative"),
         (lambda: Latents(np.zeros(3), "crystal"), "shape"),

@@ -81,11 +81,14 @@ def test_renewed_noise_has_the_variance_of_the_step():
     assert np.corrcoef(x[:, 0], rest[:, 0])[0, 1] == pytest.approx(ratio, abs=0.02)
 
 
-@pytest.mark.parametrize(("scale", "classes"), [(1.0, [2]), (2.0, [2, 0]), (0.0, [2, 0])])
-def test_guidance_of_scale_one_evaluates_once(scale, classes):
+@pytest.mark.parametrize(
+    ("scale", "told", "passes"), [(1.0, True, 1), (2.0, True, 2), (0.0, True, 2), (2.0, False, 1)]
+)
+def test_guidance_evaluates_twice_where_something_is_told(scale, told, passes):
     denoiser = ExactDenoiser()
-    integrate(denoiser, torch.zeros(3, 2), molecules(3), 4, "euler", scale)
-    assert denoiser.calls == 4 * classes
+    elements = torch.tensor([6, 1, 1]) if told else None
+    integrate(denoiser, torch.zeros(3, 2), molecules(3), 4, "euler", scale, elements=elements)
+    assert denoiser.calls == 4 * passes * [2]
 
 
 def test_domains_have_classes():

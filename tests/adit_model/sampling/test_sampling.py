@@ -8,14 +8,13 @@ from contextlib import contextmanager
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from torch import nn
 
+from adit_model.conditions.atoms import ElementChoice
+from adit_model.conditions.condition import Condition
 from adit_model.conditions.known import Known
 from adit_model.config import AutoencoderConfig, DenoiserConfig, ModelConfig, SamplingConfig
 from adit_model.model import ADiT
-from adit_model.sampling.request import requested_counts
 from adit_model.sampling.sample import Sample
 
 SIZES = {
@@ -101,8 +100,10 @@ def test_listed_counts_are_those_of_the_part(model):
     counts = [3, 4, 20, 29, 5]
     whole = model.sample(5, num_atoms=counts, progress=False)
     assert_same(model.sample(2, num_atoms=counts[3:], first_index=3, progress=False), whole[3:])
-    with pytest.raises(ValueError, match=r"29 leaves the range .* crystals"):
-        model.sample(2, num_atoms=counts[3:], first_index=2, progress=False)
+    moved = model.sample(2, num_atoms=counts[3:], first_index=2, progress=False)
+    assert [s.domain for s in moved] == ["molecule", "molecule"]  # no crystal has 29 atoms
+    with pytest.raises(ValueError, match="no training crystal has 29 atoms, they have 1-20"):
+        model.sample(2, domain="crystal", num_atoms=counts[3:], progress=False)
 
 
 @pytest.mark.parametrize("batch_atoms", [1, 40, 100])
@@ -176,15 +177,13 @@ def test_one_system_that_does_not_fit_is_an_error(model):
         model.sample(2, num_atoms=6, progress=False)
 
 
-def test_no_guidance_costs_no_second_pass(model):
-    atoms = {}
-    for scale in (1.0, 2.0):
-        with forward_sizes(model.denoiser) as rows:
-            model.sample(
-                2, domain="crystal", num_atoms=8, guidance_scale=scale, num_steps=4, progress=False
-            )
-        atoms[scale] = sum(rows)
-    assert atoms[2.0] >= 1.5 * atoms[1.0]
+def test_guidance_needs_something_it_acts_on(model):
+    with forward_sizes(model.denoiser) as rows:
+        with pytest.raises(ValueError, match="guidance_scale 2 acts on nothing: the network is"):
+            model.sample(2, domain="crystal", guidance_scale=2.0, progress=False)
+        assert rows == []
+        options = {"domain": "crystal", "num_steps": 4, "progress": False}
+        assert_same(model.sample(2, guidance_scale=1.0, **options), model.sample(2, **options))
 
 
 def test_unphysical_cells_are_kept_with_their_reason():
@@ -216,10 +215,13 @@ def test_unphysical_cells_are_kept_with_their_reason():
         ({"guidance_scale": -1.0}, ValueError, "guidance_scale"),
         ({"guidance_scale": float("nan")}, ValueError, "guidance_scale"),
         ({"num_atoms": 0}, ValueError, "num_atoms must be positive"),
-        ({"num_atoms": 500}, ValueError, "num_atoms 500 leaves the range"),
+        ({"num_atoms": 500}, ValueError, "no training crystal has 500 atoms, they have 1-20"),
         ({"num_atoms": (9, 3)}, ValueError, "range of num_atoms"),
         ({"num_atoms": [3, 4]}, ValueError, "2 atom counts for 4 samples"),
-        ({"num_atoms": "six"}, TypeError, "num_atoms"),
+        ({"num_atoms": "six"}, ValueError, "num_atoms must be a number"),
+        ({"condition": "Li-P-S, bandgap=2"}, ValueError, "know no property .bandgap."),
+        ({"condition": "spacegroup=225"}, ValueError, "were not told the space group"),
+        ({"steps": 4}, TypeError, "unknown option .steps., known: num_steps, solver"),
         ({"num_atoms": 2.5}, TypeError, "num_atoms"),
         ({"batch_atoms": 0}, ValueError, "batch_atoms"),
     ],
@@ -234,23 +236,51 @@ def test_a_checkpoint_that_cannot_sample_says_so():
     with pytest.raises(ValueError, match="stage 1 only"):
         tiny_model(with_denoiser=False).sample(1)
     crystals = tiny_model({"crystal": {"4": 1}})
-    for domain in ("molecule", "both"):
-        with pytest.raises(ValueError, match="not trained on domain 'molecule'"):
-            crystals.sample(1, domain=domain)
+    with pytest.raises(ValueError, match="not trained on domain 'molecule', only on crystal"):
+        crystals.sample(1, domain="molecule")
 
 
-@given(st.data(), st.integers(1, 20))
-def test_counts_are_one_a_range_or_one_for_each(data, n):
-    counts = data.draw(st.lists(st.integers(1, 300), min_size=n, max_size=n))
-    low, high = sorted(data.draw(st.tuples(st.integers(1, 300), st.integers(1, 300))))
-    assert requested_counts(None, n) is None
-    assert requested_counts(low, n) == requested_counts(np.int64(low), n) == [low]
-    assert requested_counts((low, high), n) == [low, high]
-    assert requested_counts(counts, n) == requested_counts(np.array(counts), n) == counts
-    with pytest.raises(ValueError, match=f"lists {n} atom counts for {n + 1} samples"):
-        requested_counts(counts, n + 1)
-    with pytest.raises(ValueError, match=r"must be \(low, high\)"):
-        requested_counts((high + 1, low), n)
-    for wrong in (True, float(low), [*counts[1:], False], str(low), {}, object()):
-        with pytest.raises((TypeError, ValueError), match="num_atoms"):
-            requested_counts(wrong, n)
+def test_a_free_domain_is_what_the_checkpoint_knows():
+    crystals = tiny_model({"crystal": {"4": 1}})
+    assert [s.domain for s in crystals.sample(3, progress=False)] == ["crystal"] * 3
+
+
+def test_gaps_of_the_histogram_are_gaps():
+    model = tiny_model({"molecule": {"3": 1, "4": 5, "7": 2, "9": 1}})
+    for asked in (5, [3, 5], (5, 6), (10, 90)):
+        condition = Condition(num_atoms=asked)
+        with pytest.raises(ValueError, match=r"no training molecule has .* they have 3-4, 7, 9"):
+            model.sample(4, condition, progress=False)
+    found = {s.num_atoms for s in model.sample(40, num_atoms=(4, 8), num_steps=1, progress=False)}
+    assert found == {4, 7}
+    assert {s.num_atoms for s in model.sample(9, "atoms=3|9", num_steps=1, progress=False)} == {
+        3,
+        9,
+    }
+
+
+def test_elements_and_formulas_hold_whatever_the_weights(model):
+    options = {"num_steps": 2, "progress": False}
+    for sample in model.sample(20, "crystal, Li-P-S", **options):
+        assert set(sample.decoded["numbers"]) <= {3, 15, 16}
+        assert sample.num_atoms >= 3
+        if sample.system is not None:
+            assert sample.holds["elements"] == (set(sample.system.numbers) == {3, 15, 16})
+    for sample in model.sample(20, "crystal, LiMn3O4", **options):
+        units = sample.num_atoms // 8
+        counts = dict(zip(*np.unique(sample.decoded["numbers"], return_counts=True), strict=True))
+        assert counts == {3: units, 25: 3 * units, 8: 4 * units}
+        assert units in (1, 2)
+    for sample in model.sample(6, "molecule, C2H6O", **options):
+        assert sorted(sample.decoded["numbers"]) == [1] * 6 + [6] * 2 + [8]
+        assert sample.holds == {"domain": True, "formula": True}
+    with pytest.raises(ValueError, match="24 atoms, they have 1-20"):
+        model.sample(2, "crystal, LiMn3O4, units=3", **options)
+
+
+def test_a_decoder_cannot_contradict_what_it_was_told():
+    told = ElementChoice(np.array([6, 1, 1]))
+    logits = np.zeros((3, 20))
+    logits[:, 8] = 9.0
+    assert told.choose(logits).tolist() == [6, 1, 1]
+    assert ElementChoice().choose(logits).tolist() == [8, 8, 8]
