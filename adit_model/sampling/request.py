@@ -344,7 +344,10 @@ def draw_samples(
         if key not in counts:
             counts[key] = known.counts_for(condition, domain, told)
             if not counts[key]:
-                raise ValueError(f"'{condition}' cannot be made: no training {domain} is like that")
+                raise ValueError(
+                    f"'{condition}' cannot be made: no training molecule of such a size is made of "
+                    f"these elements alone; they hold {'-'.join(sorted(orders.elements))}"
+                )
         draws.append(_draw(index, request.seed, condition, domain, counts[key], orders, config))
     return draws
 
