@@ -155,8 +155,11 @@ class ADiT(nn.Module):
             If float16 is asked for and cannot hold a weight.
         """
         merged: dict[str, Any] = {**self.metadata, **(metadata or {})}
-        known, vocabulary = self.known.as_dict(), range(1, self.config.autoencoder.num_elements)
-        known["elements"] = {k: z for k, z in known["elements"].items() if z != list(vocabulary)}
+        known = self.known.as_dict()
+        full = Known.of_checkpoint(self.config.as_dict(), {"sizes": known["sizes"]}).as_dict()
+        known["elements"] = {  # what was not listed is not listed now
+            k: z for k, z in known["elements"].items() if z != full["elements"].get(k)
+        }
         merged.update(config=self.config.as_dict(), known=known)
         merged.setdefault("licence", LICENCE)
         tensors = self.state_dict()
@@ -337,8 +340,11 @@ def _check_size(
             f"{path} holds {len(tensors)} tensors, its configuration asks for {layers} layers"
         )
     plain = replace(config, autoencoder=replace(encoder, encoder="transformer"))
-    with torch.device("meta"):  # shapes without memory; e3nn's layers cannot be made so
-        wanted = ADiT(plain, with_denoiser=with_denoiser).state_dict()
+    try:
+        with torch.device("meta"):  # shapes without memory; e3nn's layers cannot be made so
+            wanted = ADiT(plain, with_denoiser=with_denoiser).state_dict()
+    except (RuntimeError, TypeError, OverflowError) as error:  # beyond what torch can count
+        raise CheckpointError(f"{path} has a configuration of no possible size") from error
     if encoder.encoder != "transformer":
         inside = "autoencoder.encoder."
         wanted = {name: value for name, value in wanted.items() if not name.startswith(inside)}

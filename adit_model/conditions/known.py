@@ -148,7 +148,8 @@ class Known:
             If something in them is of another form or out of range.
         """
         known = cls.from_dict(section)
-        vocabulary = tuple(range(1, config["autoencoder"]["num_elements"]))
+        places = config["autoencoder"]["num_elements"]
+        vocabulary = tuple(range(1, min(places, MAX_ATOMIC_NUMBER + 1)))
         elements = dict(known.elements)
         for domain in known.domains:
             if domain not in elements:

@@ -1,4 +1,8 @@
-"""Crystals from the Materials Project's REST interface, with the user's own key."""
+"""Crystals from the Materials Project's REST interface, with the user's own key.
+
+Own client, since pymatgen's MPRester gives up at the first error, does not go on after it, and
+keeps all pages in memory.
+"""
 
 from __future__ import annotations
 

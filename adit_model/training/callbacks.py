@@ -25,6 +25,8 @@ STATE_NAME = "last.ckpt"
 class WeightAverager(Callback):
     """Move the averaged weights after each step.
 
+    Own code, since Lightning's EMAWeightAveraging does not support sharded weights.
+
     It stands before :class:`StateSaver`: Lightning calls a module's own hook after those of the
     callbacks, and a state saved in between would lack one step of the average.
     """

@@ -49,6 +49,9 @@ def _fast_dtype(device: torch.device) -> torch.dtype:
 class MuonAdamW(Optimizer):
     """One optimiser with two rules.
 
+    Own code, since torch.optim.Muon takes a fused query-key-value matrix for one, does one matrix
+    at a time and computes in bfloat16 also where the processor does not.
+
     Group ``muon``: momentum, orthogonalised (in float32, which is the faster choice on a CPU)
     and scaled to the root mean square of an AdamW step, 0.2 sqrt(max(M, N)) (Liu et al. 2025,
     arXiv 2502.16982, section 2.2). Group ``adamw``: AdamW.

@@ -209,6 +209,7 @@ def test_orders_of_elements_are_guarded_by_a_hash(tmp_path):
     [
         ("denoiser", "dim", 2_000_000, "shape|must"),
         ("autoencoder", "dim", 2_000_000, "shape|must"),
+        ("denoiser", "dim", 2 * 10**30, "no possible size"),
         ("denoiser", "num_layers", 900_000_000, "asks for|must"),
         ("autoencoder", "num_elements", 1_000_000_000, "shape|must"),
         ("sampling", "num_steps", 1_000_000_000, "must"),

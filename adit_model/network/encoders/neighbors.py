@@ -1,4 +1,7 @@
-"""All pairs of atoms within a cutoff, periodic images included (torch only)."""
+"""All pairs of atoms within a cutoff, periodic images included.
+
+Own code, since vesin takes one system at a time and this a batch, on its device.
+"""
 
 from __future__ import annotations
 
