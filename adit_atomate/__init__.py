@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from adit_atomate.training.documents import ADiTDataDoc, ADiTTrainDoc, ADiTTrainReport
     from adit_atomate.training.flows import ADiTFineTuneMaker, ADiTTrainMaker
     from adit_atomate.training.report import ADiTTrainReportMaker
+    from adit_atomate.training.sources import MaterialsProjectSource, StoreSource, from_store
     from adit_atomate.training.stages import ADiTTrainAutoencoderMaker, ADiTTrainDenoiserMaker
-    from adit_atomate.training.store_data import MaterialsProjectSource, StoreSource, from_store
 
 __all__ = [
     "ADiTActiveLearningMaker",
@@ -82,9 +82,9 @@ _MODULES = {
     "ADiTTrainMaker": "adit_atomate.training.flows",
     "ADiTTrainReport": "adit_atomate.training.documents",
     "ADiTTrainReportMaker": "adit_atomate.training.report",
-    "MaterialsProjectSource": "adit_atomate.training.store_data",
-    "StoreSource": "adit_atomate.training.store_data",
-    "from_store": "adit_atomate.training.store_data",
+    "MaterialsProjectSource": "adit_atomate.training.sources",
+    "StoreSource": "adit_atomate.training.sources",
+    "from_store": "adit_atomate.training.sources",
 }
 
 

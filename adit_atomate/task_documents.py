@@ -13,6 +13,16 @@ from adit_atomate.discovery.documents import ADiTCalculation, ADiTResult
 
 FAILED, SUCCESSFUL = "failed", "successful"
 HARTREE = 27.211386245988  # eV, CODATA 2018
+# Where task documents keep what a calculation led to, in order of preference.
+FINAL_PATHS = (
+    ("output", "optimized_molecule"),  # Q-Chem
+    ("output", "mol_or_struct"),  # ASE and force fields
+    ("output", "structure"),  # VASP, CP2K, ABINIT
+    ("output", "molecule"),
+    ("structure",),
+    ("molecule",),
+    ("output", "initial_molecule"),
+)
 MAX_VOLUME_CHANGE = 4.0  # factor beyond which a cell has come apart or collapsed
 
 
@@ -48,18 +58,39 @@ def total_energy(document: Any) -> float | None:
     return None if energy is None else float(energy)
 
 
+def is_structure(value: Any) -> bool:
+    """Whether an object is a structure or molecule of pymatgen or ASE, or one as dictionary."""
+    if isinstance(value, Mapping):
+        return "sites" in value and "output" not in value
+    return hasattr(value, "sites") or type(value).__module__.startswith("ase.atoms")
+
+
 def final_structure(document: Any) -> Structure | Molecule | None:
     """Return the last structure or molecule, as far as the document has one."""
-    paths = (
-        ("structure",),
-        ("molecule",),
-        ("output", "mol_or_struct"),
-        ("output", "structure"),
-        ("output", "optimized_molecule"),
-        ("output", "initial_molecule"),
-    )
-    found = (look(document, *path) for path in paths)
-    return next((s for s in found if isinstance(s, Structure | Molecule)), None)
+    found = (look(document, *path) for path in FINAL_PATHS)
+    value = next((value for value in found if value is not None and is_structure(value)), None)
+    if isinstance(value, Mapping):
+        return (Structure if "lattice" in value else Molecule).from_dict(dict(value))
+    return value
+
+
+def failure(document: Any) -> str | None:
+    """Say why a calculation has failed by its document's own words, None if it has not."""
+    state = _plain(look(document, "state"))
+    # The optimizer's own verdict goes first: with a moving cell it judges other forces than those
+    # on the atoms, which may then exceed the limit a little.
+    if state is not None:
+        failed = state.lower() not in (SUCCESSFUL, "success")
+    else:
+        paths = (("is_force_converged",), ("converged",), ("output", "converged"))
+        failed = any(look(document, *path) is False for path in paths)
+    if not failed:
+        return None
+    steps, force = _steps(document), _max_force(document)
+    if steps is not None:
+        text = f"not converged after {steps} steps"
+        return text + ("" if force is None else f" (largest force {force:.3g} eV/A)")
+    return "it did not converge" if state is None else f"its state is {state}"
 
 
 def read_calculation(
@@ -130,14 +161,14 @@ def _common(document: Any, uuid: str | None) -> ADiTCalculation:
     per_atom = look(document, "output", "energy_per_atom")
     if per_atom is None and energy is not None and structure is not None:
         per_atom = energy / len(structure)
-    state, reason = _state(document)
+    reason = failure(document)
     if reason is None and (energy is None or not math.isfinite(energy)):
-        state, reason = FAILED, f"the energy is {energy}"
+        reason = f"the energy is {energy}"
         energy = per_atom = None
     folder = look(document, "dir_name")
     names = (look(document, "forcefield_name"), look(document, "ase_calculator_name"))
     return ADiTCalculation(
-        state=state,
+        state=SUCCESSFUL if reason is None else FAILED,
         reason=reason,
         energy=energy,
         energy_per_atom=None if per_atom is None else float(per_atom),
@@ -150,22 +181,6 @@ def _common(document: Any, uuid: str | None) -> ADiTCalculation:
         max_force=_max_force(document),
         seconds=look(document, "output", "elapsed_time"),
     )
-
-
-def _state(document: Any) -> tuple[str, str | None]:
-    state = _plain(look(document, "state"))
-    # The optimizer's own verdict goes first: with a moving cell it judges other forces than those
-    # on the atoms, which may then exceed the limit a little.
-    failed = state not in (SUCCESSFUL, "success")
-    if state is None:
-        failed = look(document, "is_force_converged") is False
-    if failed:
-        steps, force = _steps(document), _max_force(document)
-        if steps is not None:
-            text = f"not converged after {steps} steps"
-            return FAILED, text + ("" if force is None else f" (largest force {force:.3g} eV/A)")
-        return FAILED, f"its state is {state}"
-    return SUCCESSFUL, None
 
 
 def _plain(value: Any) -> str | None:

@@ -201,7 +201,7 @@ def collect_round(
         Largest energy above hull of candidates to learn from, in eV/atom.
     """
     from adit_atomate.training.documents import describe_checkpoint
-    from adit_atomate.training.store_data import from_documents
+    from adit_atomate.training.sources import from_documents
 
     reasons = [_reason_against(candidate, hull_threshold) for candidate in discovery.candidates]
     chosen = [

@@ -12,10 +12,10 @@ from jobflow import Job, Maker, job
 
 from adit_atomate.paths import check_output, run_folder
 from adit_atomate.training.documents import ADiTDataDoc, ADiTPartRecord, ADiTReplayRecord
+from adit_atomate.training.sources import read_sources
 from adit_model.files import package_versions
 
 if TYPE_CHECKING:
-    from adit_model.data.dataset import AtomicDataset
     from adit_model.data.prepare import Prepared
 
 
@@ -62,7 +62,7 @@ class ADiTDataMaker(Maker):
         ----------
         sources : sequence
             Each a source by name or path as :func:`adit_model.data.load_source` takes it, a
-            :class:`~adit_atomate.training.store_data.StoreSource`, a
+            :class:`~adit_atomate.training.sources.StoreSource`, a
             ``MaterialsProjectSource``, structures (pymatgen, ASE), or the
             output of other jobs: structures or task documents.
 
@@ -105,7 +105,8 @@ class ADiTDataMaker(Maker):
 
         folder = run_folder(self.output, "data")
         folder.mkdir(parents=True, exist_ok=True)
-        datasets, names, properties = read_sources(sources, folder)
+        datasets, properties = read_sources(sources, folder)
+        names = [dataset.name for dataset in datasets]
         prepared = prepare(datasets, self._preparation(), " + ".join(names))
         report, crystal_fraction, record = prepared.report(), None, None
         if replay:
@@ -167,48 +168,6 @@ def storable(source: Any) -> Any:
     if isinstance(source, list | tuple):
         return [storable(item) for item in source]
     return AtomicSystem.from_atoms(source).to_pymatgen() if isinstance(source, Atoms) else source
-
-
-def read_sources(
-    sources: Sequence[Any], folder: Path
-) -> tuple[list[AtomicDataset], list[str], dict[str, dict[str, Any]]]:
-    """Read each source.
-
-    Parameters
-    ----------
-    sources : sequence
-        As :meth:`ADiTDataMaker.make` takes them.
-    folder : Path
-        Where downloads are kept.
-
-    Returns
-    -------
-    tuple
-        Data sets, their names, and the properties that stores gave for each id.
-    """
-    from adit_atomate.training.store_data import MaterialsProjectSource, StoreSource, from_documents
-    from adit_model.data import load_source
-
-    datasets, names = [], []
-    properties: dict[str, dict[str, Any]] = {}
-    objects = []
-    for source in sources:
-        if isinstance(source, str):
-            datasets.append(load_source(source, progress=False))
-        elif isinstance(source, StoreSource):
-            found = source.read()
-            datasets.append(found.dataset)
-            properties |= found.properties
-        elif isinstance(source, MaterialsProjectSource):
-            datasets.append(source.read(folder))
-        else:
-            objects.append(source)
-            continue
-        names.append(datasets[-1].name)
-    if objects:
-        datasets.append(from_documents(objects, name="structures"))
-        names.append("structures")
-    return datasets, names, properties
 
 
 def write_parts(prepared: Prepared, folder: Path) -> dict[str, ADiTPartRecord]:

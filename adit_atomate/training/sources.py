@@ -1,4 +1,4 @@
-"""Training data out of stores of task documents, the Materials Project and files."""
+"""Sources of training data: stores of task documents, the Materials Project, files, objects."""
 
 from __future__ import annotations
 
@@ -11,26 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 from monty.json import MontyDecoder, MontyEncoder, MSONable
 
+from adit_atomate.task_documents import failure, final_structure, is_structure, look
 from adit_model.data.collect import collect
 from adit_model.data.dataset import AtomicDataset
 from adit_model.systems import AtomicSystem
 
 if TYPE_CHECKING:
     from maggma.core import Store
-    from pymatgen.core import Molecule, Structure
 
-# Where task documents keep the relaxed structure, in order of preference.
-RELAXED = (
-    "output.optimized_molecule",  # Q-Chem
-    "output.mol_or_struct",  # ASE and force fields
-    "output.structure",  # VASP, CP2K
-    "output.molecule",
-    "structure",
-    "molecule",
-)
 ID_KEYS = ("material_id", "molecule_id", "task_id", "uuid")
-FAILED = ("failed", "error", "unsuccessful", "fizzled")
-
 Item = tuple[str, AtomicSystem | str]
 
 
@@ -86,19 +75,30 @@ def from_store(
     ------
     ValueError
         If no document fits the query, or none holds a structure that can be used.
+    TypeError
+        If ``store`` is no store, or ``properties`` no list.
     """
-    opened = _open(store)
-    paths = _property_paths(properties)
-    found: dict[str, dict[str, Any]] = {}
+    if isinstance(store, Mapping):
+        store = MontyDecoder().process_decoded(dict(store))
+    if not hasattr(store, "query"):
+        raise TypeError(
+            f"store must be a Maggma store or its as_dict(), got {type(store).__name__}"
+        )
+    if isinstance(properties, str):
+        raise TypeError(f"properties must be a list or a dict of paths, got {properties!r}")
+    if not isinstance(properties, Mapping):
+        properties = {path: path for path in properties or ()}
+    opened: Any = store
     opened.connect()  # and not closed: a store in memory would lose its documents
+    asked = f"{opened.name} fit the query {dict(query or {})}"
     documents = list(_documents(opened, query))
     if not documents:
-        raise ValueError(f"no document of {opened.name} fits the query {dict(query or {})}")
-    items = list(_items(documents, paths, found, converged))
+        raise ValueError(f"no documents of {asked}")
+    found: dict[str, dict[str, Any]] = {}
+    items = list(_items(documents, converged, properties, found))
     if not items:
         raise ValueError(
-            f"{len(documents)} documents of {opened.name} fit the query {dict(query or {})}, none "
-            f"is a task document with a structure: looked for {', '.join(RELAXED)}"
+            f"{len(documents)} documents of {asked}, none is a task document with a structure"
         )
     dataset = collect(items, name or str(opened.name))
     kept = set(dataset.ids.tolist())
@@ -106,10 +106,7 @@ def from_store(
 
 
 def from_documents(
-    documents: Iterable[Any],
-    *,
-    converged: bool = True,
-    name: str = "documents",
+    documents: Iterable[Any], *, converged: bool = True, name: str = "documents"
 ) -> AtomicDataset:
     """Read structures out of objects: pymatgen, ASE, task documents, lists of any of these.
 
@@ -118,8 +115,8 @@ def from_documents(
     ValueError
         If there is nothing that can be used.
     """
-    plain = [(str(i), document) for i, document in enumerate(_flatten(documents))]
-    return collect(list(_items(plain, {}, {}, converged)), name)
+    named = ((str(i), document) for i, document in enumerate(_flatten(documents)))
+    return collect(list(_items(named, converged, {}, {})), name)
 
 
 @dataclass
@@ -151,12 +148,8 @@ class StoreSource(MSONable):
 
     def read(self) -> StoreData:
         """Read the store; see :func:`from_store`."""
-        return from_store(
-            json.loads(str(self.store)),
-            self.query,
-            self.properties,
-            converged=self.converged,
-        )
+        store = json.loads(str(self.store))
+        return from_store(store, self.query, self.properties, converged=self.converged)
 
 
 @dataclass
@@ -195,37 +188,54 @@ class MaterialsProjectSource(MSONable):
         return load_crystal_csv(path, progress=False)
 
 
-def _open(store: Store | Mapping[str, Any]) -> Any:
-    if isinstance(store, Mapping):
-        store = MontyDecoder().process_decoded(dict(store))
-    if not hasattr(store, "query"):
-        raise TypeError(
-            f"store must be a Maggma store or its as_dict(), got {type(store).__name__}"
-        )
-    return store
+def read_sources(
+    sources: Sequence[Any], folder: Path
+) -> tuple[list[AtomicDataset], dict[str, dict[str, Any]]]:
+    """Read each source.
 
+    Parameters
+    ----------
+    sources : sequence
+        As :meth:`adit_atomate.training.data.ADiTDataMaker.make` takes them.
+    folder : Path
+        Where downloads are kept.
 
-def _property_paths(properties: Sequence[str] | Mapping[str, str] | None) -> dict[str, str]:
-    if isinstance(properties, str):
-        raise TypeError(f"properties must be a list or a dict of paths, got {properties!r}")
-    if isinstance(properties, Mapping):
-        return dict(properties)
-    return {path: path for path in properties or ()}
+    Returns
+    -------
+    tuple
+        Data sets, and the properties that stores gave for each id.
+    """
+    from adit_model.data import load_source
+
+    datasets, objects = [], []
+    properties: dict[str, dict[str, Any]] = {}
+    for source in sources:
+        if isinstance(source, str):
+            datasets.append(load_source(source, progress=False))
+        elif isinstance(source, StoreSource):
+            found = source.read()
+            datasets.append(found.dataset)
+            properties |= found.properties
+        elif isinstance(source, MaterialsProjectSource):
+            datasets.append(source.read(folder))
+        else:
+            objects.append(source)
+    if objects:
+        datasets.append(from_documents(objects, name="structures"))
+    return datasets, properties
 
 
 def _documents(store: Any, query: Mapping[str, Any] | None) -> Iterator[tuple[str, Any]]:
     """Task documents of a store, each with an id; of a replaced job the last output alone."""
     latest: dict[str, Any] = {}
-    plain = 0
-    for document in store.query(dict(query or {})):
+    for number, document in enumerate(store.query(dict(query or {})), 1):
         if "output" in document and {"uuid", "index"} <= set(document):
             known = latest.get(document["uuid"])
             if known is None or known["index"] < document["index"]:
                 latest[document["uuid"]] = document
         else:
-            plain += 1
-            name = _id(document) or str(document.get("_id", plain))
-            yield name, document
+            ids = (document.get(key) for key in (*ID_KEYS, "_id"))
+            yield next((str(i) for i in ids if i), str(number)), document
     for uuid, document in latest.items():
         outputs = list(_flatten([document["output"]]))
         for i, output in enumerate(outputs):
@@ -242,83 +252,23 @@ def _flatten(values: Iterable[Any]) -> Iterator[Any]:
             yield value
 
 
-def _id(document: Any) -> str:
-    return next((str(_at(document, key)) for key in ID_KEYS if _at(document, key)), "")
-
-
-def _at(document: Any, path: str) -> Any:
-    """Value at a dotted path of nested dictionaries or objects, None where it ends."""
-    for key in path.split("."):
-        document = (
-            document.get(key) if isinstance(document, Mapping) else getattr(document, key, None)
-        )
-        if document is None:
-            return None
-    return document
-
-
 def _items(
     documents: Iterable[tuple[str, Any]],
+    converged: bool,
     paths: Mapping[str, str],
     found: dict[str, dict[str, Any]],
-    converged: bool,
 ) -> Iterator[Item]:
+    """Systems, or why there is none, of the documents that hold a structure."""
     for name, document in documents:
-        structure = _relaxed(document)
-        if structure is None:
-            continue  # a document of another kind
-        reason = _fault(document) if converged else None
+        given = is_structure(document)
+        reason = failure(document) if converged and not given else None
+        try:
+            structure = final_structure({"structure": document} if given else document)
+            if structure is None:
+                continue  # a document of another kind
+            item = reason or AtomicSystem.from_any(structure)
+        except Exception as error:  # malformed documents raise anything
+            item = f"{type(error).__name__}: {error}"
         if reason is None:
-            item = _system(structure)
-            found[name] = {key: _at(document, path) for key, path in paths.items()}
-        yield name, (item if reason is None else reason)
-
-
-def _relaxed(document: Any) -> Any:
-    if _is_structure(document):
-        return document
-    values = (_at(document, path) for path in RELAXED)
-    return next((value for value in values if _is_structure(value)), None)
-
-
-def _is_structure(value: Any) -> bool:
-    if isinstance(value, Mapping):
-        return "sites" in value and value.get("@class") in (
-            None,
-            "Structure",
-            "Molecule",
-            "IStructure",
-            "IMolecule",
-        )
-    return hasattr(value, "sites") or type(value).__module__.startswith("ase.atoms")
-
-
-def _fault(document: Any) -> str | None:
-    """Why a task document's structure is not relaxed, by its own words."""
-    if _is_structure(document):
-        return None
-    state = _at(document, "state")
-    text = str(getattr(state, "value", state)).lower()
-    if text in FAILED:
-        return f"its state is {text}"
-    if _at(document, "is_force_converged") is False:
-        return "its forces did not converge"
-    if _at(document, "converged") is False or _at(document, "output.converged") is False:
-        return "it did not converge"
-    return None
-
-
-def _system(structure: Any) -> AtomicSystem | str:
-    try:
-        if isinstance(structure, Mapping):
-            structure = _from_dict(structure)
-        return AtomicSystem.from_any(structure)
-    except Exception as error:  # the readers raise any type on malformed documents
-        return f"{type(error).__name__}: {error}"
-
-
-def _from_dict(value: Mapping[str, Any]) -> Structure | Molecule:
-    from pymatgen.core import Molecule, Structure
-
-    kind = Structure if "lattice" in value else Molecule
-    return kind.from_dict(dict(value))
+            found[name] = {key: look(document, *path.split(".")) for key, path in paths.items()}
+        yield name, item
