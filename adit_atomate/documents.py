@@ -7,51 +7,17 @@ from typing import Any
 from pydantic import BaseModel, Field
 from pymatgen.core import Molecule, Structure
 
+from adit_model.quality.records import SampleRecord
 from adit_model.sampling.request import Request
 
 
-class ADiTSampleRecord(BaseModel):
+class ADiTSampleRecord(SampleRecord):
     """What became of one sample."""
 
-    index: int = Field(
-        description="Number of the sample: `first_index` of the job for its first one, 0 by "
-        "default. With the seed it names the sample."
-    )
     structure_index: int | None = Field(
         None,
         description="Place of the sample in `structures` of the document; None if it could not be "
         "decoded.",
-    )
-    domain: str = Field(description="'crystal' or 'molecule'.")
-    num_atoms: int = Field(description="Atoms in the cell or molecule.")
-    formula: str = Field(description="Reduced formula (crystal) or full formula (molecule).")
-    decoded: bool = Field(description="Whether the decoder gave a physical structure.")
-    valid: bool | None = Field(
-        None, description="Whether it passes its domain's checks; None if they were not asked for."
-    )
-    reason: str | None = Field(None, description="Why it is not decoded or not valid.")
-    structural: bool | None = Field(
-        None,
-        description="Crystals: all distances, periodic images included, exceed 0.5 angstrom and "
-        "the volume exceeds 0.1 cubic angstrom per atom.",
-    )
-    compositional: bool | None = Field(
-        None, description="Crystals: SMACT finds a neutral, electronegativity-ordered composition."
-    )
-    bonded: bool | None = Field(
-        None, description="Molecules: RDKit perceives bonds for total charge 0."
-    )
-    connected: bool | None = Field(None, description="Molecules: all atoms are in one fragment.")
-    closed_shell: bool | None = Field(
-        None, description="Molecules: no atom carries a radical electron or a formal charge."
-    )
-    smiles: str | None = Field(
-        None, description="Molecules: canonical SMILES without stereochemistry and hydrogens."
-    )
-    condition: str = Field("", description="What was asked for, as text.")
-    holds: dict[str, bool] = Field(
-        default_factory=dict,
-        description="Whether the sample is so, for each part of the condition.",
     )
 
 

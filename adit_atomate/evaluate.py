@@ -16,9 +16,9 @@ from adit_model.data.sources import absolute_source
 from adit_model.systems import DOMAINS
 
 if TYPE_CHECKING:
+    from adit_model.quality.entries import Entry
     from adit_model.quality.measures import Measure
     from adit_model.quality.run import Evaluation
-    from adit_model.quality.sources import Entry
 
 DATA_STORE = "data"
 EVALUATE_DATA = [["output", "rows"]]
@@ -135,9 +135,9 @@ class ADiTEvaluateMaker(Maker):
         from adit_model.files import output_folder
         from adit_model.quality.cells import CellStore
         from adit_model.quality.energies import choose_energies, require_installed
+        from adit_model.quality.entries import load_reference
         from adit_model.quality.rows import Options
         from adit_model.quality.run import KEPT, evaluate
-        from adit_model.quality.sources import load_reference
 
         require_installed(choose_energies(self.energies, self.hull))
         started = time.perf_counter()
@@ -199,7 +199,7 @@ def _absolute_hull(source: Any) -> Any:
 
 
 def _entries(structures: Sequence[Any] | str, samples: Sequence[Any] | None) -> list[Entry]:
-    from adit_model.quality.sources import Entry, load_samples, make_entries
+    from adit_model.quality.entries import Entry, load_samples, make_entries
 
     if isinstance(structures, str):
         return load_samples(structures)

@@ -179,7 +179,7 @@ class ADiTGenerateMaker(Maker):
         return ADiTGenerateDoc(
             structures=[s.system.to_pymatgen() for s in samples if s.system is not None],
             samples=[
-                ADiTSampleRecord(**asdict(record), structure_index=place)
+                ADiTSampleRecord(**record.model_dump(), structure_index=place)
                 for record, place in zip(records, _places(samples), strict=True)
             ],
             counts={domain: ADiTCounts(**asdict(count)) for domain, count in counts.items()},

@@ -146,7 +146,7 @@ def displacement(initial: Structure | Molecule, final: Structure | Molecule) -> 
         shift -= shift.mean(axis=0)
         moved = shift @ final.lattice.matrix
         return float(np.sqrt(np.mean(np.sum(moved**2, axis=1))))
-    from adit_model.quality.reconstruction import kabsch_rmsd
+    from adit_model.quality.relax import kabsch_rmsd
 
     return kabsch_rmsd(np.array(initial.cart_coords), np.array(final.cart_coords))
 

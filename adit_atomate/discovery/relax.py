@@ -176,13 +176,13 @@ def _check_molecules(
     samples: Sequence[ADiTSampleFate], relaxed: Sequence[Structure | Molecule | None]
 ) -> None:
     """Note the SMILES of relaxed molecules; what was a molecule and is none any more has failed."""
-    from adit_model.quality.molecules import check_molecules
+    from adit_model.quality.records import check_systems
     from adit_model.systems import MOLECULE
 
     mine = [s for s in samples if s.domain == MOLECULE and s.fate != "not relaxed"]
     if not mine:
         return
-    checks = check_molecules(systems_of(mine, relaxed), workers=check_workers(len(mine)))
+    checks = check_systems(systems_of(mine, relaxed), workers=check_workers(len(mine)))
     for sample, check in zip(mine, checks, strict=True):
         sample.relaxed_smiles = check.smiles
         if sample.valid and not check.valid and sample.relaxation is not None:

@@ -25,7 +25,7 @@ from adit_model.data.sources import absolute_source
 if TYPE_CHECKING:
     from pymatgen.core import Molecule, Structure
 
-    from adit_model.quality.sources import Reference
+    from adit_model.quality.entries import Reference
     from adit_model.systems import AtomicSystem
 
 STAGE_DATA = [["output", "samples"], ["output", "structures"]]
@@ -167,7 +167,7 @@ class ADiTValidityMaker(Maker):
 
     See Also
     --------
-    adit_model.quality.check_crystal, adit_model.quality.check_molecule : what is valid.
+    adit_model.quality.records.Verdict : what is valid.
     """
 
     name: str = "ADiT validity"
@@ -199,26 +199,16 @@ def check_validity(
     samples: list[ADiTSampleFate], structures: Sequence[Structure | Molecule | None]
 ) -> None:
     """Fill in the validity of samples."""
-    from dataclasses import asdict
+    from adit_model.quality.records import check_systems
 
-    from adit_model.quality.crystals import check_crystals
-    from adit_model.quality.molecules import check_molecules
-    from adit_model.systems import CRYSTAL
-
-    limit = ADiTSettings().CHECK_TIME_LIMIT
-    crystals = [s for s in samples if s.domain == CRYSTAL]
-    molecules = [s for s in samples if s.domain != CRYSTAL]
-    for mine, check in ((crystals, check_crystals), (molecules, check_molecules)):
-        if not mine:
-            continue
-        results: Sequence[Any] = check(
-            systems_of(mine, structures), workers=check_workers(len(mine)), time_limit=limit
-        )
-        for sample, result in zip(mine, results, strict=True):
-            sample.valid = result.valid
-            for key, value in asdict(result).items():
-                if key != "timed_out":
-                    setattr(sample, key, value)
+    verdicts = check_systems(
+        systems_of(samples, structures),
+        workers=check_workers(len(samples)),
+        time_limit=ADiTSettings().CHECK_TIME_LIMIT,
+    )
+    for sample, verdict in zip(samples, verdicts, strict=True):
+        for name, value in verdict:
+            setattr(sample, name, value)
 
 
 @dataclass
@@ -226,7 +216,7 @@ class ADiTUniquenessMaker(Maker):
     """Let only the first of equal structures go on.
 
     Crystals are compared by pymatgen's structure matcher with the tolerances of CDVAE (see
-    :func:`adit_model.quality.unique_crystals`), molecules by their canonical SMILES. A crystal
+    :mod:`adit_model.quality.matching`), molecules by their canonical SMILES. A crystal
     whose comparison fails goes on, with a note.
 
     Parameters
@@ -274,27 +264,17 @@ class ADiTUniquenessMaker(Maker):
 def _compare_crystals(
     samples: list[ADiTSampleFate], structures: Sequence[Structure | Molecule | None]
 ) -> None:
-    from adit_model.quality.crystals import judge_unique
-    from adit_model.quality.known import KnownMatch, known_crystals
+    from adit_model.quality.matching import first_equal
 
     systems = systems_of(samples, structures)
-    workers = check_workers(len(systems))
-    repeated, first = [], []
-    for sample, system, verdict in zip(
-        samples, systems, judge_unique(systems, workers=workers), strict=True
-    ):
-        if isinstance(verdict, str):
+    firsts = first_equal(systems, workers=check_workers(len(systems)))
+    for i, (sample, first) in enumerate(zip(samples, firsts, strict=True)):
+        if isinstance(first, str):
             sample.unique = None
-            sample.notes.append(f"not compared to the other samples: {verdict}")
-            continue
-        sample.unique = verdict
-        if verdict:
-            first.append(system)
+            sample.notes.append(f"not compared to the other samples: {first}")
         else:
-            repeated.append((sample, system))
-    matches = known_crystals([system for _, system in repeated], first, workers=workers)
-    for (sample, _), match in zip(repeated, matches, strict=True):
-        sample.duplicate_of = int(match.id) if isinstance(match, KnownMatch) else None
+            sample.unique = first == i
+            sample.duplicate_of = None if first == i else samples[first].index
 
 
 def _smiles(
@@ -358,7 +338,7 @@ class ADiTNoveltyMaker(Maker):
 
     @job(output_schema=ADiTStageDoc, data=STAGE_DATA)
     def _make(self, structures: list[Any], samples: list[Any]) -> ADiTStageDoc:
-        from adit_model.quality.sources import load_reference
+        from adit_model.quality.entries import load_reference
         from adit_model.systems import CRYSTAL
 
         started = time.time()
@@ -389,7 +369,7 @@ def _find_crystals(
     structures: Sequence[Structure | Molecule | None],
     reference: Reference,
 ) -> None:
-    from adit_model.quality.known import KnownMatch, known_crystals
+    from adit_model.quality.matching import KnownMatch, known_crystals
 
     if reference.crystals is None:
         raise ValueError(f"the reference {reference.names} holds no crystals")
@@ -412,17 +392,10 @@ def _find_molecules(
     structures: Sequence[Structure | Molecule | None],
     reference: Reference,
 ) -> None:
-    from adit_model.quality.known import known_smiles
-    from adit_model.quality.molecules import check_molecules
+    from adit_model.quality.rows import Options, known_molecules
 
-    if reference.molecules is None:
-        raise ValueError(f"the reference {reference.names} holds no molecules")
-    ids = [str(name) for name in reference.molecules.ids]
-    if reference.smiles is not None:
-        known = known_smiles(reference.smiles, ids)
-    else:
-        checks = check_molecules(list(reference.molecules), workers=check_workers(len(ids)))
-        known = {c.smiles: i for c, i in zip(checks, ids, strict=True) if c.bonded and c.smiles}
+    count = 0 if reference.molecules is None else len(reference.molecules)
+    known = known_molecules(reference, Options(workers=check_workers(count)))
     for sample in samples:
         smiles = _smiles(sample, structures)
         sample.novel = None if smiles is None else smiles not in known

@@ -79,18 +79,15 @@ class ADiTTrainReportMaker(Maker):
         from adit_atomate.training.documents import describe_checkpoint, plain
         from adit_model.checkpoint import register_checkpoint
         from adit_model.model import ADiT
-        from adit_model.quality.training_tables import format_reconstruction, format_table
+        from adit_model.quality.table import quality_lines
 
         documents = {name: ADiTTrainDoc(**plain(value)) for name, value in stages.items()}
         data = None if data is None else ADiTDataDoc(**plain(data))
         model = ADiT.load(checkpoint, device=ADiTSettings().DEVICE)
         samples = self._sample(model) if self.n else {}
         reconstruction = self._reconstruct(model, data)
-        tables = []
-        if samples:
-            tables.append(format_table({"generated": samples}))
-        if reconstruction is not None:
-            tables.append(format_reconstruction(reconstruction.metrics))
+        metrics = None if reconstruction is None else reconstruction.metrics
+        lines = quality_lines({"generated": samples} if samples else {}, metrics)
         kept: ADiTTrainedCheckpoint = describe_checkpoint(checkpoint)
         if self.register_as is not None:
             kept = describe_checkpoint(
@@ -102,13 +99,16 @@ class ADiTTrainReportMaker(Maker):
             data=data,
             samples=samples,
             reconstruction=reconstruction,
-            table="\n\n".join(tables),
+            table="\n".join(lines),
             settings={"n": self.n, "seed": self.seed, "num_steps": self.num_steps},
             versions=package_versions(),
         )
 
     def _sample(self, model: Any) -> dict[str, Any]:
-        from adit_model.quality.training_tables import evaluate_samples
+        from adit_model.quality.entries import sample_entries
+        from adit_model.quality.rows import Options
+        from adit_model.quality.run import score
+        from adit_model.quality.table import TABLE_MEASURES
 
         settings = ADiTSettings()
         samples = []
@@ -116,13 +116,16 @@ class ADiTTrainReportMaker(Maker):
             samples += model.sample(
                 self.n, domain=domain, seed=self.seed, num_steps=self.num_steps, progress=False
             )
-        return evaluate_samples(
-            samples, workers=settings.CHECK_WORKERS or 1, time_limit=settings.CHECK_TIME_LIMIT
+        options = Options(
+            workers=settings.CHECK_WORKERS or 1,
+            measures=TABLE_MEASURES,
+            time_limit=settings.CHECK_TIME_LIMIT,
         )
+        return score(sample_entries(samples), options).summary
 
     def _reconstruct(self, model: Any, data: ADiTDataDoc | None) -> ADiTReconstruction | None:
         from adit_model.data.dataset import AtomicDataset
-        from adit_model.quality.training_tables import evaluate_reconstruction
+        from adit_model.quality.reconstruction import evaluate_reconstruction
 
         if not self.reconstruct or data is None or data.validation is None:
             return None

@@ -105,10 +105,10 @@ def evaluate_command(args: argparse.Namespace) -> int:
     """
     from adit_model.quality.cells import CellStore
     from adit_model.quality.energies import choose_energies, require_installed
+    from adit_model.quality.entries import load_reference, load_samples
     from adit_model.quality.measures import choose_measures
     from adit_model.quality.rows import Options
     from adit_model.quality.run import KEPT, REPORT, SUMMARY, TABLE, evaluate
-    from adit_model.quality.sources import load_reference, load_samples
 
     for name in ("limit", "compare_number", "workers"):
         value = getattr(args, name)
@@ -155,8 +155,8 @@ def _about(args: argparse.Namespace) -> dict[str, Any]:
 
 def _print(summary: Mapping[str, Any]) -> None:
     from adit_model.quality.energies import RATES as ENERGY_RATES
-    from adit_model.quality.report import share
     from adit_model.quality.summary import RATES
+    from adit_model.quality.tables import share
 
     for domain in DOMAINS:
         if part := summary.get(f"{domain}s"):
@@ -165,7 +165,7 @@ def _print(summary: Mapping[str, Any]) -> None:
                 if part["rates"][rate.name] and not rate.name.startswith("pb_"):
                     print(f"  {rate.label}: {share(part['rates'][rate.name])}")
             for found in part.get("energies", {}).values():
-                for key, label, _ in ENERGY_RATES:
+                for key, label, *_ in ENERGY_RATES:
                     if found["rates"][key]:
                         print(f"  {found['model']}, {label}: {share(found['rates'][key])}")
 

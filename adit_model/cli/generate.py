@@ -9,12 +9,12 @@ import os
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from adit_model import __version__
 from adit_model.files import output_folder
+from adit_model.quality.records import COLUMNS, RECORDS, SETTINGS, STRUCTURES
 from adit_model.systems import CRYSTAL, DOMAINS
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from adit_model.sampling.sample import Sample
 
 FOLDERS = {"crystals": ".cif", "molecules": ".xyz"}
-TABLE, TOGETHER, RUN, PICTURE = "summary.csv", "samples.extxyz", "run.json", "structures.png"
+PICTURE = "structures.png"
 MAX_PLOTTED = 64
 
 
@@ -31,7 +31,7 @@ def add_generate_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``adit generate``; :func:`generate_command` is its body."""
     parser.description = (
         "Generate structures and write one CIF for each crystal, one XYZ for each molecule, all of "
-        f"them in {TOGETHER}, and {TABLE} with a row for every sample."
+        f"them in {STRUCTURES}, and {RECORDS} with a row for every sample."
     )
     add = parser.add_argument
     add("-n", type=int, default=32, metavar="N", help="number of samples (default %(default)s)")
@@ -175,7 +175,7 @@ def _generate(args: argparse.Namespace, request: Request) -> int:
     for name, (held, asked) in held_shares(samples).items():
         print(f"{name} as asked: {held} of {asked} ({100 * held / asked:.1f} %)")
     written = sum(record.decoded for record in records)
-    print(f"{written} structures written to {args.out}, see {args.out / TABLE}")
+    print(f"{written} structures written to {args.out}, see {args.out / RECORDS}")
     if args.plot and written:
         plot_samples(args.out / PICTURE, samples, records)
     return 0
@@ -232,7 +232,7 @@ def _remove_results(folder: Path) -> None:
     for name, suffix in FOLDERS.items():
         for path in (folder / name).glob(f"*{suffix}"):
             path.unlink()
-    for name in (TABLE, TOGETHER, RUN, PICTURE):
+    for name in (RECORDS, STRUCTURES, SETTINGS, PICTURE):
         (folder / name).unlink(missing_ok=True)
 
 
@@ -240,8 +240,6 @@ def _write_results(
     folder: Path, samples: Sequence[Sample], records: Sequence[SampleRecord], run: dict[str, Any]
 ) -> None:
     import ase.io
-
-    from adit_model.quality.records import SampleRecord
 
     together = []
     for sample, record in zip(samples, records, strict=True):
@@ -251,13 +249,12 @@ def _write_results(
                 atoms.info["valid"] = record.valid
             together.append(atoms)
     if together:
-        ase.io.write(folder / TOGETHER, together, format="extxyz")
-    (folder / RUN).write_text(json.dumps(run, indent=2) + "\n")
+        ase.io.write(folder / STRUCTURES, together, format="extxyz")
+    (folder / SETTINGS).write_text(json.dumps(run, indent=2) + "\n")
 
     digits = max(4, len(str(len(samples) - 1)))
-    with open(folder / TABLE, "w", newline="") as file:
-        columns = [field.name for field in fields(SampleRecord)]
-        table = csv.DictWriter(file, [*columns, "file"])
+    with open(folder / RECORDS, "w", newline="") as file:
+        table = csv.DictWriter(file, [*COLUMNS, "file"])
         table.writeheader()
         for sample, record in zip(samples, records, strict=True):
             name = ""
@@ -272,7 +269,7 @@ def _write_results(
                 path = folder / name
                 path.parent.mkdir(exist_ok=True)
                 path.write_text(text)
-            row = {**asdict(record), "holds": json.dumps(record.holds), "file": name}
+            row = {**record.model_dump(), "holds": json.dumps(record.holds), "file": name}
             table.writerow(row)
 
 

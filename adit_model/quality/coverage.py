@@ -8,8 +8,7 @@ code has constants.
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,42 +20,15 @@ COMPOSITION_CUTOFF = 10.0
 _BLOCK = 1000  # rows of a distance matrix held at a time
 
 
-@dataclass(frozen=True)
-class Fingerprint:
-    """What a crystal is compared by.
-
-    Parameters
-    ----------
-    sites : list of float
-        CrystalNN fingerprint (order parameters of the coordination of each site, preset
-        ``ops`` of matminer), the mean over all sites, 61 numbers.
-    composition : list of float
-        Statistics of elemental properties over the composition (preset ``magpie``), 132 numbers.
-    """
-
-    sites: list[float]
-    composition: list[float]
-
-
-@dataclass(frozen=True)
-class Coverage:
-    """How far samples and data cover each other.
-
-    Parameters
-    ----------
-    precision : float
-        Share of all samples that have a structure of the data near by; one without a fingerprint
-        has none.
-    recall : float
-        Share of the data with a sample near by. It rises with the number of samples.
-    """
-
-    precision: float
-    recall: float
-
-
-def fingerprint_crystal(system: AtomicSystem) -> Fingerprint:
+def fingerprint(system: AtomicSystem) -> dict[str, Any]:
     """Take the fingerprints of a crystal with matminer.
+
+    Returns
+    -------
+    dict
+        ``sites``: CrystalNN fingerprint (order parameters of the coordination of each site, preset
+        ``ops``), the mean over all sites, 61 numbers. ``composition_features``: statistics of
+        elemental properties (preset ``magpie``), 132 numbers. ``fingerprint``: True.
 
     Raises
     ------
@@ -68,10 +40,12 @@ def fingerprint_crystal(system: AtomicSystem) -> Fingerprint:
     structure = system.to_structure()
     sites, composition = _featurizers()
     rows = [sites.featurize(structure, i) for i in range(len(structure))]
-    return Fingerprint(
-        np.mean(rows, axis=0).tolist(),
-        np.array(composition.featurize(structure.composition), dtype=float).tolist(),
-    )
+    features = np.array(composition.featurize(structure.composition), dtype=float)
+    return {
+        "fingerprint": True,
+        "sites": np.mean(rows, axis=0).tolist(),
+        "composition_features": features.tolist(),
+    }
 
 
 @functools.cache
@@ -83,8 +57,8 @@ def _featurizers() -> tuple[Any, Any]:
 
 
 def coverage(
-    samples: Sequence[Fingerprint], data: Sequence[Fingerprint], num_samples: int
-) -> Coverage | None:
+    samples: Sequence[Mapping[str, Any]], data: Sequence[Mapping[str, Any]], num_samples: int
+) -> dict[str, float] | None:
     """Compare samples to data.
 
     One is near another if the Euclidean distance of the site fingerprints is at most 0.4, and that
@@ -93,20 +67,24 @@ def coverage(
 
     Parameters
     ----------
-    samples, data : sequence of Fingerprint
-        Fingerprints of both.
+    samples, data : sequence of dict
+        Of both, from :func:`fingerprint`.
     num_samples : int
         All samples, those without a fingerprint included.
 
     Returns
     -------
-    Coverage or None
-        None if one of them is empty.
+    dict or None
+        ``precision``: share of all samples that have a structure of the data near by. ``recall``:
+        share of the data with a sample near by; it rises with the number of samples. None if one
+        of them is empty.
     """
     if not samples or not data:
         return None
-    sites = [np.array([each.sites for each in side]) for side in (samples, data)]
-    compositions = [np.array([each.composition for each in side]) for side in (samples, data)]
+    sites = [np.array([each["sites"] for each in side]) for side in (samples, data)]
+    compositions = [
+        np.array([each["composition_features"] for each in side]) for side in (samples, data)
+    ]
     mean, spread = np.nanmean(compositions[1], axis=0), np.nanstd(compositions[1], axis=0)
     spread[~(spread > 0)] = 1.0
     scaled = [np.nan_to_num((side - mean) / spread) for side in compositions]
@@ -116,7 +94,7 @@ def coverage(
         (site <= SITE_CUTOFF) & (composition <= COMPOSITION_CUTOFF)
         for site, composition in zip(site_nearest, composition_nearest, strict=True)
     ]
-    return Coverage(float(near[0].sum() / num_samples), float(near[1].mean()))
+    return {"precision": float(near[0].sum() / num_samples), "recall": float(near[1].mean())}
 
 
 def _nearest(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

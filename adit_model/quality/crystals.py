@@ -1,132 +1,77 @@
-"""Validity, uniqueness and novelty of crystals, by the definitions of CDVAE and ADiT.
+"""Checks and properties of one crystal, each a function that returns the cells of its columns.
 
-CDVAE: Xie et al., ICLR 2022 (arXiv 2110.06197), appendix on metrics. ADiT: arXiv 2503.03965.
+Validity is that of CDVAE (Xie et al., ICLR 2022, arXiv 2110.06197, appendix on metrics) and ADiT
+(arXiv 2503.03965). It passes atoms 0.6 angstrom apart, so there is a strict set beside it, which
+nearly all real crystals pass, their composition aside.
 """
 
 from __future__ import annotations
 
 import functools
 import warnings
-from collections import defaultdict
-from collections.abc import Hashable, Iterable, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from adit_model.quality.pool import run_isolated
+from adit_model.quality.pool import FAILED
 from adit_model.systems import AtomicSystem
-
-if TYPE_CHECKING:
-    from pymatgen.analysis.structure_matcher import StructureMatcher
-
-    from adit_model.data.dataset import AtomicDataset
 
 MIN_DISTANCE = 0.5  # angstrom
 MIN_VOLUME_PER_ATOM = 0.1  # cubic angstrom
 MAX_ELEMENTS = 7
-OXIDATION_STATES = "smact14"
-MIN_MATCHING_TIME = 30.0  # seconds
+OXIDATION_STATES, STRICT_OXIDATION_STATES = "smact14", "icsd24"
+MIN_DISTANCE_RATIO = 0.7  # of the sum of covalent radii
+DENSITY_RANGE = (0.3, 25.0)  # g/cm^3; lithium has 0.53, osmium 22.6
+VOLUME_RANGE = (4.0, 120.0)  # cubic angstrom per atom; diamond has 5.7, caesium 117
+LENGTH_RANGE = (2.0, 60.0)  # angstrom, of the reduced cell
+SYMMETRY_PRECISION = 0.1  # angstrom; generated structures are not relaxed
+GRAMS_PER_CUBIC_CENTIMETRE = 1.66053906660  # of one dalton per cubic angstrom
+# last space group of each crystal system, International Tables A
+CRYSTAL_SYSTEMS = {
+    "triclinic": 2,
+    "monoclinic": 15,
+    "orthorhombic": 74,
+    "tetragonal": 142,
+    "trigonal": 167,
+    "hexagonal": 194,
+    "cubic": 230,
+}
 
 
-@dataclass(frozen=True)
-class CrystalCheck:
-    """Whether a crystal is plausible.
-
-    Parameters
-    ----------
-    structural : bool
-        All interatomic distances, periodic images included, exceed 0.5 angstrom and the volume
-        exceeds 0.1 cubic angstrom per atom.
-    compositional : bool
-        The composition passes SMACT, see :func:`composition_fault`.
-    reason : str or None
-        What is wrong; None for a valid crystal.
-    timed_out : bool
-        Whether SMACT reached no answer in time (the composition then counts as invalid).
-    """
-
-    structural: bool
-    compositional: bool
-    reason: str | None = None
-    timed_out: bool = False
-
-    @property
-    def valid(self) -> bool:
-        """Structurally and compositionally valid."""
-        return self.structural and self.compositional
-
-
-def check_crystal(system: AtomicSystem) -> CrystalCheck:
-    """Check one crystal in this process, without a time limit.
+def geometry(system: AtomicSystem) -> dict[str, Any]:
+    """Check distances and volume: ``structural``, ``min_distance`` and its ratio, ``reason``.
 
     Raises
     ------
     ValueError
         For a molecule.
     """
-    return _combine(structural_fault(system), composition_fault(reduced_composition(system)))
-
-
-def check_crystals(
-    systems: Sequence[AtomicSystem],
-    *,
-    workers: int = 1,
-    time_limit: float = 10.0,
-    progress: bool = False,
-) -> list[CrystalCheck]:
-    """Check many crystals; SMACT runs in worker processes, once for each composition.
-
-    Parameters
-    ----------
-    systems : sequence of AtomicSystem
-        Crystals.
-    workers : int
-        Number of worker processes.
-    time_limit : float
-        Seconds for one composition; without an answer by then it counts as invalid.
-    progress : bool
-        Show a progress bar.
-
-    Raises
-    ------
-    ValueError
-        If one of the systems is a molecule.
-    """
-    structural = [structural_fault(system) for system in systems]
-    keys = [reduced_composition(system) for system in systems]
-    distinct = list(dict.fromkeys(keys))
-    outcomes = run_isolated(
-        composition_fault,
-        distinct,
-        time_limit=time_limit,
-        workers=workers,
-        prepare=load_smact,
-        progress="compositions" if progress else None,
-    )
-    faults = {
-        key: (outcome.value if outcome.reason is None else f"SMACT: {outcome.reason}")
-        for key, outcome in zip(distinct, outcomes, strict=True)
+    fault = structural_fault(system)
+    distances: tuple[float | str, float | str]
+    try:
+        distances = min_distance(system), min_distance_ratio(system)
+    except RuntimeError as error:
+        distances = (f"{FAILED}{error}",) * 2
+    return {
+        "structural": fault is None,
+        "min_distance": distances[0],
+        "min_distance_ratio": distances[1],
+        "reason": fault,
     }
-    late = {key for key, outcome in zip(distinct, outcomes, strict=True) if outcome.timed_out}
-    return [
-        _combine(fault, faults[key], key in late)
-        for fault, key in zip(structural, keys, strict=True)
-    ]
 
 
-def _combine(
-    structural: str | None, compositional: str | None, timed_out: bool = False
-) -> CrystalCheck:
-    reason = "; ".join(filter(None, (structural, compositional))) or None
-    return CrystalCheck(structural is None, compositional is None, reason, timed_out)
+def composition(system: AtomicSystem) -> dict[str, Any]:
+    """Check the composition by SMACT: ``compositional``, ``reason``."""
+    fault = composition_fault(reduced_composition(system.numbers))
+    return {"compositional": fault is None, "reason": fault}
 
 
 def structural_fault(system: AtomicSystem) -> str | None:
     """Say what is wrong with a crystal's geometry, None if nothing.
 
-    Stricter than the code of CDVAE in two points, as its text has it: an atom's distance to its
-    own periodic images counts, and the volume limit is per atom, not per cell.
+    Valid are distances above 0.5 angstrom and more than 0.1 cubic angstrom per atom. Stricter
+    than the code of CDVAE in two points, as its text has it: an atom's distance to its own periodic
+    images counts, and the volume limit is per atom, not per cell.
 
     Raises
     ------
@@ -176,12 +121,15 @@ def min_distance(system: AtomicSystem, radii: np.ndarray | None = None) -> float
     return float(shortest)
 
 
-def reduced_composition(system: AtomicSystem) -> tuple[tuple[int, int], ...]:
+def min_distance_ratio(system: AtomicSystem) -> float:
+    """Shortest distance in units of the two covalent radii; errors as of :func:`min_distance`."""
+    from ase.data import covalent_radii
+
+    return min_distance(system, covalent_radii[system.numbers])
+
+
+def reduced_composition(numbers: np.ndarray) -> tuple[tuple[int, int], ...]:
     """Atomic numbers, ascending, with their counts divided by the greatest common divisor."""
-    return _reduced(system.numbers)
-
-
-def _reduced(numbers: np.ndarray) -> tuple[tuple[int, int], ...]:
     elements, counts = np.unique(numbers, return_counts=True)
     counts = counts // np.gcd.reduce(counts)
     return tuple(zip(elements.tolist(), counts.tolist(), strict=True))
@@ -228,200 +176,136 @@ def composition_fault(
     return None if passed else f"SMACT finds no neutral, electronegativity-ordered {formula}"
 
 
-def load_smact() -> None:
-    """Import what :func:`composition_fault` needs."""
-    composition_fault(((11, 1), (17, 1)))
+def strict(system: AtomicSystem) -> dict[str, Any]:
+    """Check whether a crystal looks like a real one.
 
+    Returns
+    -------
+    dict
+        ``neutral``: SMACT with the oxidation states observed in the ICSD. ``separated``: distances
+        of at least 0.7 times the sum of covalent radii (Cordero et al., Dalton Trans. 2008, 2832,
+        as in ASE). ``dense``: 0.3 to 25 g/cm^3 and 4 to 120 cubic angstrom per atom.
+        ``sane_lattice``: vectors of the Minkowski-reduced cell of 2 to 60 angstrom. ``strict``: all
+        of them, and ``strict_reason``, what is wrong.
 
-def structure_matcher() -> StructureMatcher:
-    """Build pymatgen's matcher with the tolerances of CDVAE and ADiT.
-
-    These are ltol 0.3, stol 0.5 and 10 degrees; cells are made primitive and volumes scaled to
-    agree, the matcher's defaults.
+    Raises
+    ------
+    ValueError
+        For a molecule.
     """
-    from pymatgen.analysis.structure_matcher import StructureMatcher
+    neutral = composition_fault(reduced_composition(system.numbers), STRICT_OXIDATION_STATES)
+    try:
+        separated, lattice = _separation_fault(system), _lattice_fault(system)
+    except RuntimeError as error:
+        separated = lattice = f"the cell cannot be reduced: {error}"
+    dense = _density_fault(system)
+    faults = (neutral, separated, dense, lattice)
+    return {
+        "strict": not any(faults),
+        "neutral": neutral is None,
+        "separated": separated is None,
+        "dense": dense is None,
+        "sane_lattice": lattice is None,
+        "strict_reason": "; ".join(dict.fromkeys(fault for fault in faults if fault)) or None,
+    }
 
-    return StructureMatcher(ltol=0.3, stol=0.5, angle_tol=10.0)
+
+def _separation_fault(system: AtomicSystem) -> str | None:
+    ratio = min_distance_ratio(system)
+    if ratio >= MIN_DISTANCE_RATIO:
+        return None
+    return f"atoms at {ratio:.2f} of their covalent radii (at least {MIN_DISTANCE_RATIO} needed)"
 
 
-def unique_crystals(
-    structures: Sequence[AtomicSystem],
-    *,
-    workers: int = 1,
-    time_limit: float = 2.0,
-    progress: bool = False,
-) -> np.ndarray:
-    """Mark the first crystal of each group that the structure matcher finds equal.
+def _density_fault(system: AtomicSystem) -> str | None:
+    density, volume = mass_density(system), system.volume / len(system)
+    if not DENSITY_RANGE[0] <= density <= DENSITY_RANGE[1]:
+        low, high = DENSITY_RANGE
+        return f"density {density:.3g} g/cm^3 (between {low} and {high} needed)"
+    if not VOLUME_RANGE[0] <= volume <= VOLUME_RANGE[1]:
+        low, high = VOLUME_RANGE
+        return f"{volume:.3g} cubic angstrom per atom (between {low} and {high} needed)"
+    return None
 
-    Only crystals of the same reduced composition are compared. A composition whose comparison
-    fails or takes too long counts as one group, so that a failure never raises the number.
+
+def _lattice_fault(system: AtomicSystem) -> str | None:
+    from ase.geometry import minkowski_reduce
+
+    lengths = np.linalg.norm(minkowski_reduce(system.cell)[0], axis=1)
+    low, high = LENGTH_RANGE
+    if low <= lengths.min() and lengths.max() <= high:
+        return None
+    return (
+        f"reduced lattice vectors of {lengths.min():.3g} to {lengths.max():.3g} angstrom "
+        f"(between {low} and {high} needed)"
+    )
+
+
+def mass_density(system: AtomicSystem) -> float:
+    """Density of a crystal in g/cm^3; ValueError for a molecule."""
+    from ase.data import atomic_masses
+
+    mass = float(atomic_masses[system.numbers].sum())
+    return GRAMS_PER_CUBIC_CENTIMETRE * mass / system.volume
+
+
+def properties(system: AtomicSystem) -> dict[str, Any]:
+    """Take ``density`` in g/cm^3, ``volume_per_atom`` in cubic angstrom and ``num_elements``."""
+    return {
+        "density": mass_density(system),
+        "volume_per_atom": system.volume / len(system),
+        "num_elements": len(set(system.numbers.tolist())),
+    }
+
+
+def symmetry(system: AtomicSystem) -> dict[str, Any]:
+    """Find the space group within 0.1 angstrom: ``space_group``, and ``triclinic`` if 1 or 2."""
+    number = space_group(system)
+    return {"space_group": number, "triclinic": crystal_system(number) == "triclinic"}
+
+
+def space_group(system: AtomicSystem, precision: float = SYMMETRY_PRECISION) -> int:
+    """Space group number found by spglib.
 
     Parameters
     ----------
-    structures : sequence of AtomicSystem
-        Crystals.
-    workers : int
-        Number of worker processes.
-    time_limit : float
-        Seconds for each pair of crystals of one composition, 30 at least for all its pairs.
-    progress : bool
-        Show a progress bar.
+    system : AtomicSystem
+        A crystal.
+    precision : float
+        Distance in angstrom within which atoms count as equivalent.
 
-    Returns
-    -------
-    numpy.ndarray
-        Shape (N,), bool.
+    Raises
+    ------
+    ValueError
+        For a molecule, or if spglib finds none.
     """
-    verdicts = judge_unique(structures, workers=workers, time_limit=time_limit, progress=progress)
-    return np.array([verdict is True for verdict in verdicts], dtype=bool)
+    from pymatgen.symmetry.analyzer import SpacegroupAnalyzer, SymmetryUndeterminedError
+
+    structure = system.to_structure()
+    try:
+        return int(SpacegroupAnalyzer(structure, symprec=precision).get_space_group_number())
+    except (SymmetryUndeterminedError, TypeError) as error:
+        raise ValueError(f"spglib finds no space group of {system.formula}: {error}") from error
 
 
-def judge_unique(
-    structures: Sequence[AtomicSystem],
-    *,
-    workers: int = 1,
-    time_limit: float = 2.0,
-    progress: bool = False,
-) -> list[bool | str]:
-    """Tell as :func:`unique_crystals` which crystals are unique, or why that is not known.
+def crystal_system(number: int) -> str:
+    """Crystal system of a space group, ``"triclinic"`` to ``"cubic"``.
 
-    Returns
-    -------
-    list of bool or str
-        A text says why a crystal could not be compared.
+    Raises
+    ------
+    ValueError
+        If there is no such space group.
     """
-    groups: dict[Hashable, list[int]] = defaultdict(list)
-    for i, system in enumerate(structures):
-        groups[reduced_composition(system)].append(i)
-    unique: list[bool | str] = [False] * len(structures)
-    shared = []
-    for members in groups.values():
-        unique[members[0]] = True
-        if len(members) > 1:
-            shared.append(members)
-    outcomes = run_isolated(
-        _distinct,
-        [[structures[i] for i in members] for members in shared],
-        time_limit=[
-            _budget(time_limit, len(members) * (len(members) - 1) // 2) for members in shared
-        ],
-        workers=workers,
-        prepare=structure_matcher,
-        progress="uniqueness" if progress else None,
-    )
-    for members, outcome in zip(shared, outcomes, strict=True):
-        if outcome.reason is not None:
-            for i in members[1:]:
-                unique[i] = outcome.reason
-        for k in outcome.value or []:
-            unique[members[k]] = True
-    return unique
+    if number >= 1:
+        for name, last in CRYSTAL_SYSTEMS.items():
+            if number <= last:
+                return name
+    raise ValueError(f"space groups are numbered 1 to 230, got {number}")
 
 
-def _budget(time_limit: float, comparisons: int) -> float:
-    return max(MIN_MATCHING_TIME, time_limit * comparisons)
+def amounts(system: AtomicSystem) -> dict[str, int]:
+    """Count the atoms of each element, by symbol."""
+    from ase.data import chemical_symbols
 
-
-def _distinct(systems: list[AtomicSystem]) -> list[int]:
-    """Return the indices of the systems that match none before them."""
-    matcher = structure_matcher()
-    kept: list[tuple[int, Any]] = []
-    for i, system in enumerate(systems):
-        structure = system.to_structure()
-        if not any(matcher.fit(structure, other) for _, other in kept):
-            kept.append((i, structure))
-    return [i for i, _ in kept]
-
-
-def novel_crystals(
-    structures: Sequence[AtomicSystem],
-    reference: AtomicDataset | Iterable[AtomicSystem],
-    *,
-    workers: int = 1,
-    time_limit: float = 2.0,
-    progress: bool = False,
-) -> np.ndarray:
-    """Mark the crystals that the structure matcher finds in no reference.
-
-    Only references of the same reduced composition are compared. Where the comparison fails or
-    takes too long, the crystal counts as not novel.
-
-    Parameters
-    ----------
-    structures : sequence of AtomicSystem
-        Crystals to judge.
-    reference : AtomicDataset or iterable of AtomicSystem
-        Known crystals, such as the training set. Molecules among them are passed over.
-    workers : int
-        Number of worker processes.
-    time_limit : float
-        Seconds for each reference a crystal is compared to, 30 at least for all of them.
-    progress : bool
-        Show a progress bar.
-
-    Returns
-    -------
-    numpy.ndarray
-        Shape (N,), bool.
-    """
-    verdicts = judge_novel(
-        structures, reference, workers=workers, time_limit=time_limit, progress=progress
-    )
-    return np.array([verdict is True for verdict in verdicts], dtype=bool)
-
-
-def judge_novel(
-    structures: Sequence[AtomicSystem],
-    reference: AtomicDataset | Iterable[AtomicSystem],
-    *,
-    workers: int = 1,
-    time_limit: float = 2.0,
-    progress: bool = False,
-) -> list[bool | str]:
-    """Tell as :func:`novel_crystals` which crystals are novel, or why that is not known.
-
-    Returns
-    -------
-    list of bool or str
-        A text says why a crystal could not be compared.
-    """
-    keys = [reduced_composition(system) for system in structures]
-    known = _references(reference, set(keys))
-    novel: list[bool | str] = [key not in known for key in keys]
-    suspects = [i for i, verdict in enumerate(novel) if not verdict]
-    outcomes = run_isolated(
-        _matches_none,
-        [(structures[i], known[keys[i]]) for i in suspects],
-        time_limit=[_budget(time_limit, len(known[keys[i]])) for i in suspects],
-        workers=workers,
-        prepare=structure_matcher,
-        progress="novelty" if progress else None,
-    )
-    for i, outcome in zip(suspects, outcomes, strict=True):
-        novel[i] = bool(outcome.value) if outcome.reason is None else outcome.reason
-    return novel
-
-
-def _references(
-    reference: AtomicDataset | Iterable[AtomicSystem], wanted: set[Any]
-) -> dict[Any, list[AtomicSystem]]:
-    """Group the reference crystals by reduced composition, only the wanted ones."""
-    from adit_model.data.dataset import AtomicDataset
-
-    known: dict[Any, list[AtomicSystem]] = defaultdict(list)
-    if isinstance(reference, AtomicDataset):
-        for i in np.flatnonzero(reference.periodic).tolist():
-            key = _reduced(reference.numbers[reference.offsets[i] : reference.offsets[i + 1]])
-            if key in wanted:
-                known[key].append(reference[i])
-    else:
-        for system in reference:
-            if system.is_periodic and (key := reduced_composition(system)) in wanted:
-                known[key].append(system)
-    return dict(known)
-
-
-def _matches_none(item: tuple[AtomicSystem, list[AtomicSystem]]) -> bool:
-    system, references = item
-    matcher, structure = structure_matcher(), system.to_structure()
-    return not any(matcher.fit(structure, other.to_structure()) for other in references)
+    numbers, counts = np.unique(system.numbers, return_counts=True)
+    return {chemical_symbols[n]: int(k) for n, k in zip(numbers, counts, strict=True)}

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 
-from adit_model.quality.coverage import Fingerprint, coverage
-from adit_model.quality.crystal_properties import crystal_system
+from adit_model.quality.coverage import coverage
+from adit_model.quality.crystals import crystal_system
+from adit_model.quality.tables import spread
 from adit_model.systems import CRYSTAL
 
 MIN_SHARE = 0.01  # of all bonds or angles, for a kind to have a line of its own
@@ -81,7 +81,7 @@ def compare(
             for name, _ in columns
         },
         "means": {
-            side: {name: mean(numbers(rows, name)) for name, _ in columns}
+            side: {name: spread(numbers(rows, name)).get("mean") for name, _ in columns}
             for side, rows in (("samples", samples), ("reference", reference))
         },
     }
@@ -96,11 +96,12 @@ def compare(
             side: {name: n / len(found) for name, n in Counter(found).items()}
             for side, found in zip(("samples", "reference"), systems, strict=True)
         }
-        found = coverage(
-            _fingerprints(samples), _fingerprints(reference), num_samples or len(samples)
-        )
+        taken = [
+            [row for row in side if row.get("fingerprint") is True] for side in (samples, reference)
+        ]
+        found = coverage(taken[0], taken[1], num_samples or len(samples))
         if found is not None:
-            result["coverage"] = asdict(found)
+            result["coverage"] = found
         return result
     for name in ("bond_lengths", "angles"):
         result[name] = _by_kind(_pooled(samples, name), _pooled(reference, name))
@@ -111,19 +112,6 @@ def numbers(rows: Sequence[Mapping[str, Any]], column: str) -> list[float]:
     """Values of a column that are numbers."""
     values = (row.get(column) for row in rows)
     return [value for value in values if isinstance(value, int | float)]
-
-
-def mean(values: Sequence[float]) -> float | None:
-    """Mean; None if there is none."""
-    return sum(values) / len(values) if values else None
-
-
-def _fingerprints(rows: Sequence[Mapping[str, Any]]) -> list[Fingerprint]:
-    return [
-        Fingerprint(row["sites"], row["composition_features"])
-        for row in rows
-        if row.get("fingerprint") is True
-    ]
 
 
 def _pooled(rows: Sequence[Mapping[str, Any]], name: str) -> dict[str, list[float]]:

@@ -2,33 +2,43 @@
 
 *Stable*: relaxed within the steps, at most 0 eV/atom above the hull; *metastable*: at most 0.1
 eV/atom. *S.U.N.*: stable, unique and novel; *M.S.U.N.*: metastable, unique and novel. Unique and
-novel are those of the relaxed crystals, by pymatgen's StructureMatcher as elsewhere in the package;
-every rate is a share of all samples, valid or not.
+novel are those of the relaxed crystals, see :mod:`adit_model.quality.matching`; every rate is a
+share of all samples, valid or not.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from statistics import mean, median
 from typing import Any
 
 import numpy as np
 
-from adit_model.quality.cells import CellStore, fingerprint
-from adit_model.quality.energy_hull import amounts, check_hull
+from adit_model.quality.cells import measure_systems
+from adit_model.quality.crystals import amounts
+from adit_model.quality.entries import Entry, Reference
 from adit_model.quality.force_fields import FORCE_FIELDS, element_references, force_field
-from adit_model.quality.hull import FAR_BELOW, METASTABLE, Hull, check_formation_energy
-from adit_model.quality.measures import FAILED, Measure
-from adit_model.quality.relax import RelaxationError, relax
-from adit_model.quality.rows import Options, Row, dataset_hash
-from adit_model.quality.sources import Entry, Reference
-from adit_model.quality.summary import Row as AnyRow
+from adit_model.quality.hull import (
+    FAR_BELOW,
+    MATERIALS_PROJECT,
+    METASTABLE,
+    MP2020,
+    OLDER_SOURCES,
+    Hull,
+    check_formation_energy,
+)
+from adit_model.quality.measures import Measure
+from adit_model.quality.pool import FAILED
+from adit_model.quality.relax import RelaxationError, relax, single_point
+from adit_model.quality.rows import Options, Row, compare_crystals
 from adit_model.quality.summary import by_size
+from adit_model.quality.tables import spread, tally
 from adit_model.systems import CRYSTAL, AtomicSystem
 
 TIME_LIMIT = 900.0  # seconds for a relaxation; 500 steps of 20 atoms take about 200
 RELAX_CHUNK = 20  # each start of a worker loads the force field again
+HULL_MARGIN = 0.02  # eV/atom, of the known phases that make a force field's own hull
 MEASURED = ("energy_initial", "energy", "relax_steps", "converged", "rmsd")
 DERIVED = (
     "formation_energy",
@@ -40,12 +50,33 @@ DERIVED = (
     "unique",
     "novel",
 )
+# (name, label, columns that have to be true, what passes)
 RATES = (
-    ("converged", "relaxation converged", ("converged",)),
-    ("stable", "stable", ("stable",)),
-    ("metastable", "metastable", ("metastable",)),
-    ("sun", "S.U.N.", ("stable", "unique", "novel")),
-    ("msun", "M.S.U.N.", ("metastable", "unique", "novel")),
+    (
+        "converged",
+        "relaxation converged",
+        ("converged",),
+        "forces below 0.1 eV/angstrom within 500 steps, no collapse",
+    ),
+    ("stable", "stable", ("stable",), "converged, at most 0 eV/atom above the hull"),
+    (
+        "metastable",
+        "metastable",
+        ("metastable",),
+        f"converged, at most {METASTABLE} eV/atom above the hull; stable ones included",
+    ),
+    (
+        "sun",
+        "S.U.N.",
+        ("stable", "unique", "novel"),
+        "stable, and after relaxation unique and novel",
+    ),
+    (
+        "msun",
+        "M.S.U.N.",
+        ("metastable", "unique", "novel"),
+        "metastable, and after relaxation unique and novel",
+    ),
 )
 NUMBERS = (
     ("above_hull_initial", "energy above hull as generated (eV/atom)"),
@@ -56,17 +87,7 @@ NUMBERS = (
 )
 
 
-def relax_chgnet(system: AtomicSystem) -> dict[str, Any]:
-    """Relax by CHGNet."""
-    return _relax("chgnet", system)
-
-
-def relax_sevennet(system: AtomicSystem) -> dict[str, Any]:
-    """Relax by SevenNet-0."""
-    return _relax("sevennet", system)
-
-
-def _relax(name: str, system: AtomicSystem) -> dict[str, Any]:
+def _relaxed(name: str, system: AtomicSystem) -> dict[str, Any]:
     try:
         found = relax(system, name)
     except RelaxationError as error:
@@ -80,6 +101,10 @@ def _relax(name: str, system: AtomicSystem) -> dict[str, Any]:
         f"{name}_rmsd": found.rmsd,
         f"{name}_relaxed": [found.system.cell.tolist(), found.system.positions.tolist()],
     }
+
+
+def _as_it_is(name: str, system: AtomicSystem) -> dict[str, Any]:
+    return {"energy": single_point(system, name)}
 
 
 def _columns(name: str) -> tuple[str, ...]:
@@ -99,7 +124,7 @@ def energy_measure(name: str) -> Measure:
         f"relax-{name}",
         CRYSTAL,
         _columns(name),
-        {"chgnet": relax_chgnet, "sevennet": relax_sevennet}[name],
+        functools.partial(_relaxed, name),
         time_limit=TIME_LIMIT,
         package=found.package,
         module=found.module,
@@ -116,7 +141,7 @@ def choose_energies(names: Sequence[str], hull: Collection[Any] = ()) -> tuple[M
     names : sequence of str
         Force fields.
     hull : collection
-        Sources of the hull; see :func:`~adit_model.quality.energy_hull.make_hull`.
+        Sources of the hull; see :func:`make_hull`.
 
     Raises
     ------
@@ -146,6 +171,145 @@ def energy_names(measures: Sequence[Measure]) -> list[str]:
     return [name for name in FORCE_FIELDS if f"relax-{name}" in asked]
 
 
+def check_hull(name: str, sources: Collection[Any], *, alone: bool = True) -> None:
+    """Check that sources can be the hull of a force field, before any work; nothing is read.
+
+    Parameters
+    ----------
+    name : str
+        The force field.
+    sources : collection
+        See :func:`make_hull`.
+    alone : bool
+        Whether it is the only force field, so that entries can be on its scale.
+
+    Raises
+    ------
+    TypeError, ValueError, FileNotFoundError
+        If they cannot.
+    """
+    if isinstance(sources, str):
+        raise TypeError(f"hull must be a list, got {sources!r}")
+    found = force_field(name)
+    kinds = {_kind(source) for source in sources}
+    if len(kinds) > 1:
+        raise ValueError(f"a hull is of one kind of sources, not of both: got {sorted(kinds)}")
+    if kinds == {"the Materials Project"} and found.scale != MP2020:
+        raise ValueError(
+            f"energies of the Materials Project are {MP2020}, those of {found.label} are "
+            f"not: give CSV files with structures, of which {found.label} makes its own hull"
+        )
+    if kinds == {"entries"} and not alone:
+        raise ValueError("computed entries are on the energy scale of one force field, not of two")
+    if kinds == {"CSV files"}:
+        for path in sources:
+            if not Path(path).expanduser().is_file():
+                raise FileNotFoundError(f"there is no file {path} to build the hull from")
+
+
+def _kind(source: Any) -> str:
+    if isinstance(source, str | Path):
+        return "the Materials Project" if str(source) in MATERIALS_PROJECT else "CSV files"
+    if hasattr(source, "energy_per_atom"):
+        return "entries"
+    raise TypeError(f"a hull is made of paths, 'mp' or computed entries, got {source!r}")
+
+
+def make_hull(
+    name: str, sources: Sequence[Any], systems: Sequence[AtomicSystem], options: Options
+) -> Hull:
+    """Build a hull on the energy scale of a force field.
+
+    Parameters
+    ----------
+    name : str
+        The force field.
+    sources : sequence
+        CSV files; or ``"mp"`` alone, for the Materials Project; or computed entries, elements
+        among them, on the scale of the force field; or nothing, for elements only.
+    systems : sequence of AtomicSystem
+        What is to be compared, for the chemical systems to compute.
+    options : Options
+        How to run.
+
+    Raises
+    ------
+    TypeError, ValueError, FileNotFoundError, DownloadError
+        As :func:`check_hull` and the constructors of :class:`~adit_model.quality.hull.Hull`.
+    """
+    check_hull(name, sources)
+    found = force_field(name)
+    if not sources:
+        return Hull.of_elements(scale=found.scale)
+    kind = _kind(sources[0])
+    if kind == "the Materials Project":
+        return Hull.from_materials_project()
+    if kind == "entries":
+        return Hull.from_entries(sources, scale=found.scale)
+    paths = [Path(path).expanduser() for path in sources]
+    hull = Hull.from_csv(paths)
+    return hull if hull.scale == found.scale else _own_hull(name, paths, systems, options)
+
+
+def _own_hull(
+    name: str, sources: Sequence[Path], systems: Sequence[AtomicSystem], options: Options
+) -> Hull:
+    """Compute known phases near the hull by the force field, in the systems that are asked for."""
+    found, references = force_field(name), element_references(name)
+    wanted = {frozenset(system.numbers.tolist()) for system in systems}
+    phases: dict[str, float] = {}
+    known = [system for path in sources for system in _near_hull(path, wanted)]
+    measure = Measure(
+        f"energy-{name}",
+        CRYSTAL,
+        ("energy",),
+        functools.partial(_as_it_is, name),
+        time_limit=120.0,
+        package=found.package,
+    )
+    cells = measure_systems(
+        known,
+        [measure],
+        options.store,
+        workers=options.workers,
+        progress=options.title(f"hull of {name}"),
+    )
+    computed = 0
+    for system, cell in zip(known, cells, strict=True):
+        if isinstance(cell["energy"], float):
+            computed += 1
+            energy = references.formation_energy(amounts(system), cell["energy"])
+            phases[system.formula] = min(energy, phases.get(system.formula, energy))
+    names = ", ".join(path.name for path in sources)
+    return Hull(
+        phases,
+        references.energies,
+        scale=found.scale,
+        source=f"{found.label} of {computed} structures at most {HULL_MARGIN} eV/atom above the "
+        f"hull in {names} (partial)",
+        references=references.energies,
+    )
+
+
+def _near_hull(path: Path, wanted: set[frozenset[int]]) -> list[AtomicSystem]:
+    from adit_model.data.crystal_csv import load_crystal_csv, load_crystal_table
+
+    table = load_crystal_table(path)
+    table = table[table["e_above_hull"] <= HULL_MARGIN]
+    if "source" in table:
+        table = table[~table["source"].isin(OLDER_SOURCES)]
+    ids = set(table.index)
+    within: dict[frozenset[int], bool] = {}
+    found = []
+    for system in load_crystal_csv(path, progress=False):
+        elements = frozenset(system.numbers.tolist())
+        if elements not in within:
+            within[elements] = len(elements) > 1 and any(elements <= asked for asked in wanted)
+        if within[elements] and str(system.info["id"]) in ids:
+            found.append(system)
+    return found
+
+
 def fill_energies(
     rows: list[Row],
     entries: Sequence[Entry],
@@ -171,18 +335,15 @@ def fill_energies(
     folder : Path, optional
         Where to write the relaxed crystals, ``relaxed_NAME.extxyz`` with the row's index.
     """
-    systems = {row["index"]: entries[row["index"]].system for row in rows}
     for name, hull in hulls.items():
         relaxed: dict[int, AtomicSystem] = {}
-        for row in rows:
+        for row, entry in zip(rows, entries, strict=True):
             found = row.pop(f"{name}_relaxed", None)
-            system = systems[row["index"]]
-            if found is not None and system is not None:
+            if found is not None and entry.system is not None:
                 cell, positions = found
-                relaxed[row["index"]] = AtomicSystem(
-                    system.numbers, np.array(positions), np.array(cell)
-                )
-                _above_hull(row, name, system, hull)
+                numbers = entry.system.numbers
+                relaxed[row["index"]] = AtomicSystem(numbers, np.array(positions), np.array(cell))
+                _above_hull(row, name, entry.system, hull)
         _compare(rows, name, relaxed, reference, options)
         if folder is not None and relaxed:
             _write(folder / f"relaxed_{name}.extxyz", rows, name, relaxed)
@@ -223,37 +384,13 @@ def _compare(
     options: Options,
 ) -> None:
     """Judge the relaxed metastable crystals; of equal ones the lowest is the unique one."""
-    from adit_model.quality.crystals import judge_novel, judge_unique
-
     by_index = {row["index"]: row for row in rows}
     chosen = [i for i in relaxed if by_index[i].get(f"{name}_metastable") is True]
     chosen.sort(key=lambda i: by_index[i][f"{name}_above_hull"])
-    if not chosen:
-        return
-    crystals = [relaxed[i] for i in chosen]
-    settings: dict[str, Any] = {"workers": options.workers, "progress": options.progress}
-    verdicts = {f"{name}_unique": _kept(
-        options.store,
-        f"unique {fingerprint(crystals)}",
-        lambda: judge_unique(crystals, **settings),
-    )}  # fmt: skip
-    if reference is not None and (known := reference.crystals) is not None:
-        verdicts[f"{name}_novel"] = _kept(
-            options.store,
-            f"novel {dataset_hash(reference)} {fingerprint(crystals)}",
-            lambda: judge_novel(crystals, known, **settings),
-        )
-    for column, answers in verdicts.items():
-        for i, answer in zip(chosen, answers, strict=True):
-            by_index[i][column] = answer if isinstance(answer, bool) else f"{FAILED}{answer}"
-
-
-def _kept(store: CellStore, key: str, judge: Any) -> list[bool | str]:
-    verdicts = store.read(key)
-    if verdicts is None:
-        verdicts = judge()
-        store.write(key, verdicts)
-    return verdicts
+    if chosen:
+        crystals = [relaxed[i] for i in chosen]
+        mine = [by_index[i] for i in chosen]
+        compare_crystals(mine, crystals, reference, options, prefix=f"{name}_")
 
 
 def _write(path: Path, rows: Sequence[Row], name: str, relaxed: Mapping[int, AtomicSystem]) -> None:
@@ -280,7 +417,7 @@ def summarise_energies(
     rows : sequence of dict
         Filled by :func:`fill_energies`.
     hulls : mapping
-        What that returned.
+        From each force field to its hull.
     has_reference : bool
         Whether novelty was judged.
 
@@ -289,35 +426,33 @@ def summarise_energies(
     dict
         For each force field ``model``, ``scale``, ``hull`` (``source``, ``complete``,
         ``compounds``), ``trust`` (of how many energies above hull are ``elements_only``, no known
-        compound competing, and ``far_below`` the hull), ``rates``, ``by_num_atoms`` and
-        ``numbers`` (``count``, ``median``, ``mean``).
+        compound competing, and ``far_below`` the hull), ``null`` (of an incomplete hull with
+        compounds, see :meth:`~adit_model.quality.hull.Hull.null_rates`), ``rates``,
+        ``by_num_atoms`` and ``numbers`` (``count``, ``median``, ``mean``).
     """
     crystals = [row for row in rows if row["domain"] == CRYSTAL]
     result = {}
     for name, hull in hulls.items():
-        numbers = {}
-        for column, _ in NUMBERS:
-            values = [row.get(f"{name}_{column}") for row in crystals]
-            known = [v for v in values if isinstance(v, int | float) and not isinstance(v, bool)]
-            numbers[column] = {"count": len(known)} | (
-                {"median": median(known), "mean": mean(known)} if known else {}
-            )
         result[name] = {
             "model": force_field(name).label,
             "scale": force_field(name).scale,
             "hull": {"source": hull.source, "complete": hull.complete, "compounds": len(hull)},
             "trust": _trust(crystals, name),
+            "null": hull.null_rates() if len(hull) and not hull.complete else None,
             "rates": _rates(crystals, name, has_reference),
             "by_num_atoms": {
                 label: {"count": len(part), "rates": _rates(part, name, has_reference)}
                 for label, part in by_size(crystals).items()
             },
-            "numbers": numbers,
+            "numbers": {
+                column: spread([row.get(f"{name}_{column}") for row in crystals])
+                for column, _ in NUMBERS
+            },
         }
     return result
 
 
-def _trust(rows: Sequence[AnyRow], name: str) -> dict[str, int]:
+def _trust(rows: Sequence[Row], name: str) -> dict[str, int]:
     """Count the energies above hull that are so more for want of known phases than by nature."""
     from ase.data import chemical_symbols
 
@@ -332,12 +467,12 @@ def _trust(rows: Sequence[AnyRow], name: str) -> dict[str, int]:
     }
 
 
-def _rates(rows: Sequence[AnyRow], name: str, has_reference: bool) -> dict[str, Any]:
+def _rates(rows: Sequence[Mapping[str, Any]], name: str, has_reference: bool) -> dict[str, Any]:
     rates: dict[str, Any] = {}
-    for key, _, columns in RATES:
+    for key, _, columns, _ in RATES:
         if not rows or ("novel" in columns and not has_reference):
             rates[key] = None
             continue
         passed = sum(all(row.get(f"{name}_{c}") is True for c in columns) for row in rows)
-        rates[key] = {"passed": passed, "of": len(rows), "share": passed / len(rows)}
+        rates[key] = tally(passed, len(rows))
     return rates

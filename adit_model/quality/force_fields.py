@@ -21,7 +21,6 @@ import math
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.metadata import version
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
@@ -185,8 +184,3 @@ def element_references(name: str) -> ElementReferences:
         )
     energies = {symbol: entry["energy_per_atom"] for symbol, entry in table["elements"].items()}
     return ElementReferences(found.label, found.scale, energies)
-
-
-def installed_version(found: ForceField) -> str:
-    """Version of the package of a force field."""
-    return version(found.package)

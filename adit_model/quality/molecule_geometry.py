@@ -7,10 +7,11 @@ bonds, angles and rings of the neighbour graph, which exist for broken geometrie
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
+from adit_model.quality.molecules import require_molecule
 from adit_model.systems import AtomicSystem
 
 # Typical lengths of single, double and triple bonds in picometres, as tabulated at
@@ -28,28 +29,13 @@ VALENCES = {"H": 1, "C": 4, "N": 3, "O": 2, "F": 1}
 BOND_TOLERANCE = 1.2  # of the sum of covalent radii
 
 
-@dataclass(frozen=True)
-class StabilityCheck:
-    """How many atoms have the valence that their distances to the others give them.
-
-    Parameters
-    ----------
-    stable_atoms : int
-        Atoms whose bond orders sum to the element's valence. In QM9, 99 % of all.
-    stable : bool
-        All atoms are stable. In QM9, 95 % of the molecules.
-    """
-
-    stable_atoms: int
-    stable: bool
-
-
-def check_stability(system: AtomicSystem) -> StabilityCheck:
-    """Count stable atoms by the definition of EDM.
+def stability(system: AtomicSystem) -> dict[str, Any]:
+    """Count ``stable_atoms`` by the definition of EDM; ``stable`` is a molecule of such only.
 
     A pair of atoms is bonded if its distance is below the single bond length plus 10 pm; it is a
     double bond below that length plus 5 pm, a triple bond below that plus 3 pm. An atom is stable
-    if its bond orders sum to 4 (C), 3 (N), 2 (O) or 1 (H, F).
+    if its bond orders sum to 4 (C), 3 (N), 2 (O) or 1 (H, F). In QM9 99 % of the atoms
+    and 95 % of the molecules are stable.
 
     Raises
     ------
@@ -63,7 +49,7 @@ def check_stability(system: AtomicSystem) -> StabilityCheck:
         raise ValueError(f"EDM's stability is defined for H, C, N, O, F, not for {unknown[0]}")
     orders = _bond_orders(symbols, _distances(system)).sum(axis=1)
     stable = int((orders == np.array([VALENCES[symbol] for symbol in symbols])).sum())
-    return StabilityCheck(stable, stable == len(system))
+    return {"stable_atoms": stable, "stable": stable == len(system)}
 
 
 def _bond_orders(symbols: list[str], distances: np.ndarray) -> np.ndarray:
@@ -83,35 +69,15 @@ def _bond_orders(symbols: list[str], distances: np.ndarray) -> np.ndarray:
     return orders
 
 
-@dataclass(frozen=True)
-class NeighborGraph:
-    """Bonds by distance alone, and what follows from them.
-
-    Parameters
-    ----------
-    fragments : int
-        Connected parts.
-    rings : int
-        Independent rings: bonds - atoms + fragments.
-    bond_lengths : dict
-        From a pair of elements, such as ``"C-H"``, to lengths in angstrom.
-    angles : dict
-        From three elements, such as ``"C-O-H"`` (the centre in the middle), to angles in degrees.
-    """
-
-    fragments: int
-    rings: int
-    bond_lengths: dict[str, list[float]]
-    angles: dict[str, list[float]]
-
-    @property
-    def num_bonds(self) -> int:
-        """Bonds of all kinds."""
-        return sum(map(len, self.bond_lengths.values()))
-
-
-def neighbor_graph(system: AtomicSystem) -> NeighborGraph:
+def graph(system: AtomicSystem) -> dict[str, Any]:
     """Connect atoms closer than 1.2 times the sum of their covalent radii.
+
+    Returns
+    -------
+    dict
+        ``num_bonds``; ``num_rings``: independent rings (bonds - atoms + fragments);
+        ``num_fragments``: connected parts; ``bond_lengths`` (angstrom) by pairs of elements such as
+        ``"C-H"``; ``angles`` (degrees) by three such as ``"C-O-H"``, the centre in the middle.
 
     Raises
     ------
@@ -141,15 +107,19 @@ def neighbor_graph(system: AtomicSystem) -> NeighborGraph:
         for a, b in zip(*np.triu_indices(len(neighbors), k=1), strict=True):
             ends = sorted((symbols[neighbors[a]], symbols[neighbors[b]]))
             angles[f"{ends[0]}-{symbols[centre]}-{ends[1]}"].append(float(degrees[a, b]))
-    rings = len(first) - len(system) + fragments
-    return NeighborGraph(fragments, rings, dict(lengths), dict(angles))
+    return {
+        "num_bonds": len(first),
+        "num_rings": len(first) - len(system) + fragments,
+        "num_fragments": fragments,
+        "bond_lengths": dict(lengths),
+        "angles": dict(angles),
+    }
 
 
 def _symbols(system: AtomicSystem) -> list[str]:
     from ase.data import chemical_symbols
 
-    if system.is_periodic:
-        raise ValueError(f"{system.formula} is a crystal, not a molecule")
+    require_molecule(system)
     return [chemical_symbols[number] for number in system.numbers]
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from adit_model.quality.crystal_properties import CRYSTAL_SYSTEMS, crystal_system
+from adit_model.quality.crystals import CRYSTAL_SYSTEMS, crystal_system
 from adit_model.quality.distances import CRYSTAL_NUMBERS, MOLECULE_NUMBERS, numbers
 from adit_model.quality.hull import METASTABLE
 from adit_model.systems import CRYSTAL, DOMAINS, AtomicSystem

@@ -15,19 +15,20 @@ import subprocess
 import sys
 import tempfile
 import threading
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import IO, Any
 
-from adit_model.quality._worker import DONE, READY, describe
-
 START_LIMIT = 300.0  # seconds a worker may take to start and to import what it needs
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-LOST = "lost"
+FAILED = "failed: "  # how a cell that holds a reason in place of a value begins
+LATE = "no result within"  # how the reason of a call that ran out of time begins
+READY, DONE, RAISED, LOST = "ready", "done", "raised", "lost"  # kinds of replies
 _BOOT = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
-    "from adit_model.quality._worker import serve; serve()"
+    "from adit_model.quality.pool import serve; serve()"
 )
 
 
@@ -186,7 +187,7 @@ class _Worker:
             process = self._start()
         answer, timed_out = self._exchange(process, message, limit)
         if answer is None:
-            reason = f"no result within {limit:g} s" if timed_out else self._last_words()
+            reason = f"{LATE} {limit:g} s" if timed_out else self._last_words()
             self._stop()
             return Outcome(reason=reason, timed_out=timed_out)
         kind, content = answer
@@ -277,3 +278,54 @@ class _Worker:
         """Kill the process; the worker cannot be used again."""
         self.closed = True
         self._stop()
+
+
+def serve() -> None:
+    """Read a function, then items, from standard input; write a reply to each to standard output.
+
+    Every message is one pickle. What the function itself prints goes to standard error, so that
+    it cannot garble the replies.
+    """
+    requests = os.fdopen(os.dup(0), "rb")
+    replies = os.fdopen(os.dup(1), "wb")
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    os.dup2(2, 1)
+    warnings.simplefilter("ignore")
+
+    def reply(kind: str, content: object = None) -> None:
+        try:
+            message = pickle.dumps((kind, content))
+        except Exception as error:  # an answer that does not pickle is that item's failure
+            message = pickle.dumps((RAISED, describe(error)))
+        replies.write(message)
+        replies.flush()
+
+    try:
+        function, prepare = pickle.load(requests)
+        if prepare is not None:
+            prepare()
+    except Exception as error:
+        reply(RAISED, describe(error))
+        return
+    reply(READY)
+    while True:
+        try:
+            item = pickle.load(requests)
+        except EOFError:
+            sys.stderr.flush()
+            os._exit(0)
+        except Exception as error:
+            reply(RAISED, describe(error))
+            continue
+        try:
+            result = function(item)
+        except Exception as error:
+            reply(RAISED, describe(error))
+        else:
+            reply(DONE, result)
+
+
+def describe(error: BaseException) -> str:
+    """One line about an exception."""
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__

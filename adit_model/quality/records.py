@@ -1,73 +1,203 @@
-"""What became of each sample: one flat record for tables and documents."""
+"""The verdict on a structure, and the record of a sample: one form for samples, documents and rows.
+
+*Decoded* is a sample with a physical structure. *Valid* is one that passes the checks of its
+domain: a crystal is ``structural`` and ``compositional``, a molecule ``bonded`` and ``connected``.
+*Novel* is a valid one that is the same as none of a reference, see
+:mod:`adit_model.quality.matching`.
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from pydantic import BaseModel, Field
 
-from adit_model.systems import CRYSTAL, MOLECULE, AtomicSystem
+from adit_model.systems import CRYSTAL, DOMAINS, AtomicSystem
 
 if TYPE_CHECKING:
-    from adit_model.quality.crystals import CrystalCheck
-    from adit_model.quality.molecules import MoleculeCheck
     from adit_model.sampling.sample import Sample
 
+# Files of a folder of samples: a record of each, the structures that were decoded, the settings
+RECORDS, STRUCTURES, SETTINGS = "summary.csv", "samples.extxyz", "run.json"
+VALID_IF = {CRYSTAL: ("structural", "compositional"), "molecule": ("bonded", "connected")}
 _SAMPLES_PER_WORKER = 200
 
 
-@dataclass(frozen=True)
-class SampleRecord:
-    """One sample.
+class Verdict(BaseModel):
+    """Whether a structure is valid, in its parts."""
+
+    valid: bool | None = Field(
+        None, description="Whether it passes its domain's checks; None if they were not asked for."
+    )
+    reason: str | None = Field(None, description="Why it is not decoded or not valid.")
+    structural: bool | None = Field(
+        None,
+        description="Crystals: all distances, periodic images included, exceed 0.5 angstrom and "
+        "the volume exceeds 0.1 cubic angstrom per atom.",
+    )
+    compositional: bool | None = Field(
+        None, description="Crystals: SMACT finds a neutral, electronegativity-ordered composition."
+    )
+    bonded: bool | None = Field(
+        None, description="Molecules: RDKit perceives bonds for total charge 0."
+    )
+    connected: bool | None = Field(None, description="Molecules: all atoms are in one fragment.")
+    closed_shell: bool | None = Field(
+        None, description="Molecules: no atom carries a radical electron or a formal charge."
+    )
+    smiles: str | None = Field(
+        None, description="Molecules: canonical SMILES without stereochemistry and hydrogens."
+    )
+
+
+class SampleRecord(Verdict):
+    """One sample: whether it was decoded, is valid, and holds what was asked."""
+
+    index: int = Field(
+        description="Number of the sample: `first_index` of the request for its first one, 0 by "
+        "default. With the seed it names the sample."
+    )
+    domain: str = Field(description="'crystal' or 'molecule'.")
+    num_atoms: int = Field(description="Atoms in the cell or molecule.")
+    formula: str = Field(description="Reduced formula (crystal) or full formula (molecule).")
+    decoded: bool = Field(description="Whether the decoder gave a physical structure.")
+    condition: str = Field("", description="What was asked for, as text.")
+    holds: dict[str, bool] = Field(
+        default_factory=dict,
+        description="Whether the sample is so, for each part of the condition.",
+    )
+
+
+COLUMNS = (
+    *("index", "domain", "num_atoms", "formula", "decoded"),
+    *Verdict.model_fields,
+    *("condition", "holds"),
+)
+
+
+def verdict_of(domain: str, cells: Mapping[str, Any]) -> Verdict:
+    """Make the verdict of the cells that the measures of validity filled.
+
+    A cell that holds a text, since its check failed or ran out of time, has not passed.
+    """
+    found = {
+        name: value if isinstance(value, bool) else False
+        for name in ("structural", "compositional", "bonded", "connected", "closed_shell")
+        if (value := cells.get(name)) is not None
+    }
+    smiles = cells.get("smiles") if cells.get("bonded") is True else None
+    valid = all(found.get(part) is True for part in VALID_IF[domain])
+    return Verdict(valid=valid, reason=cells.get("reason"), smiles=smiles, **found)
+
+
+def check_systems(
+    systems: Sequence[AtomicSystem],
+    *,
+    workers: int | None = None,
+    time_limit: float = 10.0,
+    progress: bool = False,
+) -> list[Verdict]:
+    """Check whether crystals and molecules are valid, in worker processes.
 
     Parameters
     ----------
-    index : int
-        Number of the sample in its run.
-    domain : str
-        ``"crystal"`` or ``"molecule"``.
-    num_atoms : int
-        Atoms in the cell or molecule.
-    formula : str
-        Reduced (crystal) or full (molecule) formula in Hill order.
-    decoded : bool
-        Whether the decoder gave a physical structure.
-    valid : bool or None
-        Whether it passes the checks of its domain; None if they were not asked for.
-    reason : str or None
-        Why it is not decoded or not valid.
-    structural, compositional : bool or None
-        The two parts of a crystal's validity, see
-        :class:`~adit_model.quality.crystals.CrystalCheck`; None for molecules.
-    bonded, connected, closed_shell : bool or None
-        Parts of a molecule's validity, see
-        :class:`~adit_model.quality.molecules.MoleculeCheck`; None for crystals.
-    smiles : str or None
-        Canonical SMILES of a molecule whose bonds could be perceived.
-    condition : str
-        What was asked for, as text.
-    holds : dict
-        Whether the sample is so, for each part of it.
-    """
+    systems : sequence of AtomicSystem
+        Crystals, molecules or both.
+    workers : int, optional
+        Worker processes; by default the available cores, fewer for few systems.
+    time_limit : float
+        Seconds for each check of one system; without an answer by then it has not passed.
+    progress : bool
+        Show progress bars.
 
-    index: int
-    domain: str
-    num_atoms: int
-    formula: str
-    decoded: bool
-    valid: bool | None = None
-    reason: str | None = None
-    structural: bool | None = None
-    compositional: bool | None = None
-    bonded: bool | None = None
-    connected: bool | None = None
-    closed_shell: bool | None = None
-    smiles: str | None = None
-    condition: str = ""
-    holds: dict[str, bool] = field(default_factory=dict)
+    Returns
+    -------
+    list of Verdict
+        In order.
+    """
+    from adit_model.quality.cells import measure_systems
+    from adit_model.quality.measures import VALIDITY
+
+    verdicts: dict[int, Verdict] = {}
+    for domain in DOMAINS:
+        chosen = [i for i, system in enumerate(systems) if system.domain == domain]
+        found = measure_systems(
+            [systems[i] for i in chosen],
+            [measure for measure in VALIDITY if measure.domain == domain],
+            workers=worker_count(len(systems)) if workers is None else workers,
+            time_limit=time_limit,
+            progress=f"{domain}s" if progress else None,
+        )
+        for i, cells in zip(chosen, found, strict=True):
+            verdicts[i] = verdict_of(domain, cells)
+    return [verdicts[i] for i in range(len(systems))]
+
+
+def worker_count(number: int) -> int:
+    """Worker processes that pay for a number of checks: the available cores, fewer for few."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return min(cores or 1, 1 + number // _SAMPLES_PER_WORKER)
+
+
+def record_samples(
+    samples: Sequence[Sample],
+    check: bool = True,
+    workers: int | None = None,
+    time_limit: float = 10.0,
+    progress: bool = False,
+) -> list[SampleRecord]:
+    """Describe samples, and check whether they are valid.
+
+    Parameters
+    ----------
+    samples : sequence of Sample
+        From :meth:`adit_model.model.ADiT.sample`.
+    check : bool
+        Run the validity checks; without, only undecodable samples are known to be invalid.
+    workers, time_limit, progress
+        As of :func:`check_systems`.
+
+    Returns
+    -------
+    list of SampleRecord
+        One for each sample, in order.
+    """
+    verdicts: dict[int, Verdict] = {}
+    if check:
+        decoded = {i: s.system for i, s in enumerate(samples) if s.system is not None}
+        found = check_systems(
+            list(decoded.values()), workers=workers, time_limit=time_limit, progress=progress
+        )
+        verdicts = dict(zip(decoded, found, strict=True))
+    records = []
+    for i, sample in enumerate(samples):
+        missing = Verdict(valid=False, reason=sample.reason)
+        verdict = verdicts.get(i, Verdict()) if sample.system is not None else missing
+        records.append(
+            SampleRecord(
+                index=sample.index,
+                domain=sample.domain,
+                num_atoms=sample.num_atoms,
+                formula=_formula(sample),
+                decoded=sample.system is not None,
+                condition=str(sample.condition),
+                holds=sample.holds,
+                **verdict.model_dump(),
+            )
+        )
+    return records
+
+
+def _formula(sample: Sample) -> str:
+    if sample.system is not None:
+        return sample.system.formula
+    numbers = np.asarray(sample.decoded["numbers"])
+    cell = np.eye(3) if sample.domain == CRYSTAL else None
+    return AtomicSystem(numbers, np.zeros((len(numbers), 3)), cell).formula
 
 
 @dataclass(frozen=True)
@@ -95,41 +225,10 @@ class DomainCounts:
         return f"{text}, {self.valid} valid ({100 * self.valid / self.requested:.1f} %)"
 
 
-def record_samples(
-    samples: Sequence[Sample],
-    check: bool = True,
-    workers: int | None = None,
-    time_limit: float = 10.0,
-    progress: bool = False,
-) -> list[SampleRecord]:
-    """Describe samples, and check whether they are valid.
-
-    Parameters
-    ----------
-    samples : sequence of Sample
-        From :meth:`adit_model.model.ADiT.sample`.
-    check : bool
-        Run the validity checks; without, only undecodable samples are known to be invalid.
-    workers : int, optional
-        Worker processes of the checks; by default the available cores, fewer for few samples.
-    time_limit : float
-        Seconds for the check of one sample; without an answer by then it counts as invalid.
-    progress : bool
-        Show progress bars.
-
-    Returns
-    -------
-    list of SampleRecord
-        One for each sample, in order.
-    """
-    checks = _check(samples, workers, time_limit, progress) if check else {}
-    return [_record(sample, checks.get(i)) for i, sample in enumerate(samples)]
-
-
 def count_records(records: Sequence[SampleRecord]) -> dict[str, DomainCounts]:
     """Count the samples of each domain that occurs."""
     counts = {}
-    for domain in (CRYSTAL, MOLECULE):
+    for domain in DOMAINS:
         mine = [record for record in records if record.domain == domain]
         if mine:
             checked = all(record.valid is not None for record in mine)
@@ -139,59 +238,3 @@ def count_records(records: Sequence[SampleRecord]) -> dict[str, DomainCounts]:
                 valid=sum(bool(record.valid) for record in mine) if checked else None,
             )
     return counts
-
-
-def _check(
-    samples: Sequence[Sample], workers: int | None, time_limit: float, progress: bool
-) -> dict[int, CrystalCheck | MoleculeCheck]:
-    from adit_model.quality.crystals import check_crystals
-    from adit_model.quality.molecules import check_molecules
-
-    if workers is None:
-        workers = worker_count(len(samples))
-    checks: dict[int, CrystalCheck | MoleculeCheck] = {}
-    for domain, run in ((CRYSTAL, check_crystals), (MOLECULE, check_molecules)):
-        found = {
-            i: sample.system
-            for i, sample in enumerate(samples)
-            if sample.domain == domain and sample.system is not None
-        }
-        if found:
-            results = run(
-                list(found.values()), workers=workers, time_limit=time_limit, progress=progress
-            )
-            checks.update(zip(found, results, strict=True))
-    return checks
-
-
-def _record(sample: Sample, check: CrystalCheck | MoleculeCheck | None) -> SampleRecord:
-    verdict: dict[str, Any] = {}
-    if check is not None:
-        verdict = {"valid": check.valid, **asdict(check)}
-        del verdict["timed_out"]
-    elif sample.system is None:
-        verdict = {"valid": False, "reason": sample.reason}
-    return SampleRecord(
-        index=sample.index,
-        domain=sample.domain,
-        num_atoms=sample.num_atoms,
-        formula=_formula(sample),
-        decoded=sample.system is not None,
-        condition=str(sample.condition),
-        holds=sample.holds,
-        **verdict,
-    )
-
-
-def _formula(sample: Sample) -> str:
-    if sample.system is not None:
-        return sample.system.formula
-    numbers = np.asarray(sample.decoded["numbers"])
-    cell = np.eye(3) if sample.domain == CRYSTAL else None
-    return AtomicSystem(numbers, np.zeros((len(numbers), 3)), cell).formula
-
-
-def worker_count(number: int) -> int:
-    """Worker processes that pay for a number of checks: the available cores, fewer for few."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return min(cores or 1, 1 + number // _SAMPLES_PER_WORKER)

@@ -5,16 +5,80 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from adit_model.quality.crystal_properties import CRYSTAL_SYSTEMS
-from adit_model.quality.definitions import CAPTIONS, COUNTING, DEFINITIONS, MEANINGS
+from adit_model.quality.crystals import CRYSTAL_SYSTEMS
 from adit_model.quality.distances import CRYSTAL_NUMBERS, MOLECULE_NUMBERS
-from adit_model.quality.energy_report import energy_lines
+from adit_model.quality.energies import NUMBERS
+from adit_model.quality.energies import RATES as ENERGY_RATES
+from adit_model.quality.hull import FAR_BELOW
 from adit_model.quality.published import BY_NUM_ATOMS, TABLES
 from adit_model.quality.summary import RATES, STRAIN_NUMBERS
 from adit_model.quality.tables import interval, number, percent, share, table
 from adit_model.systems import CRYSTAL, DOMAINS, MOLECULE
 
+COUNTING = """\
+Every rate is a share of all samples unless it says otherwise; what could not be decoded or read,
+and every check that failed or ran out of time, counts as not passed. Beside it stands the 95 %
+interval (Wilson) that the number of samples leaves.
+"""
+DEFINITIONS: Mapping[str, str] = {
+    CRYSTAL: """\
+- *Structurally valid*: all distances, periodic images included, above 0.5 angstrom and volume above
+  0.1 cubic angstrom per atom. *Compositionally valid*: SMACT with the oxidation states of CDVAE and
+  ADiT (`smact14`), Pauling test, elements and alloys pass, at most seven elements.
+- *Unique*, *novel*: pymatgen's StructureMatcher (ltol 0.3, stol 0.5, angle_tol 10), as generated.
+  Structures far from any real one are unique and novel, too: read both beside validity only.
+- *Strict set*: charges by the oxidation states observed in the ICSD (`icsd24`).
+- *Space group*: spglib within 0.1 angstrom. Atoms a few tenths of an angstrom off leave none of the
+  symmetry, which relaxation may bring back.
+- *Wasserstein*: by how much the values of this set have to be moved, on average, to be those of the
+  data. *Total variation*: the share of structures that would have to change, 0 to 1.
+- *Coverage* (where asked for): precision is the share of samples that are near a structure of the
+  data, recall the share of the data that is near a sample. Near means: CrystalNN fingerprints
+  (matminer, `ops`, mean over sites) at most 0.4 apart and `magpie` composition features at most 10
+  apart, each to the nearest, as in CDVAE; but the features are standardised by the data at hand,
+  where CDVAE's code has constants. Recall rises with the number of samples.
+""",
+    MOLECULE: """\
+- *Valid*: RDKit finds bonds from the coordinates at total charge 0 (`DetermineBonds`), the result
+  passes its sanitisation and is one fragment.
+- *Largest fragment valid*: only the largest connected part is asked; bonds by RDKit at charge 0, or
+  by Open Babel as in the literature. Open Babel makes something of almost anything: 98 % of QM9
+  passes even with 0.3 angstrom of noise on every atom, but nothing of that is in one piece with all
+  its hydrogens, which the line below it asks.
+- *Stable*: H, C, N, O and F only (Hoogeboom et al., ICML 2022).
+- *PoseBusters*: configuration `mol`, bonds by RDKit at charge 0. For some cages its search for
+  conformers finds none, hence there is no energy.
+- *Strain*: what relaxation with GFN2-xTB (charge 0, lowest multiplicity, BFGS, forces below 0.05
+  eV/angstrom) changes: energy drop, RMSD after the best rotation. That of real molecules is not
+  zero: their geometries are of another method.
+- Bonds, angles and rings of the distributions join atoms closer than 1.2 times the sum of their
+  covalent radii, so they exist for invalid molecules too.
+- *Wasserstein*: by how much the values of this set have to be moved, on average, to be those of the
+  data.
+""",
+}
+ENERGY_DEFINITIONS = """\
+- *Relaxation* of atoms and cell: FIRE, Frechet cell filter. All shares are of all samples, valid or
+  not; a relaxation that failed or did not converge counts as not passed. Medians and means are of
+  the crystals that have the number.
+- *Formation energy*: relative to the elements by the same force field. *Energy above hull*: of
+  that, relative to the mixture of known phases with the lowest energy at the composition.
+- *RMSD*: root mean square displacement of the atoms, their mean move and the change of the cell
+  taken out.
+- *Unique* is the lowest of equal metastable crystals, *novel* is equal to none of the reference.
+"""
+CAPTIONS: Mapping[str, str] = {
+    "validity": "Shares by number of atoms (below: samples)",
+    "distributions": "Distributions of this set (lines) and of the data (filled)",
+    "energy_above_hull": "Energy above hull; what lies outside is in the outermost bars",
+    "structures": "Structures, evenly drawn from the set; invalid by the first table",
+}
 OURS = "**this set**"
+PARTIAL = (
+    "**The hull is partial**: known phases are missing from it, so each energy above it is a lower "
+    "bound on the true one, and the shares of stable and metastable crystals are upper bounds."
+)
+WHOLE = "The hull holds all phases that its source knows."
 RATE_HEADER = ("", "share", "95 %", "what passes")
 DISTANCES = ("", "distance", "mean, this set", "mean, the data")
 
@@ -76,7 +140,7 @@ def _domain(domain: str, part: Mapping[str, Any], pictures: Sequence[str]) -> li
     body = []
     for rate in RATES[domain]:
         if rates.get(rate.name) and not _is_check(rate.name):
-            body.append(_rate(rate.label, rates[rate.name], MEANINGS[domain][rate.name]))
+            body.append(_rate(rate.label, rates[rate.name], rate.meaning))
         if rate.name == "stable" and (found := part.get("stable_atoms")):
             # atoms of one molecule are no independent samples, so there is no interval
             body.append(("atoms stable (EDM)", share(found), "-", "the same, a share of all atoms"))
@@ -126,7 +190,7 @@ def _posebusters(part: Mapping[str, Any]) -> list[str]:
         "",
     ]
     body = [
-        _rate(rate.label.removeprefix("PoseBusters: "), found, MEANINGS[MOLECULE][rate.name])
+        _rate(rate.label.removeprefix("PoseBusters: "), found, rate.meaning)
         for rate in RATES[MOLECULE]
         if _is_check(rate.name) and (found := rates.get(rate.name))
     ]
@@ -242,3 +306,69 @@ def _shortened(names: Sequence[str]) -> str:
         f"{prefix}_* ({len(group)} columns)" if len(group) > 3 else ", ".join(group)
         for prefix, group in groups.items()
     )
+
+
+def _trust(found: Mapping[str, int]) -> str:
+    """Say how far a partial hull is to be trusted for these crystals."""
+    return (
+        f"How far to trust it, of {found['of']} crystals with an energy above hull: "
+        f"{found['elements_only']} with only pure elements to compete with, as this hull knows no "
+        "compound that does, so that it is the formation energy; and "
+        f"{found['far_below']} more than {-FAR_BELOW} eV/atom below the hull, which tells of "
+        "missing phases or of a failing force field rather than of a discovery."
+    )
+
+
+def energy_lines(energies: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Write what :func:`~adit_model.quality.energies.summarise_energies` found as Markdown."""
+    lines: list[str] = []
+    for part in energies.values():
+        lines += [f"### Crystals: energies by {part['model']}", ""]
+        hull = part["hull"]
+        lines += [
+            f"Hull: {hull['source']}; {hull['compounds']} compounds; energy scale: "
+            f"{part['scale']}. {WHOLE if hull['complete'] else PARTIAL}",
+            "",
+        ]
+        if not hull["complete"]:
+            lines += [_trust(part["trust"]), "", *null_lines(part.get("null"))]
+        taken = [
+            (key, label, meaning) for key, label, _, meaning in ENERGY_RATES if part["rates"][key]
+        ]
+        body = [
+            (label, share(rate), interval(rate), meaning)
+            for key, label, meaning in taken
+            for rate in [part["rates"][key]]
+        ]
+        lines += table(("", "share", "95 %", "what passes"), body, texts=1)
+        values = [
+            (label, str(found["count"]), number(found.get("median")), number(found.get("mean")))
+            for column, label in NUMBERS
+            for found in [part["numbers"][column]]
+        ]
+        lines += table(("", "crystals", "median", "mean"), values)
+        bins = {label: group for label, group in part["by_num_atoms"].items() if group["count"]}
+        counts = ("samples", *(str(group["count"]) for group in bins.values()))
+        sizes = [
+            (label, *(percent(group["rates"][key]) for group in bins.values()))
+            for key, label, _ in taken
+        ]
+        lines += table(("per cent, by number of atoms", *bins), [counts, *sizes])
+    return [*lines, ENERGY_DEFINITIONS] if lines else lines
+
+
+def null_lines(null: Mapping[str, Any] | None) -> list[str]:
+    """Say which share of metastable crystals a partial hull gives to crystals that are not."""
+    if not null:
+        return []
+    shares = ", ".join(
+        f"{100 * passed / null['of']:.0f} % of those {worse} eV/atom worse"
+        for worse, passed in null["passed"].items()
+    )
+    return [
+        f"**Null model**: of {null['of']} known compounds of this hull, made worse than metastable "
+        f"and judged by the hull without them, it takes for metastable (at most "
+        f"{null['threshold']:g} eV/atom above it) {shares}. A rate of metastable crystals says "
+        "something only as far as it is above that.",
+        "",
+    ]

@@ -1,20 +1,25 @@
-"""One row for each structure: its measures, its validity, whether it is unique and novel."""
+"""One row for each structure: its record, its measures, whether it is unique and novel."""
 
 from __future__ import annotations
 
 import csv
+import functools
 import hashlib
+import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from adit_model.data.dataset import AtomicDataset
 from adit_model.files import atomic_path
 from adit_model.quality.cells import CellStore, fingerprint, measure_systems
-from adit_model.quality.crystals import judge_novel, judge_unique
-from adit_model.quality.measures import CHUNK, FAILED, MEASURES, Measure
-from adit_model.quality.molecules import canonical_smiles_set
-from adit_model.quality.sources import Entry, Reference
+from adit_model.quality.entries import Entry, Reference
+from adit_model.quality.matching import first_equal, known_crystals
+from adit_model.quality.measures import BONDS, CHUNK, MEASURES, Measure
+from adit_model.quality.molecules import known_smiles
+from adit_model.quality.pool import FAILED
+from adit_model.quality.records import verdict_of
 from adit_model.systems import CRYSTAL, DOMAINS, MOLECULE, AtomicSystem
 
 HEAD = ("index", "id", "domain", "formula", "num_atoms", "decoded", "valid", "reason")
@@ -36,12 +41,15 @@ class Options:
         Show progress bars.
     measures : tuple of Measure
         What to measure.
+    time_limit : float or None
+        Seconds for one structure, in place of the measures' own.
     """
 
-    store: CellStore
+    store: CellStore = field(default_factory=CellStore)
     workers: int = 1
     progress: bool = False
     measures: tuple[Measure, ...] = MEASURES
+    time_limit: float | None = None
 
     def of(self, domain: str) -> tuple[Measure, ...]:
         """Measures of one domain."""
@@ -82,106 +90,121 @@ def make_rows(entries: Sequence[Entry], reference: Reference | None, options: Op
             "decoded": entry.system is not None,
             "valid": False,
             "reason": entry.reason,
+            "holds": entry.holds,
         }
         for i, entry in enumerate(entries)
     ]
     for domain in DOMAINS:
-        chosen = [i for i, entry in enumerate(entries) if _has(entry, domain)]
-        systems = [entries[i].system for i in chosen]
+        chosen = {
+            i: entry.system
+            for i, entry in enumerate(entries)
+            if entry.system is not None and entry.domain == domain
+        }
         found = measure_systems(
-            [system for system in systems if system is not None],
+            list(chosen.values()),
             options.of(domain),
             options.store,
             workers=options.workers,
+            time_limit=options.time_limit,
             progress=options.title(f"{domain}s"),
         )
         for i, cells in zip(chosen, found, strict=True):
             rows[i].update(cells)
-            parts = (
-                ("structural", "compositional") if domain == CRYSTAL else ("bonded", "connected")
-            )
-            rows[i]["valid"] = all(cells.get(part) is True for part in parts)
-    _compare_crystals(rows, entries, reference, options)
-    _compare_molecules(rows, reference, options)
+            rows[i]["valid"] = verdict_of(domain, cells).valid
+        valid = [rows[i] for i in chosen if rows[i]["valid"]]
+        if valid and domain == CRYSTAL:
+            compare_crystals(valid, [chosen[row["index"]] for row in valid], reference, options)
+        elif valid:
+            _compare_molecules(valid, reference, options)
     return rows
 
 
-def _has(entry: Entry, domain: str) -> bool:
-    return entry.system is not None and entry.domain == domain
-
-
-def _compare_crystals(
-    rows: list[Row], entries: Sequence[Entry], reference: Reference | None, options: Options
+def compare_crystals(
+    rows: Sequence[Row],
+    crystals: Sequence[AtomicSystem],
+    reference: Reference | None,
+    options: Options,
+    prefix: str = "",
 ) -> None:
-    chosen = [row["index"] for row in rows if row["valid"] and row["domain"] == CRYSTAL]
-    systems: list[AtomicSystem] = [entries[i].system for i in chosen]
-    if not systems:
-        return
+    """Say which crystals are unique among themselves, and which are not in the reference.
+
+    Parameters
+    ----------
+    rows : sequence of dict
+        Of the crystals; ``unique`` and ``novel`` are filled in.
+    crystals : sequence of AtomicSystem
+        Of equal ones the first is the unique one.
+    reference : Reference, optional
+        Known structures; without crystals there, nothing is said about novelty.
+    options : Options
+        How to run.
+    prefix : str
+        Of the names of the columns.
+    """
     settings: dict[str, Any] = {"workers": options.workers, "progress": options.progress}
-    key = f"unique {fingerprint(systems)}"
-    verdicts = options.store.read(key)
-    if verdicts is None:
-        verdicts = judge_unique(systems, **settings)
-        options.store.write(key, verdicts)
-    _fill(rows, chosen, "unique", verdicts)
-    if reference is None or reference.crystals is None:
+    firsts = options.store.verdicts(
+        f"first equal {fingerprint(crystals)}", lambda: first_equal(crystals, **settings)
+    )
+    for i, (row, first) in enumerate(zip(rows, firsts, strict=True)):
+        row[f"{prefix}unique"] = f"{FAILED}{first}" if isinstance(first, str) else first == i
+    if reference is None or (known := reference.crystals) is None:
         return
-    known = dataset_hash(reference)
-    for start in range(0, len(systems), CHUNK):
-        part = systems[start : start + CHUNK]
-        key = f"novel {known} {fingerprint(part)}"
-        verdicts = options.store.read(key)
-        if verdicts is None:
-            verdicts = judge_novel(part, reference.crystals, **settings)
-            options.store.write(key, verdicts)
-        _fill(rows, chosen[start : start + CHUNK], "novel", verdicts)
+    for start in range(0, len(crystals), CHUNK):
+        part = crystals[start : start + CHUNK]
+        novel = options.store.verdicts(
+            f"novel {reference.crystals_hash} {fingerprint(part)}",
+            functools.partial(_novel, part, known, settings),
+        )
+        for row, verdict in zip(rows[start : start + CHUNK], novel, strict=True):
+            row[f"{prefix}novel"] = f"{FAILED}{verdict}" if isinstance(verdict, str) else verdict
 
 
-def _fill(rows: list[Row], chosen: list[int], column: str, verdicts: list[bool | str]) -> None:
-    for i, verdict in zip(chosen, verdicts, strict=True):
-        rows[i][column] = verdict if isinstance(verdict, bool) else f"{FAILED}{verdict}"
+def _novel(
+    crystals: Sequence[AtomicSystem], known: AtomicDataset, settings: dict[str, Any]
+) -> list[bool | str]:
+    matches = known_crystals(crystals, known, **settings)
+    return [match if isinstance(match, str) else match is None for match in matches]
 
 
-def dataset_hash(reference: Reference) -> str:
-    """Hash of the reference's crystals."""
-    digest = hashlib.sha256()
-    dataset = reference.crystals
-    assert dataset is not None
-    for array in (dataset.numbers, dataset.positions, dataset.cells, dataset.sizes):
-        digest.update(array.tobytes())
-    return digest.hexdigest()
-
-
-def _compare_molecules(rows: list[Row], reference: Reference | None, options: Options) -> None:
-    valid = [row for row in rows if row["valid"] and row["domain"] == MOLECULE]
+def _compare_molecules(rows: Sequence[Row], reference: Reference | None, options: Options) -> None:
     seen: set[str] = set()
-    for row in valid:
+    for row in rows:
         row["unique"] = row["smiles"] not in seen
         seen.add(row["smiles"])
-    if valid and reference is not None and reference.molecules is not None:
-        known = _known_smiles(reference, options)
-        for row in valid:
+    if reference is not None and reference.molecules is not None:
+        known = known_molecules(reference, options)
+        for row in rows:
             row["novel"] = row["smiles"] not in known
 
 
-def _known_smiles(reference: Reference, options: Options) -> set[str]:
-    if reference.smiles is not None:
-        digest = hashlib.sha256("\n".join(reference.smiles).encode()).hexdigest()
-        known = options.store.read(f"smiles {digest}")
-        if known is None:
-            known = sorted(canonical_smiles_set(reference.smiles))
-            options.store.write(f"smiles {digest}", known)
-        return set(known)
-    assert reference.molecules is not None
-    bonds = tuple(measure for measure in MEASURES if measure.name == "bonds")
-    found = measure_systems(
-        list(reference.molecules),
-        bonds,
-        options.store,
-        workers=options.workers,
-        progress=options.title("reference molecules"),
-    )
-    return {cells["smiles"] for cells in found if cells["bonded"] is True}
+def known_molecules(reference: Reference, options: Options) -> dict[str, str]:
+    """Map the canonical SMILES of a reference's molecules to the id of the first that has it.
+
+    Raises
+    ------
+    ValueError
+        If it holds no molecules, or a published SMILES cannot be read.
+    """
+    if reference.molecules is None:
+        raise ValueError(f"the reference {reference.names} holds no molecules")
+    ids = [str(name) for name in reference.molecules.ids]
+    smiles = reference.smiles
+    if smiles is None:
+        cells = measure_systems(
+            list(reference.molecules),
+            [BONDS],
+            options.store,
+            workers=options.workers,
+            progress=options.title("reference molecules"),
+        )
+        bonded = [(c["smiles"], i) for c, i in zip(cells, ids, strict=True) if c["bonded"] is True]
+        return dict(reversed(bonded))
+    digest = hashlib.sha256("\n".join([*smiles, *ids]).encode()).hexdigest()
+    known = options.store.read(f"smiles {digest}")
+    if known is None:
+        known = known_smiles(smiles, ids)
+        options.store.write(f"smiles {digest}", known)
+    return known
 
 
 def asked_columns(
@@ -195,7 +218,7 @@ def asked_columns(
         for column in measure.columns
     }
     if reference is not None:
-        known = reference.crystals if domain == CRYSTAL else reference.molecules
+        known = reference.molecules if domain == MOLECULE else reference.crystals
         asked |= {"novel"} if known is not None else set()
     return asked
 
@@ -206,7 +229,8 @@ def columns_of(rows: Sequence[Row], measures: Sequence[Measure]) -> list[str]:
     middle = [
         column for measure in measures if measure.domain in domains for column in measure.columns
     ]
-    return [*HEAD, *middle, *TAIL]
+    holds = ["holds"] if any(row["holds"] for row in rows) else []
+    return [*HEAD, *holds, *middle, *TAIL]
 
 
 def write_rows(path: Path, rows: Sequence[Row], measures: Sequence[Measure]) -> None:
@@ -219,4 +243,6 @@ def write_rows(path: Path, rows: Sequence[Row], measures: Sequence[Measure]) -> 
 
 
 def _text(value: Any) -> Any:
+    if isinstance(value, dict):
+        return json.dumps(value)
     return f"{value:.6g}" if isinstance(value, float) else value

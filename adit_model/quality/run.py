@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from adit_model.files import package_versions
 from adit_model.quality.cells import measure_systems
-from adit_model.quality.energies import energy_names, fill_energies, summarise_energies
-from adit_model.quality.energy_hull import make_hull
+from adit_model.quality.energies import (
+    energy_names,
+    fill_energies,
+    make_hull,
+    summarise_energies,
+)
+from adit_model.quality.entries import Entry, Reference, draw
 from adit_model.quality.report import write_report
 from adit_model.quality.rows import Options, Row, asked_columns, make_rows, write_rows
-from adit_model.quality.sources import Entry, Reference, draw
 from adit_model.quality.summary import summarise
 from adit_model.systems import CRYSTAL, DOMAINS, MOLECULE
 
@@ -45,13 +49,67 @@ class Evaluation:
         See :func:`~adit_model.quality.rows.make_rows`.
     summary : dict
         See :func:`~adit_model.quality.summary.summarise`.
+    drawn : dict
+        From a domain to the measured structures that distributions were compared to.
     report : str
-        Markdown.
+        Markdown; empty if none was written.
     """
 
     rows: list[Row]
     summary: dict[str, Any]
-    report: str
+    drawn: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    report: str = ""
+
+
+def score(
+    entries: Sequence[Entry],
+    options: Options | None = None,
+    *,
+    reference: Reference | None = None,
+    compared: Reference | None = None,
+    compare_number: int = COMPARE_NUMBER,
+    hull: Sequence[Any] = (),
+    folder: Path | None = None,
+) -> Evaluation:
+    """Measure and summarise.
+
+    Parameters
+    ----------
+    entries : sequence of Entry
+        What to evaluate.
+    options : Options, optional
+        How to run.
+    reference : Reference, optional
+        Known structures, which are not novel.
+    compared : Reference, optional
+        Data that distributions are compared to.
+    compare_number : int
+        Structures drawn from it.
+    hull : sequence
+        Where known phases come from, if energies are among the measures; see
+        :func:`~adit_model.quality.energies.make_hull`.
+    folder : Path, optional
+        Where to write relaxed crystals.
+
+    Raises
+    ------
+    ValueError, FileNotFoundError, DownloadError
+        If the hull cannot be made.
+    """
+    options = options or Options()
+    crystals = [e.system for e in entries if e.system is not None and e.domain == CRYSTAL]
+    # first, since a hull that cannot be made is told before hours of relaxation
+    names = energy_names(options.measures) if crystals else []
+    hulls = {name: make_hull(name, hull, crystals, options) for name in names}
+    rows = make_rows(entries, reference, options)
+    fill_energies(rows, entries, reference, options, hulls, folder)
+    drawn = _measure_reference(rows, compared, compare_number, options)
+    asked = {domain: asked_columns(domain, reference, options.measures) for domain in DOMAINS}
+    summary = summarise(rows, asked, drawn)
+    if hulls and "crystals" in summary:
+        novelty = reference is not None and reference.crystals is not None
+        summary["crystals"]["energies"] = summarise_energies(rows, hulls, novelty)
+    return Evaluation(rows, summary, drawn)
 
 
 def evaluate(
@@ -60,11 +118,8 @@ def evaluate(
     options: Options,
     about: Mapping[str, Any],
     *,
-    reference: Reference | None = None,
-    compared: Reference | None = None,
-    compare_number: int = COMPARE_NUMBER,
-    hull: Sequence[Any] = (),
     plot: bool = True,
+    **given: Any,
 ) -> Evaluation:
     """Measure, summarise, and write the table, the summary, the report and pictures.
 
@@ -79,17 +134,10 @@ def evaluate(
     about : mapping
         Put at the head of the summary: ``samples`` and ``reference`` (names of the sources), and
         what else there is to say of the run.
-    reference : Reference, optional
-        Known structures, which are not novel.
-    compared : Reference, optional
-        Data that distributions are compared to.
-    compare_number : int
-        Structures drawn from it.
-    hull : sequence
-        Where known phases come from, if energies are among the measures; see
-        :func:`~adit_model.quality.energy_hull.make_hull`.
     plot : bool
         Draw pictures.
+    **given
+        As of :func:`score`.
 
     Raises
     ------
@@ -98,30 +146,20 @@ def evaluate(
     ValueError, FileNotFoundError, DownloadError
         If the hull cannot be made.
     """
-    crystals = [e.system for e in entries if e.system is not None and e.domain == CRYSTAL]
-    # first, since a hull that cannot be made is told before hours of relaxation
-    names = energy_names(options.measures) if crystals else []
-    hulls = {name: make_hull(name, hull, crystals, options) for name in names}
-    rows = make_rows(entries, reference, options)
-    fill_energies(rows, entries, reference, options, hulls, folder)
-    write_rows(folder / TABLE, rows, options.measures)
-    drawn = _measure_reference(rows, compared, compare_number, options)
-    asked = {domain: asked_columns(domain, reference, options.measures) for domain in DOMAINS}
+    found = score(entries, options, folder=folder, **given)
+    write_rows(folder / TABLE, found.rows, options.measures)
     packages = package_versions(*PACKAGES)
-    summary = {**about, "packages": packages, **summarise(rows, asked, drawn)}
-    if hulls and "crystals" in summary:
-        novelty = reference is not None and reference.crystals is not None
-        summary["crystals"]["energies"] = summarise_energies(rows, hulls, novelty)
+    summary = {**about, "packages": packages, **found.summary}
     (folder / SUMMARY).write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
     pictures: list[str] = []
     if plot:
         from adit_model.quality.pictures import draw_pictures
 
         systems = [entry.system for entry in entries]
-        pictures = draw_pictures(folder, summary, rows, systems, drawn)
+        pictures = draw_pictures(folder, summary, found.rows, systems, found.drawn)
     report = write_report(summary, pictures)
     (folder / REPORT).write_text(report, encoding="utf-8")
-    return Evaluation(rows, summary, report)
+    return Evaluation(found.rows, summary, found.drawn, report)
 
 
 def _measure_reference(

@@ -6,22 +6,16 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
-from adit_model.quality.distances import (
-    CRYSTAL_NUMBERS,
-    MOLECULE_NUMBERS,
-    compare,
-    mean,
-    numbers,
-)
-from adit_model.quality.measures import FAILED, NOT_INSTALLED
-from adit_model.quality.molecule_routes import POSEBUSTERS_CHECKS
-from adit_model.quality.sources import UNKNOWN
-from adit_model.quality.training_tables import SIZE_BINS
+from adit_model.quality.conditions import held
+from adit_model.quality.distances import CRYSTAL_NUMBERS, MOLECULE_NUMBERS, compare, numbers
+from adit_model.quality.entries import UNKNOWN
+from adit_model.quality.measures import NOT_INSTALLED
+from adit_model.quality.pool import FAILED
+from adit_model.quality.tables import spread, tally
 from adit_model.systems import CRYSTAL, DOMAINS
 
 Row = Mapping[str, Any]
+SIZE_BINS = ((1, 4), (5, 8), (9, 12), (13, 16), (17, 20))
 
 
 @dataclass(frozen=True)
@@ -32,8 +26,8 @@ class Rate:
     ----------
     name : str
         Key in the summary.
-    label : str
-        What the report calls it.
+    label, meaning : str
+        What reports call it, and what passes.
     columns : tuple of str
         Flags that have to be true.
     base : str or None
@@ -44,40 +38,114 @@ class Rate:
 
     name: str
     label: str
+    meaning: str
     columns: tuple[str, ...]
     base: str | None = None
     answered: bool = False
 
 
+def _rate(name: str, label: str, meaning: str, base: str | None = None) -> Rate:
+    """Make a rate of the column of its name."""
+    return Rate(name, label, meaning, (name,), base)
+
+
+_VUN = Rate("vun", "valid, unique and novel", "all three", ("valid", "unique", "novel"))
 CRYSTAL_RATES = (
-    Rate("structural", "structurally valid", ("structural",)),
-    Rate("compositional", "compositionally valid", ("compositional",)),
-    Rate("valid", "valid (both)", ("valid",)),
-    Rate("unique", "unique (of valid)", ("unique",), "valid"),
-    Rate("novel", "novel (of valid)", ("novel",), "valid"),
-    Rate("vun", "valid, unique and novel", ("valid", "unique", "novel")),
-    Rate("strict", "strict set", ("strict",)),
-    Rate("neutral", "strict: charge neutral", ("neutral",)),
-    Rate("separated", "strict: atoms separated", ("separated",)),
-    Rate("dense", "strict: density and volume", ("dense",)),
-    Rate("sane_lattice", "strict: lattice", ("sane_lattice",)),
-)
-MOLECULE_RATES = (
-    Rate("valid", "valid (RDKit bonds, one fragment)", ("valid",)),
-    Rate("closed_shell", "closed shell, uncharged (of valid)", ("closed_shell",), "valid"),
-    Rate("unique", "unique (of valid)", ("unique",), "valid"),
-    Rate("novel", "novel (of valid)", ("novel",), "valid"),
-    Rate("vun", "valid, unique and novel", ("valid", "unique", "novel")),
-    Rate("fragment_valid", "largest fragment valid, RDKit", ("fragment_valid",)),
-    Rate("open_babel_valid", "largest fragment valid, Open Babel", ("open_babel_valid",)),
-    Rate("open_babel_whole", "the same, and all atoms in it", ("open_babel_whole",)),
-    Rate("stable", "molecule stable (EDM)", ("stable",)),
-    *(
-        Rate(f"pb_{name}", f"PoseBusters: {name.replace('_', ' ')}", (f"pb_{name}",), answered=True)
-        for name in POSEBUSTERS_CHECKS
+    _rate(
+        "structural",
+        "structurally valid",
+        "all distances above 0.5 angstrom; only collapsed cells fail",
     ),
-    Rate("pb_all", "PoseBusters: all of them", ("pb_all",), answered=True),
-    Rate("pb_passed", "PoseBusters: bonds and all of them, of all samples", ("pb_all",)),
+    _rate(
+        "compositional",
+        "compositionally valid",
+        "SMACT finds charges that cancel; elements and alloys pass",
+    ),
+    _rate("valid", "valid (both)", "both of these"),
+    _rate("unique", "unique (of valid)", "the first of those that are the same", "valid"),
+    _rate("novel", "novel (of valid)", "the same as no structure of the reference", "valid"),
+    _VUN,
+    _rate("strict", "strict set", "the next four together"),
+    _rate(
+        "neutral",
+        "strict: charge neutral",
+        "charges cancel with oxidation states seen in the ICSD",
+    ),
+    _rate(
+        "separated",
+        "strict: atoms apart",
+        "no two atoms nearer than 0.7 times the sum of their covalent radii",
+    ),
+    _rate(
+        "dense", "strict: density and volume", "0.3 to 25 g/cm^3, 4 to 120 cubic angstrom per atom"
+    ),
+    _rate("sane_lattice", "strict: lattice", "reduced lattice vectors of 2 to 60 angstrom"),
+    _rate("triclinic", "triclinic", "space group 1 or 2 within 0.1 angstrom: no symmetry is left"),
+)
+_POSEBUSTERS = {
+    "loaded": "RDKit can load it",
+    "sanitization": "RDKit's sanitisation",
+    "inchi": "it has an InChI",
+    "connected": "one piece",
+    "no_radicals": "no radical",
+    "bond_lengths": "between heavy atoms, within 25 % of distance geometry's bounds",
+    "bond_angles": "the same for distances over two bonds",
+    "steric_clash": "the same for more distant atoms, 30 % below the bounds",
+    "aromatic_rings_flat": "atoms within 0.25 angstrom of a plane; passes if none is there",
+    "other_rings_not_flat": "six-rings at least 0.05 angstrom off; passes if none is there",
+    "double_bonds_flat": "atoms within 0.25 angstrom of a plane; passes if none is there",
+    "internal_energy": "UFF, at most 100 times the mean of RDKit's conformers",
+}
+MOLECULE_RATES = (
+    _rate(
+        "valid",
+        "valid (RDKit bonds, one fragment)",
+        "RDKit finds bonds at total charge 0, and they join all atoms",
+    ),
+    _rate(
+        "closed_shell",
+        "closed shell, uncharged (of valid)",
+        "no radical and no formal charge on any atom",
+        "valid",
+    ),
+    _rate(
+        "unique", "unique (of valid)", "the first with its SMILES, stereochemistry aside", "valid"
+    ),
+    _rate("novel", "novel (of valid)", "the SMILES is not in the reference", "valid"),
+    _VUN,
+    _rate(
+        "fragment_valid",
+        "largest fragment valid, RDKit",
+        "RDKit finds bonds for the largest connected part",
+    ),
+    _rate(
+        "open_babel_valid",
+        "largest fragment valid, Open Babel",
+        "the same with Open Babel's bonds, as published: nearly all pass",
+    ),
+    _rate(
+        "open_babel_whole",
+        "the same, and all atoms in it",
+        "and that part has all atoms and no radical",
+    ),
+    _rate("stable", "molecule stable (EDM)", "all atoms have their valence by EDM's bond lengths"),
+    *(
+        Rate(f"pb_{k}", f"PoseBusters: {k.replace('_', ' ')}", text, (f"pb_{k}",), answered=True)
+        for k, text in _POSEBUSTERS.items()
+    ),
+    Rate(
+        "pb_all",
+        "PoseBusters: all of them",
+        "of the molecules with a verdict, each check that gave one",
+        ("pb_all",),
+        answered=True,
+    ),
+    Rate(
+        "pb_passed",
+        "PoseBusters: bonds and all of them, of all samples",
+        "RDKit finds bonds, and each check that gave a verdict passes",
+        ("pb_all",),
+    ),
 )
 # (column, label) of measures of molecules that are summarised by their median and mean
 STRAIN_NUMBERS = (
@@ -109,7 +177,8 @@ def summarise(
     dict
         ``"crystals"`` and ``"molecules"``, where there are any, each with ``count``, ``decoded``,
         ``rates`` (each with ``passed``, ``of`` and ``share``; None where nothing was asked),
-        ``by_num_atoms`` (the same for each range of sizes), ``means``, ``distances`` (see
+        ``holds`` (see :func:`~adit_model.quality.conditions.held`), ``by_num_atoms`` (the rates for
+        each range of sizes), ``means``, ``distances`` (see
         :func:`~adit_model.quality.distances.compare`) and ``failed`` (for each column how many
         cells hold a reason, and the first). Molecules also have ``stable_atoms``, and ``strain``
         where it was asked for: medians and means of all and of the valid. ``"unreadable"``
@@ -126,17 +195,23 @@ def summarise(
             "count": len(mine),
             "decoded": len(decoded),
             "rates": rates(domain, mine, asked[domain]),
+            "holds": held(mine),
             "by_num_atoms": {
                 label: {"count": len(members), "rates": rates(domain, members, asked[domain])}
                 for label, members in by_size(mine).items()
             },
-            "means": {name: mean(numbers(decoded, name)) for name, _ in columns},
+            "means": {name: spread(numbers(decoded, name)).get("mean") for name, _ in columns},
             "failed": _failed(mine),
         }
         if domain != CRYSTAL:
-            part["stable_atoms"] = _stable_atoms(mine)
+            known = [row for row in mine if isinstance(row.get("stable_atoms"), int)]
+            passed, of = (sum(row[name] for row in known) for name in ("stable_atoms", "num_atoms"))
+            part["stable_atoms"] = tally(passed, of) if known else None
             if "xtb_rmsd" in asked[domain]:
-                part["strain"] = _strain(mine)
+                part["strain"] = {
+                    "all": _strain(mine),
+                    "valid": _strain([row for row in mine if row["valid"]]),
+                }
         if reference and reference.get(domain):
             part["distances"] = compare(domain, decoded, reference[domain], len(mine))
         result[f"{domain}s"] = part
@@ -149,37 +224,22 @@ def rates(
     domain: str, rows: Sequence[Row], asked: Collection[str]
 ) -> dict[str, dict[str, Any] | None]:
     """Take all rates of a domain; a cell that is empty or holds a reason does not pass."""
-    return {rate.name: _rate(rate, rows, asked) for rate in RATES[domain]}
-
-
-def _rate(rate: Rate, rows: Sequence[Row], asked: Collection[str]) -> dict[str, Any] | None:
-    base = [row for row in rows if rate.base is None or row.get(rate.base) is True]
-    if rate.answered:
-        base = [row for row in base if all(isinstance(row.get(c), bool) for c in rate.columns)]
-    if not base or not set(rate.columns) <= {*asked, "valid", "unique"}:
-        return None
-    passed = sum(all(row.get(column) is True for column in rate.columns) for row in base)
-    return {"passed": passed, "of": len(base), "share": passed / len(base)}
-
-
-def _stable_atoms(rows: Sequence[Row]) -> dict[str, Any] | None:
-    known = [row for row in rows if isinstance(row.get("stable_atoms"), int)]
-    if not known:
-        return None
-    passed, total = (sum(row[name] for row in known) for name in ("stable_atoms", "num_atoms"))
-    return {"passed": passed, "of": total, "share": passed / total}
+    found: dict[str, dict[str, Any] | None] = {}
+    for rate in RATES[domain]:
+        base = [row for row in rows if rate.base is None or row.get(rate.base) is True]
+        if rate.answered:
+            base = [row for row in base if all(isinstance(row.get(c), bool) for c in rate.columns)]
+        passed = sum(all(row.get(column) is True for column in rate.columns) for row in base)
+        taken = base and set(rate.columns) <= {*asked, "valid", "unique"}
+        found[rate.name] = tally(passed, len(base)) if taken else None
+    return found
 
 
 def _strain(rows: Sequence[Row]) -> dict[str, Any]:
-    result: dict[str, Any] = {}
-    for group, members in (("all", rows), ("valid", [row for row in rows if row["valid"]])):
-        result[group] = {"relaxed": len(numbers(members, "xtb_rmsd")), "of": len(members)}
-        for column, _ in STRAIN_NUMBERS:
-            values = numbers(members, column)
-            result[group][column] = {
-                "median": float(np.median(values)) if values else None,
-                "mean": mean(values),
-            }
+    result: dict[str, Any] = {"relaxed": len(numbers(rows, "xtb_rmsd")), "of": len(rows)}
+    for column, _ in STRAIN_NUMBERS:
+        found = spread(numbers(rows, column))
+        result[column] = {"median": found.get("median"), "mean": found.get("mean")}
     return result
 
 

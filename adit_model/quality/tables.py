@@ -1,10 +1,31 @@
-"""Markdown tables, and how numbers are written in them."""
+"""Counts as shares with their interval, numbers as medians, and Markdown tables of both."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
+
+import numpy as np
+
+
+def tally(passed: int, of: int) -> dict[str, Any]:
+    """Make a rate: ``passed``, ``of`` and ``share``, 0 of nothing."""
+    return {"passed": passed, "of": of, "share": passed / of if of else 0.0}
+
+
+def spread(values: Iterable[Any]) -> dict[str, Any]:
+    """Summarise the numbers among values.
+
+    Returns
+    -------
+    dict
+        ``count``, and where there are any ``median``, ``mean`` and ``p90``, the 90th percentile.
+    """
+    known = [v for v in values if isinstance(v, int | float) and not isinstance(v, bool)]
+    if not known:
+        return {"count": 0}
+    median, p90 = np.percentile(known, [50, 90]).tolist()
+    return {"count": len(known), "median": median, "mean": float(np.mean(known)), "p90": p90}
 
 
 def table(header: Sequence[str], body: Sequence[Sequence[str]], texts: int = 0) -> list[str]:
@@ -25,14 +46,14 @@ def table(header: Sequence[str], body: Sequence[Sequence[str]], texts: int = 0) 
 
 def share(rate: Mapping[str, Any] | None) -> str:
     """Write a rate with its counts."""
-    if rate is None:
+    if not rate:
         return "-"
     return f"{100 * rate['share']:.1f} % ({rate['passed']}/{rate['of']})"
 
 
 def percent(rate: Mapping[str, Any] | None) -> str:
     """Write a rate as a number."""
-    return "-" if rate is None else f"{100 * rate['share']:.1f}"
+    return f"{100 * rate['share']:.1f}" if rate else "-"
 
 
 def number(value: float | None) -> str:
@@ -41,10 +62,10 @@ def number(value: float | None) -> str:
 
 
 def interval(rate: Mapping[str, Any] | None) -> str:
-    """Write the 95 % interval of a share (Wilson, J. Am. Stat. Assoc. 22, 209, 1927)."""
-    if rate is None:
+    """Write the 95 % interval of a share in per cent, Wilson's."""
+    from scipy.stats import binomtest
+
+    if not rate or not rate["of"]:
         return "-"
-    n, p, z = rate["of"], rate["share"], 1.96
-    middle = (p + z * z / (2 * n)) / (1 + z * z / n)
-    half = z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n)) / (1 + z * z / n)
-    return f"{100 * max(0, middle - half):.0f}-{100 * min(1, middle + half):.0f}"
+    found = binomtest(rate["passed"], rate["of"]).proportion_ci(method="wilson")
+    return f"{100 * found.low:.0f}-{100 * found.high:.0f}"

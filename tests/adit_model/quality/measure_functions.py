@@ -3,6 +3,7 @@
 import os
 import signal
 import time
+from pathlib import Path
 
 
 def size(system):
@@ -21,4 +22,19 @@ def trouble(system):
         time.sleep(60)
     if len(system) == 4:
         os.kill(os.getpid(), signal.SIGKILL)
+    return {"fine": True}
+
+
+def slow_once(system):
+    """Raise, or hang the first time that a structure of six atoms comes."""
+    path = os.environ["MEASURED"]
+    before = Path(path).read_text().split() if os.path.exists(path) else []
+    if len(system) == 3:  # water, which warms the worker up
+        return {"fine": True}
+    with open(path, "a") as file:
+        file.write(f"{len(system)}\n")
+    if len(system) == 2:
+        raise ArithmeticError("two atoms")
+    if len(system) == 6 and "6" not in before:
+        time.sleep(60)
     return {"fine": True}

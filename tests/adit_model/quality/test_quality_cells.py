@@ -57,6 +57,26 @@ def test_finished_chunks_are_not_measured_again(store, tmp_path, monkeypatch):
     assert new_calls(systems, (SIZE, GEOMETRY)) == []  # another measure leaves this one alone
 
 
+def test_what_ran_out_of_time_is_measured_again(store, monkeypatch, tmp_path):
+    monkeypatch.setenv("MEASURED", str(tmp_path / "measured"))
+    slow = dataclasses.replace(TROUBLE, function=measure_functions.slow_once, time_limit=0.5)
+    systems = [chain(n) for n in (1, 2, 6)]
+    first = measure_systems(systems, (slow,), store)
+    assert [row["fine"] for row in first] == [
+        True, "failed: ArithmeticError: two atoms", "failed: no result within 0.5 s"
+    ]  # fmt: skip
+    second = measure_systems(systems, (slow,), store)
+    assert [row["fine"] for row in second] == [True, first[1]["fine"], True]
+    assert second[2]["reason"] is None
+    assert (tmp_path / "measured").read_text().split() == ["1", "2", "6", "6"]
+
+
+def test_verdicts_are_kept_unless_one_ran_out_of_time(store):
+    answers = iter([[0, "no result within 30 s"], [0, "ValueError: x"], [0, 1]])
+    for expected in ("no result within 30 s", "ValueError: x", "ValueError: x"):
+        assert store.verdicts("key", lambda: next(answers)) == [0, expected]
+
+
 def test_a_kept_file_that_is_cut_off_is_measured_again(store):
     systems = [chain(2), chain(3)]
     first = measure_systems(systems, (SIZE,), store)

@@ -10,12 +10,16 @@ from pymatgen.core import Lattice, Structure
 
 from adit_model.cli.main import main
 from adit_model.quality.cells import CellStore
-from adit_model.quality.energies import energy_measure, fill_energies, summarise_energies
-from adit_model.quality.energy_hull import make_hull
+from adit_model.quality.energies import (
+    energy_measure,
+    fill_energies,
+    make_hull,
+    summarise_energies,
+)
+from adit_model.quality.entries import Entry
 from adit_model.quality.force_fields import element_references
 from adit_model.quality.hull import Hull
 from adit_model.quality.rows import Options
-from adit_model.quality.sources import Entry
 from adit_model.systems import AtomicSystem
 
 pytest.importorskip("chgnet", reason="chgnet is not installed")
@@ -92,6 +96,9 @@ def test_summary_report_and_files_say_what_was_found(evaluation) -> None:
     report = (out / "report.md").read_text()
     assert "The hull is partial" in report and "lower bound" in report
     assert "M.S.U.N." in report
+    # of one compound without which the elements are the hull, -2.1096 + 0.3 passes
+    assert part["null"] == {"threshold": 0.1, "of": 1, "passed": {"0.15": 1, "0.2": 1, "0.3": 1}}
+    assert "takes for metastable (at most 0.1 eV/atom above it) 100 % of those 0.15" in report
     assert (out / "crystals_energy_above_hull.png").is_file()
     frames = ase.io.read(out / "relaxed_chgnet.extxyz", ":")
     assert [atoms.info["index"] for atoms in frames] == [0, 1]

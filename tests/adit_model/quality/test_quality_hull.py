@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from pymatgen.analysis.phase_diagram import PDEntry, PhaseDiagram
+from pymatgen.analysis.phase_diagram import PDEntry
 from pymatgen.core import Composition
 from pymatgen.entries.computed_entries import ComputedEntry
 
@@ -125,21 +125,30 @@ def ternary(seed: int, count: int) -> list[PDEntry]:
     return found
 
 
-@settings(max_examples=40)
-@given(st.integers(0, 10_000), st.integers(1, 12), st.tuples(*[st.integers(0, 5)] * 3))
-def test_hull_agrees_with_pymatgens_phase_diagram(seed, count, amounts) -> None:
-    assume(sum(amounts))
-    known = ternary(seed, count)
-    composition = Composition(dict(zip(("Li", "Fe", "O"), amounts, strict=True)))
-    diagram = PhaseDiagram(known)
-    # Elements at zero as here: pymatgen takes the lowest entry of each.
-    shift = sum(
-        diagram.el_refs[element].energy_per_atom * composition.get_atomic_fraction(element)
-        for element in composition
-    )
-    expected = diagram.get_hull_energy_per_atom(composition) - shift
-    above = Hull.from_entries(known).above(composition, 0.0).energy_above_hull
-    assert above == pytest.approx(-expected, abs=1e-6)
+def test_a_hull_that_lacks_phases_takes_worse_crystals_for_metastable() -> None:
+    """Without Li2O the hull lies at -0.45 there (LiO2 and Li), without LiO2 at -0.5."""
+    hull = Hull({"Li2O": -1.0, "LiO2": -0.9}, ["Li", "O"], scale="", source="two")
+    found = hull.null_rates((0.4, 0.6, 0.7), threshold=0.1)
+    assert found == {"threshold": 0.1, "of": 2, "passed": {"0.4": 2, "0.6": 1, "0.7": 0}}
+    assert hull.above("Li2O", -1.0).energy_above_hull == 0  # the hull itself is left whole
+
+
+@pytest.mark.data
+def test_the_null_model_agrees_with_compounds_kept_out_altogether(data_dir: Path) -> None:
+    """Crystals of one file, 0.2 eV/atom worse, above the hull of the others: none is metastable."""
+    from adit_model.data.crystal_csv import load_crystal_table
+
+    hull = Hull.from_csv([data_dir / f"crystals_{name}.csv.gz" for name in ("train", "val")])
+    table = load_crystal_table(data_dir / "crystals_test.csv.gz").sample(250, random_state=0)
+    table = table.dropna(subset=["e_above_hull"])[lambda t: t["source"] != "flla-2015"]
+    above = [
+        hull.above(row.formula, row.formation_energy_per_atom - row.e_above_hull + 0.2)
+        for row in table.itertuples()
+    ]
+    kept_out = np.mean([result.energy_above_hull <= 0.1 for result in above])
+    found = hull.null_rates((0.2,), number=200)
+    assert 0.3 < kept_out < 0.6
+    assert found["passed"]["0.2"] / found["of"] == pytest.approx(kept_out, abs=0.1)
 
 
 @settings(max_examples=40)

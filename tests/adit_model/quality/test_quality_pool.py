@@ -107,7 +107,7 @@ def test_functions_no_other_process_can_import_are_refused():
 
 SCRIPT = """
 import numpy as np
-from adit_model.quality import check_molecules
+from adit_model.quality.records import check_systems
 from adit_model.quality.pool import run_isolated
 from adit_model.systems import AtomicSystem
 
@@ -115,7 +115,7 @@ def own(item):
     return item
 
 h2 = AtomicSystem(np.array([1, 1]), np.array([[0, 0, 0], [0, 0, 0.74]]))
-print([check.smiles for check in check_molecules([h2, h2], workers=2)])
+print([check.smiles for check in check_systems([h2, h2], workers=2)])
 try:
     run_isolated(own, [1])
 except ValueError as error:

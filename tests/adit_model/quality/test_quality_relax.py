@@ -10,6 +10,7 @@ from adit_model.quality.force_fields import (
     ElementReferences,
     element_references,
     force_field,
+    references_for,
 )
 from adit_model.quality.hull import MP2020, Hull
 from adit_model.quality.relax import RelaxationError, relax, relaxation_rmsd, single_point
@@ -75,6 +76,14 @@ def test_every_element_has_a_reference(name: str) -> None:
     known = {"Si": -5.425, "Cu": -4.099, "Mg": -1.60, "Al": -3.746, "O": -4.948}
     errors = [references.energies[symbol] - energy for symbol, energy in known.items()]
     assert np.abs(errors).mean() < 0.1
+
+
+def test_energies_of_the_elements_are_found_by_the_names_that_atomate2_gives_calculators() -> None:
+    for name in ("CHGNet", "MLFF.CHGNet", "chgnet"):
+        assert references_for(name) is element_references("chgnet")
+    for name in ("SevenNet", "MLFF.SevenNet"):
+        assert references_for(name) is element_references("sevennet")
+    assert references_for("MACE-MP-0") is references_for(None) is None
 
 
 def test_references_of_two_force_fields_do_not_mix() -> None:

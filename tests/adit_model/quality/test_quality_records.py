@@ -1,10 +1,18 @@
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 from ase.build import bulk, molecule
 
-from adit_model.quality.records import DomainCounts, count_records, record_samples
+from adit_model.conditions.condition import Condition
+from adit_model.quality.records import (
+    DomainCounts,
+    check_systems,
+    count_records,
+    record_samples,
+)
 from adit_model.sampling.sample import Sample
 from adit_model.systems import AtomicSystem
 
@@ -26,7 +34,7 @@ def two_waters() -> AtomicSystem:
     return AtomicSystem.from_atoms(water + far)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def samples() -> list[Sample]:
     return [
         sample(0, rock_salt(5.64)),
@@ -39,8 +47,13 @@ def samples() -> list[Sample]:
     ]
 
 
-def test_each_sample_is_judged_by_its_domain(samples):
-    salt, ethanol, dense, waters, undecoded, twice, charged = record_samples(samples)
+@pytest.fixture(scope="module")
+def records(samples):
+    return record_samples(samples)
+
+
+def test_each_sample_is_judged_by_its_domain(records):
+    salt, ethanol, dense, waters, undecoded, twice, charged = records
     assert (salt.valid, salt.structural, salt.compositional) == (True, True, True)
     assert salt.reason is None
     assert salt.bonded is salt.smiles is None
@@ -59,7 +72,7 @@ def test_each_sample_is_judged_by_its_domain(samples):
 
 
 def test_order_and_names_are_kept(samples):
-    records = record_samples(samples[::-1])
+    records = record_samples(samples[::-1], check=False)
     assert [record.index for record in records] == [6, 5, 4, 3, 2, 1, 0]
     assert [record.domain for record in records] == [s.domain for s in samples[::-1]]
 
@@ -72,12 +85,41 @@ def test_without_checks_only_what_is_missing_is_invalid(samples):
     assert str(counts["crystal"]) == "5 requested, 4 decoded, not checked"
 
 
-def test_counts(samples):
-    counts = count_records(record_samples(samples))
+def test_what_was_asked_goes_along(samples):
+    asked = Condition.from_text("crystal, atoms=2")
+    held = dataclasses.replace(samples[0], condition=asked, holds={"atoms": True})
+    (record,) = record_samples([held], check=False)
+    assert (record.condition, record.holds) == (str(asked), {"atoms": True})
+    assert record_samples(samples[:1], check=False)[0].holds == {}
+
+
+def test_the_document_of_a_sample_is_its_record(records):
+    from adit_atomate.documents import ADiTSampleRecord
+
+    document = ADiTSampleRecord(**records[1].model_dump(), structure_index=0)
+    assert {name: getattr(document, name) for name in type(records[1]).model_fields} == dict(
+        records[1]
+    )
+
+
+def test_checks_of_many_processes_and_out_of_time(samples):
+    systems = [sample.system for sample in samples if sample.system is not None]
+    verdicts = check_systems(systems, workers=2)
+    assert [verdict.valid for verdict in verdicts] == [True, True, False, False, True, False]
+    numbers = np.array([24, 25, 26, 44, 53, 7] + [16] * 50)  # SMACT tries for seconds
+    positions = 3.0 * np.array(list(np.ndindex(4, 4, 4)))[: len(numbers)]
+    slow = AtomicSystem(numbers, positions, 12 * np.eye(3))
+    (verdict,) = check_systems([slow], time_limit=0.5)
+    assert (verdict.valid, verdict.structural, verdict.compositional) == (False, True, False)
+    assert verdict.reason == "composition failed: no result within 0.5 s"
+
+
+def test_counts(samples, records):
+    counts = count_records(records)
     assert counts["crystal"] == DomainCounts(requested=5, decoded=4, valid=2)
     assert counts["molecule"] == DomainCounts(requested=2, decoded=2, valid=1)
     assert str(counts["molecule"]) == "2 requested, 2 decoded, 1 valid (50.0 %)"
-    assert list(count_records(record_samples(samples[1:2]))) == ["molecule"]
+    assert list(count_records(records[1:2])) == ["molecule"]
 
 
 def test_nothing_to_record():

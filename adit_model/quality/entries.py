@@ -1,20 +1,26 @@
-"""What is evaluated, and what it is compared to."""
+"""Structures to evaluate, and known ones to compare them to."""
 
 from __future__ import annotations
 
 import csv
+import hashlib
+import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from adit_model.cli.generate import TABLE, TOGETHER
 from adit_model.data.dataset import AtomicDataset
 from adit_model.data.qm9 import SPLITS, load_qm9_smiles
 from adit_model.data.sources import load_source
+from adit_model.quality.records import RECORDS, SETTINGS, STRUCTURES
 from adit_model.systems import AtomicSystem
+
+if TYPE_CHECKING:
+    from adit_model.sampling.sample import Sample
 
 UNKNOWN = "unknown"
 
@@ -37,6 +43,8 @@ class Entry:
         None if it was not decoded or cannot be read.
     reason : str or None
         Why there is no system.
+    holds : dict
+        Whether it holds each thing that was asked of it, as far as that is known.
     """
 
     id: str
@@ -45,6 +53,7 @@ class Entry:
     formula: str
     system: AtomicSystem | None
     reason: str | None = None
+    holds: dict[str, bool] = field(default_factory=dict)
 
 
 def load_samples(spec: str, limit: int | None = None, progress: bool = False) -> list[Entry]:
@@ -71,7 +80,7 @@ def load_samples(spec: str, limit: int | None = None, progress: bool = False) ->
         As ``load_source``; or if the files of ``adit generate`` do not belong together.
     """
     folder = Path(spec).expanduser()
-    if spec and (folder / TABLE).is_file() and (folder / "run.json").is_file():
+    if spec and (folder / RECORDS).is_file() and (folder / SETTINGS).is_file():
         entries = _generated(folder)
     else:
         dataset = load_source(spec, progress=progress)
@@ -96,33 +105,46 @@ def make_entries(structures: Iterable[Any]) -> list[Entry]:
     return entries
 
 
-def _entry(name: str, system: AtomicSystem) -> Entry:
-    return Entry(name, system.domain, len(system), system.formula, system)
+def sample_entries(samples: Iterable[Sample]) -> list[Entry]:
+    """Make entries of samples, those that could not be decoded included."""
+    entries = []
+    for sample in samples:
+        holds = sample.holds
+        if sample.system is not None:
+            entries.append(_entry(str(sample.index), sample.system, holds))
+        else:
+            name, size = str(sample.index), sample.num_atoms
+            entries.append(Entry(name, sample.domain, size, "", None, sample.reason, holds))
+    return entries
+
+
+def _entry(name: str, system: AtomicSystem, holds: dict[str, bool] | None = None) -> Entry:
+    return Entry(name, system.domain, len(system), system.formula, system, None, holds or {})
 
 
 def _generated(folder: Path) -> list[Entry]:
     import ase.io
 
-    with open(folder / TABLE, newline="", encoding="utf-8") as file:
+    with open(folder / RECORDS, newline="", encoding="utf-8") as file:
         table = list(csv.DictReader(file))
-    together = folder / TOGETHER
+    together = folder / STRUCTURES
     frames = ase.io.read(together, index=":") if together.is_file() else []
     decoded = [row for row in table if row["decoded"] == "True"]
     if len(decoded) != len(frames):
         raise ValueError(
-            f"{folder / TABLE} lists {len(decoded)} decoded samples, {together.name} holds "
+            f"{folder / RECORDS} lists {len(decoded)} decoded samples, {together.name} holds "
             f"{len(frames)}: generate them again, or give {together.name} itself"
         )
     systems = iter([AtomicSystem.from_atoms(atoms) for atoms in frames])
     entries = []
     for row in table:
+        name, holds = row["index"], json.loads(row.get("holds") or "{}")
         if row["decoded"] == "True":
-            entries.append(_entry(row["index"], next(systems)))
+            entries.append(_entry(name, next(systems), holds))
         else:
             size, formula = int(row["num_atoms"]), row["formula"]
-            entries.append(
-                Entry(row["index"], row["domain"], size, formula, None, row["reason"] or None)
-            )
+            reason = row["reason"] or None
+            entries.append(Entry(name, row["domain"], size, formula, None, reason, holds))
     return entries
 
 
@@ -144,6 +166,15 @@ class Reference:
     crystals: AtomicDataset | None
     molecules: AtomicDataset | None
     smiles: list[str] | None
+
+    @cached_property
+    def crystals_hash(self) -> str:
+        """Hash of the crystals."""
+        digest = hashlib.sha256()
+        if self.crystals is not None:
+            for name in ("numbers", "positions", "cells", "sizes"):
+                digest.update(getattr(self.crystals, name).tobytes())
+        return digest.hexdigest()
 
 
 def load_reference(specs: Sequence[str], progress: bool = False) -> Reference:
