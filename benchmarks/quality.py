@@ -17,9 +17,11 @@ import shlex
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from adit_model.config import SamplingConfig
 from adit_model.data.qm9 import SPLITS, load_qm9_smiles
 from adit_model.data.sources import load_source
 from adit_model.files import package_versions
@@ -41,6 +43,7 @@ from adit_model.quality.run import PACKAGES, score
 from adit_model.quality.table import TABLE_MEASURES, quality_lines
 from adit_model.systems import CRYSTAL, MOLECULE, AtomicSystem
 
+SAMPLING = {"num_steps": int, "solver": str, "guidance_scale": float, "noise_scale": float}
 HULL = ("train", "val", "test", "large")
 
 
@@ -56,11 +59,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         progress=sys.stderr.isatty(),
     )  # fmt: skip
     model = ADiT.load(options.checkpoint, device=options.device)
+    asked = {name: getattr(options, name) for name in SAMPLING}
+    given = {name: value for name, value in asked.items() if value is not None}
     samples: list[Any] = []
     for domain, number in numbers.items():
         if number:
             samples += model.sample(
-                number, domain=domain, seed=options.seed, progress=sys.stderr.isatty()
+                number, domain=domain, seed=options.seed, progress=sys.stderr.isatty(), **given
             )
     sampled = time.perf_counter()
     settings = Options(
@@ -83,7 +88,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     seconds = (sampled - started, time.perf_counter() - sampled)
     text = "\n".join(
         [
-            *head(options, model, seconds),
+            *head(options, replace(model.config.sampling, **given), model, seconds),
             *quality_lines(parts, reconstruction),
             *novelty(options.molecules),
             *energy_lines(energies),
@@ -96,8 +101,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         options.out.parent.mkdir(parents=True, exist_ok=True)
         options.out.write_text(text, encoding="utf-8")
     if options.json:
-        found = {"command": command(options), **parts, "energies": energies,
-                 "reconstruction": reconstruction}  # fmt: skip
+        found = {
+            "command": command(options),
+            "generated": counts(parts["generated"]),
+            "real": counts(parts["real, held out"]),
+            "energies": energies,
+            "reconstruction": reconstruction,
+        }
         options.json.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
 
 
@@ -111,6 +121,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         help="held-out systems of each domain to encode (default %(default)s)")  # fmt: skip
     add("--relax", type=count, default=0, metavar="N", help="crystals that CHGNet relaxes")
     add("--seed", type=count, default=0)
+    for name, kind in SAMPLING.items():
+        add(f"--{name.replace('_', '-')}", type=kind, help="default: the checkpoint's")
     add("--device", default="auto")
     add("--data", type=Path, default=os.environ.get("ADIT_DATA_DIR"), metavar="DIR",
         help="folder of crystals_*.csv.gz (default: $ADIT_DATA_DIR)")  # fmt: skip
@@ -132,6 +144,18 @@ def count(text: str) -> int:
     if number < 0:
         raise argparse.ArgumentTypeError(f"must not be negative, got {number}")
     return number
+
+
+def counts(summary: dict[str, Any]) -> dict[str, dict[str, int]]:
+    """Take the counts of all rates, small enough to go into a checkpoint."""
+    return {
+        name: {
+            "count": part["count"],
+            "decoded": part["decoded"],
+            **{key: rate["passed"] for key, rate in part["rates"].items() if rate},
+        }
+        for name, part in summary.items()
+    }
 
 
 def relaxed(
@@ -183,8 +207,12 @@ def novelty(molecules: int) -> list[str]:
     ]
 
 
-def head(options: argparse.Namespace, model: ADiT, seconds: tuple[float, float]) -> list[str]:
-    sampling = model.config.sampling
+def head(
+    options: argparse.Namespace,
+    sampling: SamplingConfig,
+    model: ADiT,
+    seconds: tuple[float, float],
+) -> list[str]:
     packages = ", ".join(f"{name} {v}" for name, v in package_versions("torch", *PACKAGES).items())
     return [
         "# Quality", "", "```", command(options), "```", "",

@@ -6,10 +6,7 @@ total energies of oxides differ by tenths of an eV/atom, and neither the element
 one may be used with the other. Energies of elements are in JSON files beside this module, made by
 ``benchmarks/element_references.py``.
 
-Formation energies of 200 of crystals_test as they are, against those of the file, mean absolute
-difference in eV/atom: CHGNet 0.038 (oxides 0.034); SevenNet-0 0.187, of that oxides 0.53, where
-nothing is corrected by MP2020 0.022 (``benchmarks/formation_energies.py NAME --data
-crystals_test.csv.gz``). So SevenNet-0 is compared to known phases of its own energies only.
+So SevenNet-0 is compared to known phases of its own energies only.
 """
 
 from __future__ import annotations
