@@ -58,7 +58,7 @@ def test_a_crystal_is_told_apart_by_both_matchers_volume_and_symmetry(perovskite
     assert cells["distance"] == pytest.approx(0, abs=1e-6)
     assert cells["volume_error"] == pytest.approx(0, abs=1e-9)
 
-    noise = np.random.default_rng(0).normal(scale=0.02, size=(5, 3))
+    noise = np.random.default_rng(0).normal(scale=0.012, size=(5, 3))
     noisy = AtomicSystem(perovskite.numbers, perovskite.positions + noise, perovskite.cell)
     cells = compare_pair((perovskite, noisy))
     assert cells["tight"] and cells["space_group_0.1"] and not cells["space_group_0.01"]

@@ -86,7 +86,7 @@ def test_the_table_has_shares_intervals_and_the_real_beside_the_generated(summar
     )
     assert "57.1 % (4/7) | 25-84" in rows["valid (both)"]
     assert rows["21-26"] == "| 21-26 | 100.0 % (1/1) | 21-100 |"
-    assert "9-12" not in rows and "novel (of valid)" not in rows
+    assert "13-16" not in rows and "novel (of valid)" not in rows
     assert (
         "| 100.0 % (1/1) |"
         in rows["same crystal, loose matcher (ltol 0.3, stol 0.5, 10 degrees, volumes scaled)"]
