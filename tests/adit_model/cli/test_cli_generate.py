@@ -13,9 +13,9 @@ import pytest
 from pymatgen.core import Molecule, Structure
 
 from adit_model import ADiT
-from adit_model.cli.generate import PICTURE, RUN, TABLE, TOGETHER, write_results
+from adit_model.cli.generate import PICTURE, write_results
 from adit_model.cli.main import main
-from adit_model.quality.records import record_samples
+from adit_model.quality.records import RECORDS, SETTINGS, STRUCTURES, record_samples
 from adit_model.sampling.request import Request
 
 N = 24
@@ -26,7 +26,7 @@ def generate(checkpoint: Path, out: Path, *more: str) -> int:
 
 
 def read_table(folder: Path) -> list[dict[str, str]]:
-    with open(folder / TABLE, newline="") as file:
+    with open(folder / RECORDS, newline="") as file:
         return list(csv.DictReader(file))
 
 
@@ -105,7 +105,7 @@ def test_molecules_read_back(folder, samples):
 
 
 def test_one_file_holds_all(folder, samples):
-    together = ase.io.read(folder / TOGETHER, index=":")
+    together = ase.io.read(folder / STRUCTURES, index=":")
     expected = [s.system for s in samples if s.system is not None]
     valid = [row["valid"] == "True" for row in read_table(folder) if row["decoded"] == "True"]
     assert len(together) == len(expected)
@@ -121,7 +121,7 @@ def test_one_file_holds_all(folder, samples):
 
 
 def test_settings_and_picture(folder, tiny_checkpoint):
-    run = json.loads((folder / RUN).read_text())
+    run = json.loads((folder / SETTINGS).read_text())
     sampling = {"num_steps": 3, "solver": "euler", "guidance_scale": 1.0, "noise_scale": 1.0}
     assert Request.from_dict(run["request"]) == Request(N, seed=3, sampling=sampling)
     assert run["checkpoint_hash"] == ADiT.load(tiny_checkpoint).checkpoint_hash
@@ -242,7 +242,7 @@ def test_overwrite_replaces_results_and_nothing_else(tiny_checkpoint, tmp_path):
     assert after.pop("notes.txt") == b"mine"
     assert after.pop("crystals/mine.txt") == b"mine too"
     assert set(after) == set(expected)
-    assert all(after[name] == expected[name] for name in expected if name != RUN)
+    assert all(after[name] == expected[name] for name in expected if name != SETTINGS)
 
 
 def test_results_of_an_earlier_run_survive_a_failed_one(tiny_checkpoint, tmp_path, capsys):
@@ -275,15 +275,15 @@ def test_what_cannot_be_written_there_is_written_elsewhere(
 
 def test_samples_survive_an_interrupted_check(tiny_checkpoint, tmp_path, monkeypatch):
     """Ctrl-C during the checks: exit status 130, and structures that are not checked."""
-    from adit_model.quality import molecules
+    from adit_model.quality import records
 
     def interrupt(*args, **kwargs):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(molecules, "check_molecules", interrupt)
+    monkeypatch.setattr(records, "check_systems", interrupt)
     out = tmp_path / "out"
     assert generate(tiny_checkpoint, out, "-n", "8", "--domain", "molecule") == 130
-    assert len(ase.io.read(out / TOGETHER, index=":")) == 8
+    assert len(ase.io.read(out / STRUCTURES, index=":")) == 8
     assert {row["valid"] for row in read_table(out)} == {""}
 
 
@@ -379,4 +379,6 @@ def test_copied_checkpoint_gives_the_same_files(tiny_checkpoint, tmp_path):
     for name, checkpoint in (("a", tiny_checkpoint), ("b", copy)):
         generate(checkpoint, tmp_path / name, "-n", "6", "--no-check", "--batch-atoms", "5")
     a, b = contents(tmp_path / "a"), contents(tmp_path / "b")
-    assert {k: v for k, v in a.items() if k != RUN} == {k: v for k, v in b.items() if k != RUN}
+    assert {k: v for k, v in a.items() if k != SETTINGS} == {
+        k: v for k, v in b.items() if k != SETTINGS
+    }
