@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from jobflow import CURRENT_JOB, Flow, Job, JobConfig, Maker, OutputReference, job
@@ -54,6 +54,8 @@ class ADiTDiscoveryMaker(Maker):
     dft_maker : Maker or None
         Makes a job or flow of one structure: any Maker of atomate2 with ``make(structure)`` whose
         output is a task document, such as VASP's ``DoubleRelaxMaker`` or one of ABINIT or CP2K.
+    condition : str or Condition or None
+        What is asked of each structure, ``"Li-P-S, atoms=4-12"``: given to ``generate_maker``.
     keep : int or None
         How many candidates to keep; None keeps all.
     chunk_size : int
@@ -77,6 +79,7 @@ class ADiTDiscoveryMaker(Maker):
     relax_maker: Maker | None = field(default_factory=chgnet_relax_maker)
     rank_maker: Maker | None = field(default_factory=ADiTHullMaker)
     dft_maker: Maker | None = None
+    condition: Any = None
     keep: int | None = 10
     chunk_size: int = 20
     compare_relaxed: bool = True
@@ -102,6 +105,8 @@ class ADiTDiscoveryMaker(Maker):
         FileNotFoundError
             If a file that a stage needs is missing.
         """
+        if self.condition is not None:
+            return self._with_condition().make(n, structures)
         self._check(n, structures)
         first: Job | Flow
         if structures is None:
@@ -157,6 +162,17 @@ class ADiTDiscoveryMaker(Maker):
         if self.dft_maker is not None:
             stages.append(ADiTDFTStageMaker(dft_maker=self.dft_maker).make(finish.output))
         return Flow([first, *stages], output=stages[-1].output, name=self.name)
+
+    def _with_condition(self) -> ADiTDiscoveryMaker:
+        """Hand the condition to the Maker that generates."""
+        generate: Any = self.generate_maker
+        if not hasattr(generate, "condition") or generate.condition is not None:
+            raise ValueError(
+                f"condition {str(self.condition)!r} needs a generate_maker that takes one and has "
+                f"none yet, got {generate!r}"
+            )
+        generate = replace(generate, condition=self.condition)
+        return replace(self, generate_maker=generate, condition=None)
 
     def _check(self, n: int | None, structures: Any) -> None:
         if (n is None) == (structures is None):

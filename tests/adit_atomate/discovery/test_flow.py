@@ -266,6 +266,15 @@ def test_generation_is_the_first_stage(makers, tiny_checkpoint):
     assert document.fates["not decoded"] == 10 - document.funnel["decoded"] > 0
 
 
+def test_a_condition_reaches_the_generator(makers, tiny_checkpoint):
+    generate = ADiTGenerateMaker(checkpoint=str(tiny_checkpoint), domain="crystal")
+    maker = replace(makers, generate_maker=generate, condition="Li-O, atoms=2")
+    assert maker.make(n=3).jobs[0].maker.condition == "Li-O, atoms=2"
+    assert ADiTDiscoveryMaker.from_dict(maker.as_dict()).condition == "Li-O, atoms=2"
+    with pytest.raises(ValueError, match="condition 'Li-O, atoms=2' needs a generate_maker"):
+        replace(maker, generate_maker=None).make(structures=CRYSTALS)
+
+
 def test_updates_reach_nested_makers_and_survive_json(makers):
     maker = replace(makers, dft_maker=STATIC)
     changed = maker.update_kwargs({"steps": 7}, class_filter=EmtRelaxMaker)
