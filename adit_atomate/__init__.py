@@ -59,38 +59,28 @@ __all__ = [
     "from_store",
 ]
 
-_MODULES = {
-    "ADiTActiveLearningMaker": "adit_atomate.training.active_learning",
-    "ADiTCrystalCandidateDoc": "adit_atomate.discovery.documents",
-    "ADiTDataDoc": "adit_atomate.training.documents",
-    "ADiTDataMaker": "adit_atomate.training.data",
-    "ADiTDiscoveryDoc": "adit_atomate.discovery.documents",
-    "ADiTDiscoveryMaker": "adit_atomate.discovery.flow",
-    "ADiTEvaluateDoc": "adit_atomate.documents",
-    "ADiTEvaluateMaker": "adit_atomate.evaluate",
-    "ADiTFineTuneMaker": "adit_atomate.training.flows",
-    "ADiTGenerateDoc": "adit_atomate.documents",
-    "ADiTGenerateMaker": "adit_atomate.generate",
-    "ADiTGenerateShardsMaker": "adit_atomate.generate",
-    "ADiTMoleculeCandidateDoc": "adit_atomate.discovery.documents",
-    "ADiTMoleculeDiscoveryMaker": "adit_atomate.discovery.flow",
-    "ADiTRelaxStageMaker": "adit_atomate.discovery.relax",
-    "ADiTSettings": "adit_atomate.settings",
-    "ADiTTrainAutoencoderMaker": "adit_atomate.training.stages",
-    "ADiTTrainDenoiserMaker": "adit_atomate.training.stages",
-    "ADiTTrainDoc": "adit_atomate.training.documents",
-    "ADiTTrainMaker": "adit_atomate.training.flows",
-    "ADiTTrainReport": "adit_atomate.training.documents",
-    "ADiTTrainReportMaker": "adit_atomate.training.report",
-    "MaterialsProjectSource": "adit_atomate.training.sources",
-    "StoreSource": "adit_atomate.training.sources",
-    "from_store": "adit_atomate.training.sources",
+_NAMES = {
+    "discovery.documents": "ADiTCrystalCandidateDoc ADiTDiscoveryDoc ADiTMoleculeCandidateDoc",
+    "discovery.flow": "ADiTDiscoveryMaker ADiTMoleculeDiscoveryMaker",
+    "discovery.relax": "ADiTRelaxStageMaker",
+    "documents": "ADiTEvaluateDoc ADiTGenerateDoc",
+    "evaluate": "ADiTEvaluateMaker",
+    "generate": "ADiTGenerateMaker ADiTGenerateShardsMaker",
+    "settings": "ADiTSettings",
+    "training.active_learning": "ADiTActiveLearningMaker",
+    "training.data": "ADiTDataMaker",
+    "training.documents": "ADiTDataDoc ADiTTrainDoc ADiTTrainReport",
+    "training.flows": "ADiTFineTuneMaker ADiTTrainMaker",
+    "training.report": "ADiTTrainReportMaker",
+    "training.sources": "MaterialsProjectSource StoreSource from_store",
+    "training.stages": "ADiTTrainAutoencoderMaker ADiTTrainDenoiserMaker",
 }
+_MODULES = {name: module for module, names in _NAMES.items() for name in names.split()}
 
 
 def __getattr__(name: str) -> Any:
     if name in _MODULES:
-        return getattr(import_module(_MODULES[name]), name)
+        return getattr(import_module(f"adit_atomate.{_MODULES[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

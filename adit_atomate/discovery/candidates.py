@@ -3,31 +3,28 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator
 from contextlib import suppress
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from maggma.core import Builder
 from monty.json import MontyDecoder, jsanitize
 
+from adit_atomate.discovery.rank import rank_key
+
 if TYPE_CHECKING:
     from jobflow import JobStore
     from maggma.core import Store
     from pymatgen.analysis.structure_matcher import StructureMatcher
-import re
-from pathlib import Path
-from typing import TYPE_CHECKING
-
-from adit_atomate.discovery.rank import rank_key
-
-if TYPE_CHECKING:
-    from ase import Atoms
-    from maggma.core import Store
-    from pymatgen.core import Molecule, Structure
 
 KEY = "group_id"
 MEMBER_FIELDS = ("candidate_id", "seed", "index", "checkpoint_hash", "score", "energy_above_hull")
+FORMATS = ("cif", "extxyz", "db")
+VALUES = ("score", "energy_above_hull", "strain_energy_per_atom", "formation_energy_per_atom")
+NAMES = ("group_id", "candidate_id", "smiles", "checkpoint_hash", "hull_source")
 
 
 class CandidateBuilder(Builder):
@@ -244,11 +241,6 @@ def _decode(structure: Any) -> Any:
     return MontyDecoder().process_decoded(structure)
 
 
-FORMATS = ("cif", "extxyz", "db")
-VALUES = ("score", "energy_above_hull", "strain_energy_per_atom", "formation_energy_per_atom")
-NAMES = ("group_id", "candidate_id", "smiles", "checkpoint_hash", "hull_source")
-
-
 def export_candidates(
     store: Store,
     path: str | Path,
@@ -293,56 +285,44 @@ def export_candidates(
     documents = sorted(store.query(criteria), key=_rank)[:k]
     if not documents:
         raise ValueError(f"no candidate in {store.name} matches {criteria or 'any query'}")
-    structures = [MontyDecoder().process_decoded(_structure(d)) for d in documents]
     if format == "cif":
-        _write_folder(path, documents, structures)
+        _write_folder(path, documents)
     else:
-        _write_file(path, documents, structures, format)
-    return [document["group_id"] for document in documents]
+        _write_file(path, documents, format)
+    return [document[KEY] for document in documents]
 
 
 def _rank(document: dict[str, Any]) -> tuple[int, float, str]:
     key = rank_key(document.get("score"), document.get("hull_doubtful", False))
-    return *key, document["group_id"]
+    return *key, document[KEY]
 
 
 def _structure(document: dict[str, Any]) -> Any:
-    return document["structure" if document["domain"] == "crystal" else "molecule"]
+    return _decode(document["structure" if document["domain"] == "crystal" else "molecule"])
 
 
-def _write_folder(
-    path: Path, documents: list[dict[str, Any]], structures: list[Structure | Molecule]
-) -> None:
+def _write_folder(path: Path, documents: list[dict[str, Any]]) -> None:
     path.mkdir(parents=True, exist_ok=True)
     width = len(str(len(documents)))
-    for i, (document, structure) in enumerate(zip(documents, structures, strict=True), 1):
+    for i, document in enumerate(documents, 1):
+        structure = _structure(document)
         formula = re.sub(r"\W", "", structure.composition.reduced_formula)
         suffix = "cif" if document["domain"] == "crystal" else "xyz"
         structure.to(str(path / f"{i:0{width}}_{formula}.{suffix}"))
 
 
-def _write_file(
-    path: Path,
-    documents: list[dict[str, Any]],
-    structures: list[Structure | Molecule],
-    format: str,
-) -> None:
+def _write_file(path: Path, documents: list[dict[str, Any]], format: str) -> None:
     import ase.db
     import ase.io
-    from pymatgen.io.ase import AseAtomsAdaptor
+
+    from adit_model.systems import AtomicSystem
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    images: list[Atoms] = []
-    for document, structure in zip(documents, structures, strict=True):
-        structure = structure.copy()
-        structure.properties = {}
-        for name in structure.site_properties:
-            structure.remove_site_property(name)
-        atoms = AseAtomsAdaptor.get_atoms(structure, msonable=False)
-        atoms.calc = None
-        atoms.info = {
-            key: document[key] for key in (*VALUES, *NAMES) if document.get(key) is not None
-        }
+    images = []
+    for document in documents:
+        atoms = AtomicSystem.from_any(_structure(document)).to_atoms()
+        found = ((key, document.get(key)) for key in (*VALUES, *NAMES))
+        atoms.info = {key: value for key, value in found if value is not None}
         images.append(atoms)
     if format == "extxyz":
         ase.io.write(path, images, format="extxyz")
