@@ -250,8 +250,10 @@ class ADiT(nn.Module):
         Returns
         -------
         list of AtomicSystem or None
-            In the order of atoms, orientation and cell of the input. What is reconstructed is the
-            canonical form, so the images of one atom of the primitive cell come back as images.
+            In the order of atoms, orientation and cell of the input; where the input is symmetric
+            and its reconstruction is not, up to an operation of that symmetry. What is
+            reconstructed is the canonical form, so the images of one atom of the primitive cell
+            come back as images.
         """
         forms = [canonicalise(AtomicSystem.from_any(structure)) for structure in structures]
         systems = [form.system for form in forms]

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
+
 import numpy as np
+import pandas as pd
 import pytest
 from ase.build import bulk
 from ase.build import molecule as ase_molecule
@@ -13,7 +16,10 @@ from pymatgen.analysis.structure_matcher import StructureMatcher
 from pymatgen.core import Element, Lattice, Structure
 from pymatgen.symmetry.analyzer import SpacegroupAnalyzer
 
+from adit_model import ADiT
 from adit_model.canonical import canonicalise
+from adit_model.data.cif import read_cif
+from adit_model.data.qm9 import load_qm9
 from adit_model.geometry import WRAP_CUT, parameters_to_cell, random_rotation
 from adit_model.systems import AtomicSystem
 
@@ -311,3 +317,39 @@ def test_only_what_has_the_same_atoms_can_be_given_back():
         form.restore(AtomicSystem.from_atoms(bulk("Cu")))
     with pytest.raises(ValueError, match="got a molecule of 2"):
         form.restore(AtomicSystem(np.array([1, 1]), np.eye(3)[:2]))
+
+
+# the model
+
+
+def described_differently(system: AtomicSystem, seed: int) -> AtomicSystem:
+    change = described_anew if system.is_periodic else shuffled
+    return change(system, np.random.default_rng(seed))
+
+
+@pytest.mark.data
+@pytest.mark.skipif(find_spec("qm9pack") is None, reason="needs qm9pack")
+def test_the_bundled_weights_see_structures_and_not_their_description(data_dir):
+    """30 molecules of QM9 and 30 Materials Project crystals: encode, reconstruct, variations."""
+    from adit_model.sampling.explore import variations
+
+    model = ADiT.load("default", device="cpu")
+    molecules = load_qm9("test", progress=False)
+    table = pd.read_csv(data_dir / "crystals_test.csv.gz").iloc[::55]
+    systems = [molecules[i] for i in range(0, len(molecules), 428)]
+    systems += [read_cif(text) for text in table["cif"][:30]]
+    others = [described_differently(system, seed) for seed, system in enumerate(systems)]
+    latents, found = model.encode(systems), model.encode(others)
+    forms, forms_of_others = ([canonicalise(s) for s in some] for some in (systems, others))
+    copies = model.reconstruct([form.system for form in forms])
+    copies_of_others = model.reconstruct(others)
+    assert len(systems) == 60
+    for i, (one, two) in enumerate(zip(forms, forms_of_others, strict=True)):
+        np.testing.assert_allclose(found[i][two.order], latents[i][one.order], atol=1e-5)
+        # a symmetric structure comes back up to its symmetry, so the other's form says where
+        assert_same(copies_of_others[i], two.restore(copies[i]), atol=1e-5)
+    for i in (0, 17, 30, 41):
+        options = {"seed": 3, "num_steps": 6, "progress": False}
+        (one,) = variations(model, systems[i], 1, strength=0.5, **options)
+        (two,) = variations(model, others[i], 1, strength=0.5, **options)
+        assert_same(one.system, two.system, atol=1e-5)
