@@ -23,7 +23,6 @@ FINAL_PATHS = (
     ("molecule",),
     ("output", "initial_molecule"),
 )
-MAX_VOLUME_CHANGE = 4.0  # factor beyond which a cell has come apart or collapsed
 
 
 def look(document: Any, *path: str | int) -> Any:
@@ -133,22 +132,15 @@ def read_calculation(
 def displacement(initial: Structure | Molecule, final: Structure | Molecule) -> float | None:
     """Root-mean-square displacement of the atoms in angstrom; None if the atoms are not the same.
 
-    For crystals that of the fractional coordinates, to the nearest image, without the common
-    shift, measured in the final cell; so neither a strain nor a rotation of the cell counts.
+    It is that of :func:`adit_model.quality.relax.relaxation_rmsd`.
     """
-    if [site.specie.Z for site in initial] != [site.specie.Z for site in final]:
-        return None
-    if isinstance(initial, Structure) and isinstance(final, Structure):
-        shift = final.frac_coords - initial.frac_coords
-        shift -= np.round(shift)
-        shift -= shift[0]  # the mean would depend on how the images were chosen
-        shift -= np.round(shift)
-        shift -= shift.mean(axis=0)
-        moved = shift @ final.lattice.matrix
-        return float(np.sqrt(np.mean(np.sum(moved**2, axis=1))))
-    from adit_model.quality.relax import kabsch_rmsd
+    from adit_model.quality.relax import relaxation_rmsd
+    from adit_model.systems import AtomicSystem
 
-    return kabsch_rmsd(np.array(initial.cart_coords), np.array(final.cart_coords))
+    try:
+        return relaxation_rmsd(AtomicSystem.from_any(initial), AtomicSystem.from_any(final))
+    except ValueError:
+        return None
 
 
 def no_output(uuid: str | None) -> str:
@@ -218,12 +210,10 @@ def _fault(relaxed: Structure | Molecule | None, initial: Structure | Molecule) 
     if not np.isfinite(np.array(relaxed.cart_coords)).all():
         return "diverged: coordinates are not finite"
     if isinstance(relaxed, Structure) and isinstance(initial, Structure):
-        from adit_model.quality.crystals import structural_fault
+        from adit_model.quality.relax import relaxation_fault
         from adit_model.systems import AtomicSystem
 
-        factor = relaxed.volume / initial.volume
-        if not 1 / MAX_VOLUME_CHANGE < factor < MAX_VOLUME_CHANGE:
-            return f"diverged: the volume changed by a factor of {factor:.3g}"
-        if fault := structural_fault(AtomicSystem.from_structure(relaxed)):
+        systems = (AtomicSystem.from_structure(structure) for structure in (initial, relaxed))
+        if fault := relaxation_fault(*systems):
             return f"diverged: {fault}"
     return None

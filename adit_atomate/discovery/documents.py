@@ -50,8 +50,8 @@ class ADiTCalculation(BaseModel):
     rmsd: float | None = Field(
         None,
         description="Root-mean-square displacement of the atoms, in angstrom. Crystals: of the "
-        "fractional coordinates, common shift removed, in the relaxed cell. Molecules: after the "
-        "best rigid motion.",
+        "fractional coordinates, common shift removed, in the mean of both cells. Molecules: after "
+        "the best rigid motion.",
     )
     volume_change: float | None = Field(
         None, description="Crystals: relative change of the cell volume, 0.1 is 10 % larger."

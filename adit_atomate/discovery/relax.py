@@ -36,10 +36,12 @@ def chgnet_relax_maker() -> Maker:
     """CHGNet relaxation of cell and atoms, forces below 0.05 eV/angstrom in at most 500 steps."""
     from atomate2.forcefields.jobs import ForceFieldRelaxMaker
 
+    from adit_model.quality.relax import FMAX
+
     return ForceFieldRelaxMaker(
         name="CHGNet relax",
         force_field_name="CHGNet",
-        relax_kwargs={"fmax": 0.05, "final_atoms_object_file": None},
+        relax_kwargs={"fmax": FMAX, "final_atoms_object_file": None},
         ionic_step_data=("energy",),
     )
 
@@ -48,10 +50,12 @@ def xtb_relax_maker() -> Maker:
     """GFN2-xTB relaxation, forces below 0.05 eV/angstrom in at most 500 steps of BFGS."""
     from atomate2.ase.jobs import GFNxTBRelaxMaker
 
+    from adit_model.quality.relax import FMAX
+
     return GFNxTBRelaxMaker(
         name="GFN2-xTB relax",
         calculator_kwargs={"method": "GFN2-xTB", "verbosity": 0},
-        relax_kwargs={"fmax": 0.05, "final_atoms_object_file": None},
+        relax_kwargs={"fmax": FMAX, "final_atoms_object_file": None},
         optimizer_kwargs={"optimizer": "BFGS"},
         ionic_step_data=("energy",),
     )

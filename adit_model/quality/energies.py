@@ -56,7 +56,7 @@ RATES = (
         "converged",
         "relaxation converged",
         ("converged",),
-        "forces below 0.1 eV/angstrom within 500 steps, no collapse",
+        "forces below 0.05 eV/angstrom within 500 steps, no collapse",
     ),
     ("stable", "stable", ("stable",), "converged, at most 0 eV/atom above the hull"),
     (
@@ -130,6 +130,7 @@ def energy_measure(name: str) -> Measure:
         module=found.module,
         extra=name,
         chunk=RELAX_CHUNK,
+        revision=2,
     )
 
 

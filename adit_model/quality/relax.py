@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from adit_model.quality.crystals import MIN_DISTANCE, min_distance
+from adit_model.quality.crystals import structural_fault
 from adit_model.quality.force_fields import SUPPORTED, calculator, force_field
 from adit_model.quality.molecules import require_molecule
 from adit_model.systems import AtomicSystem
@@ -21,8 +21,7 @@ from adit_model.systems import AtomicSystem
 if TYPE_CHECKING:
     from ase import Atoms
 
-FMAX, STEPS = 0.1, 500  # eV/angstrom for crystals, what atomate2's ForceFieldRelaxMaker takes
-MOLECULE_FMAX = 0.05  # eV/angstrom
+FMAX, STEPS = 0.05, 500  # largest force in eV/angstrom at which it is done, most steps
 MAX_EXPANSION, MIN_SHRINKAGE = 8.0, 0.1  # of the volume: beyond, a crystal blew up or collapsed
 METHOD, CHARGE = "GFN2-xTB", 0
 
@@ -104,8 +103,8 @@ def relax(
             raise RelaxationError(f"{fault} after {optimizer.nsteps} steps")
     relaxed = AtomicSystem(atoms.numbers, atoms.get_positions(), atoms.cell.array)
     final = _energy(atoms)
-    if (distance := min_distance(relaxed)) < MIN_DISTANCE:
-        raise RelaxationError(f"the atoms collapsed: {distance:.2g} angstrom apart")
+    if fault := relaxation_fault(system, relaxed):
+        raise RelaxationError(fault)
     return Relaxation(
         energy_initial=initial,
         energy_final=final,
@@ -121,6 +120,14 @@ def volume_fault(ratio: float) -> str | None:
     if MIN_SHRINKAGE <= ratio <= MAX_EXPANSION:
         return None
     return f"the cell {'blew up' if ratio > 1 else 'collapsed'}: {ratio:.2g} of its volume"
+
+
+def relaxation_fault(before: AtomicSystem, after: AtomicSystem) -> str | None:
+    """Say why a crystal relaxed to none: it blew up or collapsed; None if it did not."""
+    if fault := volume_fault(after.volume / before.volume):
+        return fault
+    fault = structural_fault(after)
+    return None if fault is None else f"the atoms collapsed: {fault}"
 
 
 def relaxation_rmsd(before: AtomicSystem, after: AtomicSystem) -> float:
@@ -194,7 +201,7 @@ def strain(system: AtomicSystem) -> dict[str, Any]:
     atoms.calc = TBLite(method=METHOD, charge=CHARGE, multiplicity=multiplicity, verbosity=0)
     before = atoms.get_potential_energy()
     optimizer = BFGS(atoms, logfile=None)
-    if not optimizer.run(fmax=MOLECULE_FMAX, steps=STEPS):
+    if not optimizer.run(fmax=FMAX, steps=STEPS):
         raise ValueError(f"{METHOD} does not relax {system.formula} within {STEPS} steps")
     heavy = system.numbers > 1
     return {

@@ -13,7 +13,13 @@ from adit_model.quality.force_fields import (
     references_for,
 )
 from adit_model.quality.hull import MP2020, Hull
-from adit_model.quality.relax import RelaxationError, relax, relaxation_rmsd, single_point
+from adit_model.quality.relax import (
+    RelaxationError,
+    relax,
+    relaxation_fault,
+    relaxation_rmsd,
+    single_point,
+)
 from adit_model.systems import AtomicSystem
 
 FRACTIONS = np.array([[0.0, 0.0, 0.0], [0.5, 0.5, 0.5]])
@@ -53,6 +59,28 @@ def test_rmsd_counts_no_translation_rotation_strain_or_wrapping() -> None:
         assert relaxation_rmsd(system, after) == pytest.approx(0, abs=1e-6)
     with pytest.raises(ValueError, match="same atoms in order"):
         relaxation_rmsd(system, AtomicSystem(system.numbers[::-1].copy(), frac @ cell, cell))
+
+
+def test_a_molecules_rmsd_is_that_after_the_best_rotation() -> None:
+    before = AtomicSystem(np.array([8, 1, 1]), np.array([[0, 0, 0], [0.96, 0, 0], [0, 0.96, 0]]))
+    turned = AtomicSystem(before.numbers, before.positions[:, [1, 2, 0]] + 3.0)
+    assert relaxation_rmsd(before, turned) == pytest.approx(0, abs=1e-9)
+    with pytest.raises(ValueError, match="same atoms in order"):
+        relaxation_rmsd(before, AtomicSystem(before.numbers, before.positions, 5 * np.eye(3)))
+
+
+def test_a_relaxed_crystal_may_neither_blow_up_nor_collapse() -> None:
+    before = rocksalt(12, 8, 4.25)
+
+    def scaled(factor: float) -> AtomicSystem:
+        return AtomicSystem(before.numbers, factor * before.positions, factor * before.cell)
+
+    assert relaxation_fault(before, scaled(1.9)) is None
+    assert relaxation_fault(before, scaled(0.5)) is None
+    assert "blew up: 9.3 of its volume" in (relaxation_fault(before, scaled(2.1)) or "")
+    assert "collapsed: 0.091 of its volume" in (relaxation_fault(before, scaled(0.45)) or "")
+    close = AtomicSystem(before.numbers, 0.1 * before.positions, before.cell)
+    assert "atoms collapsed: atoms 0.368 angstrom apart" in (relaxation_fault(before, close) or "")
 
 
 def test_formation_energy_is_relative_to_the_elements() -> None:
