@@ -14,6 +14,10 @@ from adit_model.systems import AtomicSystem
 class Sample:
     """One generated structure, or why there is none.
 
+    The structure is as decoded: its cell need not be primitive or Niggli-reduced, nor its atoms in
+    canonical order. Whatever reads it on, as a data set, a variation or an encoding, computes its
+    canonical form (:func:`adit_model.canonical.canonicalise`) by itself.
+
     Parameters
     ----------
     index : int
