@@ -3,9 +3,11 @@
 A structure has many descriptions: atoms in any order, any orientation, any cell of its lattice. The
 form computed here depends on the structure alone, so that the same structure gives the same arrays
 wherever it comes from. It is computed of all that enters a data set, the networks or training; a
-generated sample is left as decoded. Nothing is idealised: no site is moved onto a symmetric
-position; only the images of one atom of the primitive cell, which may deviate from each other by
-``SAME_SITE``, become their mean. Where symmetry leaves a choice of axes open, all of them are tried, and a number that depends neither on
+generated sample is left as decoded.
+
+Nothing is idealised: no site is moved onto a symmetric position; only the images of one atom of the
+primitive cell, which may deviate from each other by ``SAME_SITE``, become their mean. Where
+symmetry leaves a choice of axes open, all of them are tried, and a number that depends neither on
 the order nor on the input orientation of the atoms picks one.
 
 Molecules: centred; principal axes, longest first; signs that make the third moments of the first
