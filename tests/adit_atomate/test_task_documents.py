@@ -5,12 +5,14 @@ from __future__ import annotations
 import importlib
 from datetime import UTC, datetime
 
+import numpy as np
 import pytest
 from maggma.stores import MemoryStore
 from monty.json import jsanitize
 from pymatgen.core import Lattice, Molecule, Structure
 
 from adit_atomate import from_store
+from adit_model.data import load_structures
 
 START = Structure.from_spacegroup("Fm-3m", Lattice.cubic(4.3), ["Mg", "O"], [[0, 0, 0], [0.5] * 3])
 END = Structure.from_spacegroup("Fm-3m", Lattice.cubic(4.2), ["Mg", "O"], [[0, 0, 0], [0.5] * 3])
@@ -56,6 +58,9 @@ def test_relaxed_crystals(code):
     found = from_store(store_of(good, bad), properties={"energy": "output.energy_per_atom"})
     (system,) = found.dataset
     assert len(system) == 2  # the primitive cell
+    (same,) = load_structures([END], progress=False)
+    np.testing.assert_array_equal(system.numbers, same.numbers)
+    np.testing.assert_allclose(system.positions, same.positions, atol=1e-6)
     assert system.to_structure().volume == pytest.approx(
         4.2**3 / 4
     )  # of the output, not of the input
