@@ -319,7 +319,7 @@ def _crystal(system: AtomicSystem) -> Canonical:
     rotation, lower = _standard_orientation(cell)
     frac = positions @ np.linalg.inv(cell)
     frac -= np.floor(frac + WRAP_CUT)
-    places = np.lexsort((frac @ _BY_COORDINATES, _formula_ranks()[numbers]))
+    places = np.lexsort((frac @ _BY_COORDINATES, electronegativity_ranks()[numbers]))
 
     atoms = np.empty(len(system), dtype=np.int64)
     atoms[images[places]] = np.arange(len(places))[:, None]
@@ -534,7 +534,7 @@ _GENERIC = np.sqrt(np.array([2.0, 3.0, 5.0, 0.0, 7.0, 11.0, 0.0, 0.0, 13.0]))
 
 
 @lru_cache
-def _formula_ranks() -> np.ndarray:
+def electronegativity_ranks() -> np.ndarray:
     """Place of each element (119,) by Pauling electronegativity, those without one last."""
     from pymatgen.core import Element
 

@@ -149,13 +149,16 @@ class Cell(Kind):
         return None
 
     def refusal(self, condition: Condition, domain: str, known: Known) -> str | None:
-        """Until the network obeys it."""
+        """Until the network obeys it; that of fixed atoms it sees in them."""
         if condition.cell is None:
             return None
         if domain == MOLECULE:
             return "a molecule has no cell"
-        if self.name not in known.learned:
-            return "these weights were not told the cell in training, so they cannot be now"
+        if condition.atoms is None and self.name not in known.learned:
+            return (
+                "these weights were not told the cell in training, so they cannot be now, "
+                "but for one with fixed atoms in it"
+            )
         return None
 
 

@@ -87,6 +87,8 @@ def raw_to_system(raw: Mapping[str, Any]) -> tuple[AtomicSystem | None, str | No
         return AtomicSystem(raw["numbers"], raw["positions"]), None
     if not np.isfinite(raw["frac_coords"]).all():
         return None, "decoded fractional coordinates are not finite"
+    if "cell" in raw:  # it was asked for
+        return AtomicSystem(raw["numbers"], raw["frac_coords"] @ raw["cell"], raw["cell"]), None
     angles = np.radians(raw["angles"])
     reason = unphysical_cell(raw["lengths"], angles)
     if reason is not None:

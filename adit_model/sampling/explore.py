@@ -19,6 +19,7 @@ from adit_model.sampling.sampler import (
     Weights,
     batch_limit,
     finish_sample,
+    normalised_latents,
     prepare,
     require_denoiser,
     run_batches,
@@ -44,21 +45,6 @@ class PathPoint:
     at: float
     system: AtomicSystem | None
     reason: str | None = None
-
-
-def normalised_latents(model: Weights, system: AtomicSystem) -> np.ndarray:
-    """Latents of a system in canonical form in the units of the denoiser, shape (N, L).
-
-    Raises
-    ------
-    ValueError
-        If the checkpoint has no denoiser, or an element is outside the vocabulary.
-    """
-    denoiser = require_denoiser(model)
-    (latents,) = model.encode_prepared([system])
-    packed = torch.from_numpy(latents).to(model.device, model.dtype)
-    periodic = torch.full((len(system),), system.is_periodic, device=model.device)
-    return denoiser.normalise(packed, periodic).float().cpu().numpy()
 
 
 def variations(

@@ -63,6 +63,7 @@ def integrate(
     fresh_noise: Tensor | None = None,
     start_time: float = 0.0,
     elements: Tensor | None = None,
+    impose: Callable[[Tensor], Tensor] | None = None,
 ) -> Tensor:
     """Solve dx/dt = (x_1(x_t, t) - x_t) / (1 - t), from noise at 0 or later to latents at 1.
 
@@ -94,6 +95,8 @@ def integrate(
         Time of ``x_0`` in [0, 1), see :func:`time_grid`.
     elements : torch.Tensor
         See :meth:`Denoiser.forward`.
+    impose : callable
+        Puts what is known into a prediction of x_1, which the flow then arrives at.
 
     Returns
     -------
@@ -117,6 +120,8 @@ def integrate(
         if guided:
             free = denoiser(x, t, domain, groups, memory)
             x_1 = free + guidance_scale * (x_1 - free)
+        if impose is not None:
+            x_1 = impose(x_1)
         if use_memory:
             memory = x_1
         return x_1

@@ -20,6 +20,7 @@ from adit_model.conditions.atoms import (
 from adit_model.conditions.condition import Condition, as_condition
 from adit_model.conditions.counts import Counts
 from adit_model.conditions.known import Known
+from adit_model.conditions.partial import fixed_rows
 from adit_model.config import ModelConfig, SamplingConfig
 from adit_model.geometry import random_rotation as draw_rotation
 from adit_model.systems import CRYSTAL, MOLECULE
@@ -292,6 +293,8 @@ class Draw:
         How its elements are chosen at decoding; None leaves them to the decoder.
     origin : numpy.ndarray or None
         Normalised latents it starts from where that is not noise alone, shape (N, L).
+    fixed, fixed_latents : numpy.ndarray or None
+        Places of the fixed atoms, shape (F,), and their normalised latents, shape (F, L).
     """
 
     index: int
@@ -304,6 +307,8 @@ class Draw:
     told: np.ndarray | None = None
     choice: ElementChoice | None = None
     origin: np.ndarray | None = None
+    fixed: np.ndarray | None = None
+    fixed_latents: np.ndarray | None = None
 
     def fresh_noise(self, num_steps: int, settings: SamplingConfig) -> np.ndarray:
         """Noise that the ancestral solver renews, shape (num_steps - 1, num_atoms, L)."""
@@ -380,16 +385,17 @@ def _draw(
             told = orders.of_elements(condition.elements).draw(count, drawn)
         else:
             told = orders.draw(count, drawn)
-    choice = ElementChoice(told) if told is not None else _choice(condition, count)
-    return Draw(index, seed, condition, domain, count, noise, rotation, told, choice)
+    fixed = None if condition.atoms is None else fixed_rows(condition, count)
+    choice = ElementChoice(told) if told is not None else _choice(condition, count, fixed)
+    return Draw(index, seed, condition, domain, count, noise, rotation, told, choice, fixed=fixed)
 
 
-def _choice(condition: Condition, count: int) -> ElementChoice | None:
+def _choice(condition: Condition, count: int, fixed: np.ndarray | None) -> ElementChoice | None:
     """How the elements are chosen where the denoiser is not told them."""
     numbers = composition = allowed = None
-    if condition.atoms is not None:
+    if fixed is not None:
         numbers = np.zeros(count, np.int64)
-        numbers[: len(condition.atoms)] = [atomic_numbers[site[0]] for site in condition.atoms]
+        numbers[fixed] = [atomic_numbers[site[0]] for site in condition.atoms]
     if condition.formula is not None:
         unit = composition_of(condition.formula)
         row = np.repeat([atomic_numbers[s] for s in unit], list(unit.values()))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -11,7 +12,10 @@ import torch
 
 from adit_model.batch import Packing
 from adit_model.conditions.atoms import ElementChoice, ElementOrders
+from adit_model.conditions.condition import Condition
+from adit_model.conditions.crystal import cell_matrix
 from adit_model.conditions.known import Known
+from adit_model.conditions.partial import fixed_part
 from adit_model.config import ModelConfig, SamplingConfig
 from adit_model.network.decoding import raw_to_system
 from adit_model.network.denoiser import Denoiser
@@ -149,7 +153,30 @@ def prepare(model: Weights, request: Request) -> tuple[list[Draw], SamplingConfi
     require_denoiser(model)
     known = model.known
     settings = request.check(known, model.config)
-    return draw_samples(request, known, model.element_orders, model.config), settings
+    draws = draw_samples(request, known, model.element_orders, model.config)
+    latents: dict[Condition, np.ndarray] = {}
+    for condition in request.asked:
+        if condition.atoms is not None:
+            latents[condition] = normalised_latents(model, fixed_part(condition))
+    return [
+        replace(draw, fixed_latents=latents[draw.condition]) if draw.fixed is not None else draw
+        for draw in draws
+    ], settings
+
+
+def normalised_latents(model: Weights, system: AtomicSystem) -> np.ndarray:
+    """Latents of a system in canonical form in the units of the denoiser, shape (N, L).
+
+    Raises
+    ------
+    ValueError
+        If the checkpoint has no denoiser, or an element is outside the vocabulary.
+    """
+    denoiser = require_denoiser(model)
+    (latents,) = model.encode_prepared([system])
+    packed = torch.from_numpy(latents).to(model.device, model.dtype)
+    periodic = torch.full((len(system),), system.is_periodic, device=model.device)
+    return denoiser.normalise(packed, periodic).float().cpu().numpy()
 
 
 def require_denoiser(model: Weights) -> Denoiser:
@@ -314,9 +341,40 @@ def _integrate_batch(
         fresh,
         start_time,
         elements,
+        _imposing(part, x),
     )
     latents = model.denoiser.denormalise(x_1, periodic[groups.packing.index])
     return model.decode(latents, sizes, periodic, [r.choice for r in part])[: len(part)]
+
+
+def _imposing(part: list[Draw], x: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor] | None:
+    """Put the latents of fixed atoms into a prediction of those of all atoms; None without any."""
+    rows: list[np.ndarray] = []
+    values: list[np.ndarray] = []
+    start = 0
+    for draw in part:
+        if draw.fixed is not None and draw.fixed_latents is not None:
+            rows.append(start + draw.fixed)
+            values.append(draw.fixed_latents)
+        start += draw.num_atoms
+    if not rows:
+        return None
+    index = torch.from_numpy(np.concatenate(rows)).to(x.device)
+    latents = torch.from_numpy(np.concatenate(values)).to(x)
+    return lambda x_1: x_1.index_copy(0, index, latents)
+
+
+def _as_fixed(draw: Draw, raw: dict[str, Any]) -> dict[str, Any]:
+    """Put the cell and the fixed sites into what was decoded, the fixed ones first."""
+    condition = draw.condition
+    if condition.cell is not None:
+        raw = {**raw, "cell": cell_matrix(condition.cell)}
+    if draw.fixed is not None:
+        frac = raw["frac_coords"].copy()
+        frac[draw.fixed] = [site[1:] for site in condition.atoms]
+        order = np.r_[draw.fixed, np.setdiff1d(np.arange(draw.num_atoms), draw.fixed)]
+        raw = {**raw, "frac_coords": frac[order], "numbers": raw["numbers"][order]}
+    return raw
 
 
 def _start(draw: Draw, time: float) -> np.ndarray:
@@ -355,6 +413,7 @@ def _is_out_of_memory(error: BaseException) -> bool:
 def finish_sample(draw: Draw, raw: dict[str, Any], rotate: bool) -> Sample:
     """Build the sample a decoded dictionary describes."""
     condition = draw.condition
+    raw = _as_fixed(draw, raw)
     system, reason = raw_to_system(raw)
     holds = dict.fromkeys(condition.asked, False)
     if system is not None:

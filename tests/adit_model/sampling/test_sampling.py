@@ -8,14 +8,17 @@ from contextlib import contextmanager
 import numpy as np
 import pytest
 import torch
+from ase.data import atomic_numbers
 from torch import nn
 
 from adit_model.conditions.atoms import ElementChoice
 from adit_model.conditions.condition import Condition
 from adit_model.conditions.known import Known
 from adit_model.config import AutoencoderConfig, DenoiserConfig, ModelConfig, SamplingConfig
+from adit_model.geometry import random_rotation
 from adit_model.model import ADiT
 from adit_model.sampling.sample import Sample
+from adit_model.systems import AtomicSystem
 
 SIZES = {
     "crystal": {str(k): k for k in range(1, 21)},
@@ -276,6 +279,38 @@ def test_elements_and_formulas_hold_whatever_the_weights(model):
         assert sample.holds == {"domain": True, "formula": True}
     with pytest.raises(ValueError, match="24 atoms, they have 1-20"):
         model.sample(2, "crystal, LiMn3O4, units=3", **options)
+
+
+@pytest.mark.parametrize("add", [{"Li": 2}, {"O": 1, "Sr": 1}, 3])
+def test_fixed_atoms_and_their_cell_stay(model, add):
+    """In any orientation of the cell, and wherever the networks order the atoms."""
+    turn = random_rotation(np.random.default_rng(0))
+    cell = np.array([[4.0, 0, 0], [1, 5, 0], [0.5, 1, 6]]) @ turn
+    sites = np.array([[0, 0, 0], [0.5, -0.5, 1.5], [0.25, 0.5, 0.125]]) @ cell
+    known = AtomicSystem([22, 8, 8], sites, cell)
+    condition = Condition.completing(known, add)
+    for sample in model.sample(4, condition, num_steps=3, progress=False):
+        np.testing.assert_allclose(sample.system.cell, cell, atol=1e-9)
+        np.testing.assert_allclose(sample.system.positions[:3], sites, atol=1e-6)
+        assert sample.system.numbers[:3].tolist() == [22, 8, 8]
+        assert sample.num_atoms == 3 + (add if isinstance(add, int) else sum(add.values()))
+        assert set(sample.holds.values()) == {True}
+        if isinstance(add, dict):
+            rest = sorted(sample.system.numbers[3:].tolist())
+            assert rest == sorted(atomic_numbers[s] for s, k in add.items() for _ in range(k))
+    (turned,) = model.sample(1, condition, random_rotation=True, num_steps=3, progress=False)
+    lengths = [
+        np.linalg.norm(s[:, None] - s, axis=-1) for s in (turned.system.positions[:3], sites)
+    ]
+    np.testing.assert_allclose(*lengths, atol=1e-6)
+
+
+def test_what_the_weights_cannot_be_told(model):
+    water = AtomicSystem([8, 1, 1], np.eye(3))
+    with pytest.raises(ValueError, match="cannot complete a molecule: its pose follows"):
+        model.sample(1, Condition.completing(water, {"H": 1}), progress=False)
+    with pytest.raises(ValueError, match="not told the cell in training, so they cannot be now"):
+        model.sample(1, "cell=4/4/4/90/90/90", progress=False)
 
 
 def test_a_decoder_cannot_contradict_what_it_was_told():
