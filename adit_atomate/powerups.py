@@ -91,8 +91,9 @@ def assign_workers(
     """Send generation and training to a GPU worker and everything else to a CPU worker.
 
     This holds for jobs that other jobs make while they run, too: each job goes where it belongs,
-    not where the one that made it ran. Call it on the finished flow, for either manager; an earlier
-    assignment is replaced, other entries of the jobs' ``manager_config`` stay and are handed down.
+    not where the one that made it ran, which ``jobflow_remote.set_run_config`` leaves to jobflow.
+    Call it on the finished flow, for either manager; an earlier assignment is replaced, other
+    entries of the jobs' ``manager_config`` stay and are handed down.
 
     Parameters
     ----------
@@ -124,7 +125,7 @@ def assign_workers(
     """
     workers = {"gpu": _manager_config("gpu", gpu), "cpu": _manager_config("cpu", cpu)}
     filters = [selector for entry in gpu_jobs for selector in _filters(entry)]
-    for job in list(_jobs(flow)):
+    for job in [flow] if isinstance(flow, Job) else [made for made, _ in flow.iterflow()]:
         kept = {k: v for k, v in job.config.manager_config.items() if k not in WORKER_KEYS}
         _update(job, {**kept, **workers["cpu"]})
         for selector in filters:
@@ -178,11 +179,3 @@ def _job_functions(maker: type[Maker]) -> Iterator[Callable]:
         method = getattr(maker, name, None)
         if callable(method) and hasattr(method, "original"):
             yield method
-
-
-def _jobs(flow: Flow | Job) -> Iterator[Job]:
-    if isinstance(flow, Job):
-        yield flow
-    else:
-        for member in flow.jobs:
-            yield from _jobs(member)

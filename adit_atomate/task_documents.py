@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
 from pymatgen.core import Molecule, Structure
 
 from adit_atomate.discovery.documents import ADiTCalculation, ADiTResult
+from adit_model.quality.relax import relaxation_fault, relaxation_rmsd
+from adit_model.systems import AtomicSystem
 
 FAILED, SUCCESSFUL = "failed", "successful"
 HARTREE = 27.211386245988  # eV, CODATA 2018
@@ -121,26 +124,15 @@ def read_calculation(
         found.energy_change_per_atom = (found.energy - found.initial_energy) / len(initial)
     fault = _fault(final, initial)
     if final is not None and fault is None:
-        found.rmsd = displacement(initial, final)
+        with suppress(ValueError):  # other atoms than before
+            found.rmsd = relaxation_rmsd(
+                AtomicSystem.from_any(initial), AtomicSystem.from_any(final)
+            )
         if isinstance(initial, Structure) and isinstance(final, Structure):
             found.volume_change = final.volume / initial.volume - 1
     if found.reason is None and fault is not None:
         found.state, found.reason = FAILED, fault
     return ADiTResult(calculation=found, structure=final if found.state == SUCCESSFUL else None)
-
-
-def displacement(initial: Structure | Molecule, final: Structure | Molecule) -> float | None:
-    """Root-mean-square displacement of the atoms in angstrom; None if the atoms are not the same.
-
-    It is that of :func:`adit_model.quality.relax.relaxation_rmsd`.
-    """
-    from adit_model.quality.relax import relaxation_rmsd
-    from adit_model.systems import AtomicSystem
-
-    try:
-        return relaxation_rmsd(AtomicSystem.from_any(initial), AtomicSystem.from_any(final))
-    except ValueError:
-        return None
 
 
 def no_output(uuid: str | None) -> str:
@@ -210,9 +202,6 @@ def _fault(relaxed: Structure | Molecule | None, initial: Structure | Molecule) 
     if not np.isfinite(np.array(relaxed.cart_coords)).all():
         return "diverged: coordinates are not finite"
     if isinstance(relaxed, Structure) and isinstance(initial, Structure):
-        from adit_model.quality.relax import relaxation_fault
-        from adit_model.systems import AtomicSystem
-
         systems = (AtomicSystem.from_structure(structure) for structure in (initial, relaxed))
         if fault := relaxation_fault(*systems):
             return f"diverged: {fault}"

@@ -93,12 +93,13 @@ def choose_candidates(
             num_out=len(kept),
         )
     )
+    null = stages["ranking"]["details"].get("null") if "ranking" in stages else None
     document = ADiTDiscoveryDoc(
         n=len(opened),
         domain=" and ".join(sorted({sample.domain for sample in opened})),
         funnel=_funnel(opened, timings),
         fates=dict(Counter(sample.fate for sample in opened)),
-        near_hull=ADiTNearHull.of_samples(opened),
+        near_hull=ADiTNearHull.of_samples(opened, null=null),
         ranking=[_row(candidate) for candidate in candidates],
         candidates=candidates,
         samples=sorted(opened, key=lambda sample: sample.index),

@@ -228,10 +228,19 @@ class ADiTNearHull(BaseModel):
         "others can only lower it; 'unknown': it has the elements alone, so any compound counts."
     )
     hull: str = Field(description="What the hull was built from.")
+    null: dict[str, Any] | None = Field(
+        None,
+        description="The null model of a partial hull: of real compounds (`of`) that are put a "
+        "known distance above it, how many pass the same threshold (`passed`, by distance in "
+        "eV/atom), though none is metastable.",
+    )
 
     @classmethod
     def of_samples(
-        cls, samples: Iterable[ADiTSampleFate], threshold: float = METASTABLE
+        cls,
+        samples: Iterable[ADiTSampleFate],
+        threshold: float = METASTABLE,
+        null: dict[str, Any] | None = None,
     ) -> ADiTNearHull | None:
         """Count, None if no sample has an energy above hull."""
         found = [s for s in samples if s.energy_above_hull is not None]
@@ -251,13 +260,21 @@ class ADiTNearHull(BaseModel):
             of=len(found),
             bound=bound,
             hull=source,
+            null=null if null and null["threshold"] == threshold else None,
         )
 
     def __str__(self) -> str:
-        return (
+        text = (
             f"at most {self.threshold:g} eV/atom above the hull: {self.count} of {self.of} "
             f"({self.bound}; {self.doubtful} doubtful; hull: {self.hull})"
         )
+        if self.null is not None:
+            shares = [
+                f"{number} of {self.null['of']} at {distance}"
+                for distance, number in self.null["passed"].items()
+            ]
+            text += f"\n  real compounds put that far above it that pass too: {', '.join(shares)}"
+        return text
 
 
 class ADiTDiscoveryDoc(BaseModel):

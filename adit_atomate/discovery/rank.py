@@ -112,6 +112,7 @@ class ADiTHullMaker(Maker):
             hull=hull.source,
             complete=hull.complete,
             phases=len(hull),
+            null=hull.null_rates() if len(hull) and not hull.complete else None,
         )
 
     def _hull(self, systems: set[str]) -> Hull:

@@ -219,14 +219,16 @@ def collect_round(
         asked = any(getattr(sample, name) is not None for sample in decoded)
         samples = [s for s in samples if getattr(s, name)] if asked else samples
         counts[name] = len(samples) if asked else None
+    near_hull = None
+    if hull_threshold is not None:
+        null = discovery.near_hull.null if discovery.near_hull else None
+        near_hull = ADiTNearHull.of_samples(samples, hull_threshold, null)
     return ADiTRoundDoc(
         round=number,
         checkpoint=describe_checkpoint(checkpoint),
         n=discovery.n,
         **counts,
-        near_hull=(
-            None if hull_threshold is None else ADiTNearHull.of_samples(samples, hull_threshold)
-        ),
+        near_hull=near_hull,
         candidates=len(discovery.candidates),
         added=len(chosen),
         left_out=dict(Counter(reason for reason in reasons if reason is not None)),

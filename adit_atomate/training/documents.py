@@ -278,8 +278,3 @@ def thin(column: list[tuple[int, float]], points: int) -> ADiTCurve:
 
 def _median(column: list[tuple[int, float]] | None) -> float | None:
     return statistics.median(value for _, value in column) if column else None
-
-
-def plain(value: Any) -> Any:
-    """Turn a document that jobflow resolved to a dictionary or left a model into a dictionary."""
-    return value.model_dump() if hasattr(value, "model_dump") else value

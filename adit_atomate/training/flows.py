@@ -10,7 +10,7 @@ from jobflow import Flow, Job, Maker, OutputReference, job
 
 from adit_atomate.paths import absolute_checkpoint, run_folder
 from adit_atomate.training.data import ADiTDataMaker
-from adit_atomate.training.documents import ADiTTrainedCheckpoint
+from adit_atomate.training.documents import ADiTPartRecord, ADiTTrainedCheckpoint
 from adit_atomate.training.report import ADiTTrainReportMaker
 from adit_atomate.training.stages import ADiTTrainAutoencoderMaker, ADiTTrainDenoiserMaker
 
@@ -185,7 +185,7 @@ class ADiTFineTuneMaker(Maker):
 
 @job(output_schema=ADiTTrainedCheckpoint)
 def starting_weights(
-    checkpoint: str, parts: list[Any], autoencoder: str = "full"
+    checkpoint: str, parts: list[ADiTPartRecord | None], autoencoder: str = "full"
 ) -> ADiTTrainedCheckpoint:
     """Take a checkpoint as it is, or with more elements if the data hold some it has no place for.
 
@@ -205,14 +205,14 @@ def starting_weights(
     """
     from ase.data import atomic_numbers
 
-    from adit_atomate.training.documents import describe_checkpoint, plain
+    from adit_atomate.training.documents import describe_checkpoint
     from adit_model.checkpoint import read_metadata, resolve_checkpoint
     from adit_model.config import ModelConfig
     from adit_model.model import ADiT
     from adit_model.training.finetune import with_elements
 
     config = ModelConfig.from_dict(read_metadata(resolve_checkpoint(checkpoint))["config"])
-    symbols = [symbol for part in parts if part is not None for symbol in plain(part)["elements"]]
+    symbols = [symbol for part in parts if part is not None for symbol in part.elements]
     needed = max(atomic_numbers[symbol] for symbol in symbols) + 1
     if needed <= config.autoencoder.num_elements:
         return describe_checkpoint(checkpoint)

@@ -75,14 +75,14 @@ class ADiTTrainReportMaker(Maker):
         return self._report(stages, checkpoint, data)
 
     @job(output_schema=ADiTTrainReport)
-    def _report(self, stages: dict[str, Any], checkpoint: str, data: Any) -> ADiTTrainReport:
-        from adit_atomate.training.documents import describe_checkpoint, plain
+    def _report(
+        self, stages: dict[str, ADiTTrainDoc], checkpoint: str, data: ADiTDataDoc | None
+    ) -> ADiTTrainReport:
+        from adit_atomate.training.documents import describe_checkpoint
         from adit_model.checkpoint import register_checkpoint
         from adit_model.model import ADiT
         from adit_model.quality.table import quality_lines
 
-        documents = {name: ADiTTrainDoc(**plain(value)) for name, value in stages.items()}
-        data = None if data is None else ADiTDataDoc(**plain(data))
         model = ADiT.load(checkpoint, device=ADiTSettings().DEVICE)
         samples = self._sample(model) if self.n else {}
         reconstruction = self._reconstruct(model, data)
@@ -95,7 +95,7 @@ class ADiTTrainReportMaker(Maker):
             )
         return ADiTTrainReport(
             checkpoint=kept,
-            stages=documents,
+            stages=stages,
             data=data,
             samples=samples,
             reconstruction=reconstruction,

@@ -418,6 +418,10 @@ def test_a_partial_hull_is_doubted_and_one_of_elements_is_not(makers, tmp_path):
         copper = next(s for s in document.samples if s.formula == "Cu")
         assert copper.energy_above_hull < -0.5, copper.hull_reason
         assert copper.hull_doubtful is expected
+        near = document.near_hull
+        assert near.bound == ("upper bound" if expected else "unknown")
+        assert (near.null is not None) == expected
+        assert ("real compounds put that far above it" in document.summary()) == expected
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,7 @@ from adit_atomate import (
 )
 from adit_atomate.discovery.documents import ADiTCrystalCandidateDoc, ADiTDiscoveryDoc
 from adit_atomate.training.active_learning import collect_round
+from adit_atomate.training.documents import ADiTPartRecord
 from adit_atomate.training.flows import starting_weights
 from adit_model.checkpoint import CheckpointError, register_checkpoint, resolve_checkpoint
 from adit_model.data.dataset import AtomicDataset
@@ -135,7 +136,8 @@ def test_new_elements_need_all_of_stage_1(old_file, job_store):
     second = tiny(ADiTTrainDenoiserMaker, steps=1).make([old_file], first.output.checkpoint.path)
     responses = run_locally(Flow([first, second]), store=job_store, ensure_success=True)
     trained = last_output(responses, second).checkpoint.path  # knows 59 elements
-    parts = [{"elements": {"Au": 1, "Cu": 3}}]
+    record = {"path": "", "fingerprint": "", "crystals": 3, "molecules": 0, "atoms": 4}
+    parts = [ADiTPartRecord(**record, elements={"Au": 1, "Cu": 3})]
     with pytest.raises(ValueError, match=r"has no place for Au: .* autoencoder='full'"):
         run_locally(
             starting_weights(trained, parts, "frozen"), store=job_store, raise_immediately=True
