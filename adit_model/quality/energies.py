@@ -288,7 +288,6 @@ def _own_hull(
         scale=found.scale,
         source=f"{found.label} of {computed} structures at most {HULL_MARGIN} eV/atom above the "
         f"hull in {names} (partial)",
-        references=references.energies,
     )
 
 

@@ -102,8 +102,6 @@ class Hull:
         Where the phases come from.
     complete : bool
         Whether these are all phases of every chemical system of ``elements``.
-    references : mapping, optional
-        Energy of each element in eV/atom on the scale, where it is known.
     """
 
     def __init__(
@@ -114,11 +112,9 @@ class Hull:
         scale: str,
         source: str,
         complete: bool = False,
-        references: Mapping[str, float] | None = None,
     ) -> None:
         self.elements = frozenset(elements)
         self.scale, self.source, self.complete = scale, source, complete
-        self.references = dict(references or {})
         self._systems: dict[frozenset[str], dict[str, float]] = defaultdict(dict)
         self._diagrams: dict[frozenset[str], PhaseDiagram] = {}
         for name, energy in phases.items():
@@ -228,7 +224,6 @@ class Hull:
             scale=scale,
             source=f"{len(lowest)} compositions of entries",
             complete=complete,
-            references=references,
         )
 
     @classmethod

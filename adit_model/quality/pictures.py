@@ -1,4 +1,4 @@
-"""Pictures of a report: validity by size, distributions, a contact sheet."""
+"""Pictures of a report: distributions, energies above hull, a contact sheet."""
 
 from __future__ import annotations
 
@@ -21,10 +21,6 @@ if TYPE_CHECKING:
 MAX_SHOWN = 36
 HULL_RANGE = (-0.5, 1.5)  # eV/atom; what lies outside is in the first and last bar
 COLORS = ("#1f6fb2", "#b0b0b0")  # samples, reference
-RATES_SHOWN = {
-    CRYSTAL: ("structural", "compositional", "valid", "strict"),
-    "molecule": ("valid", "fragment_valid", "open_babel_valid", "stable"),
-}
 KINDS_SHOWN = 3  # of bonds, and of angles
 Row = Mapping[str, Any]
 
@@ -62,12 +58,9 @@ def draw_pictures(
         if not part or not part["decoded"]:
             continue
         mine = [row for row in rows if row["domain"] == domain and row["decoded"]]
-        for kind, figure in (
-            ("validity", _validity(domain, part)),
-            ("distributions", _distributions(domain, mine, reference.get(domain, ()))),
-        ):
-            names.append(f"{domain}s_{kind}.png")
-            figure.savefig(folder / names[-1], dpi=120, facecolor="white")
+        names.append(f"{domain}s_distributions.png")
+        figure = _distributions(domain, mine, reference.get(domain, ()))
+        figure.savefig(folder / names[-1], dpi=120, facecolor="white")
         if part.get("energies"):
             names.append(f"{domain}s_energy_above_hull.png")
             figure = _above_hull(part["energies"], mine)
@@ -89,21 +82,6 @@ def _figure(panels: int, columns: int = 3) -> tuple[Figure, np.ndarray]:
     for ax in axes[panels:]:
         ax.set_axis_off()
     return figure, axes
-
-
-def _validity(domain: str, part: Mapping[str, Any]) -> Figure:
-    bins = {label: group for label, group in part["by_num_atoms"].items() if group["count"]}
-    figure, (ax,) = _figure(1)
-    figure.set_size_inches(6.4, 3.2)
-    for name in RATES_SHOWN[domain]:
-        if part["rates"][name]:
-            shares = [100 * group["rates"][name]["share"] for group in bins.values()]
-            ax.plot(range(len(bins)), shares, marker="o", label=name.replace("_", " "))
-    labels = [f"{label}\n({group['count']})" for label, group in bins.items()]
-    ax.set_xticks(range(len(bins)), labels)
-    ax.set(xlabel="atoms (samples)", ylabel="per cent", ylim=(-3, 103), title=f"{domain}s")
-    ax.legend(frameon=False, fontsize=8)
-    return figure
 
 
 def _above_hull(energies: Mapping[str, Any], rows: Sequence[Row]) -> Figure:

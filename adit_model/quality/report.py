@@ -68,7 +68,6 @@ ENERGY_DEFINITIONS = """\
 - *Unique* is the lowest of equal metastable crystals, *novel* is equal to none of the reference.
 """
 CAPTIONS: Mapping[str, str] = {
-    "validity": "Shares by number of atoms (below: samples)",
     "distributions": "Distributions of this set (lines) and of the data (filled)",
     "energy_above_hull": "Energy above hull; what lies outside is in the outermost bars",
     "structures": "Structures, evenly drawn from the set; invalid by the first table",

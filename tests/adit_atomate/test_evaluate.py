@@ -80,7 +80,7 @@ def test_files_say_what_the_document_says(finished):
     assert list(table[0]) == list(document.rows[0])
     for line, row in zip(table, document.rows, strict=True):
         assert line["valid"] == str(row["valid"])
-    assert (folder / "crystals_validity.png").is_file()
+    assert (folder / "crystals_distributions.png").is_file()
     assert str(folder.parent) not in document.report
 
 

@@ -121,7 +121,7 @@ def test_salts_and_molecules_give_rows_a_summary_a_report_and_pictures(clean_dir
     _, *parts = re.split(r"^## ", report, flags=re.MULTILINE)
     sections = {part.split("\n")[0].lower(): part for part in parts}
     for domain in ("crystals", "molecules"):
-        for kind in ("validity", "distributions", "structures"):
+        for kind in ("distributions", "structures"):
             assert f"]({domain}_{kind}.png)" in sections[domain]
             assert (clean_dir / "out" / f"{domain}_{kind}.png").stat().st_size > 5000
     assert "6 crystals, 6 decoded" in capsys.readouterr().out
@@ -185,16 +185,14 @@ def test_what_adit_generate_could_not_decode_counts_as_invalid(clean_dir, tiny_c
 def test_a_molecule_copied_turned_and_shuffled_gives_the_same_numbers(clean_dir):
     systems = salts() + molecules() + [shaken(s, k) for k, s in enumerate(molecules()[:4])]
     copies = [moved(system, k) for k, system in enumerate(systems)]
-    known = saved(clean_dir / "known.npz", salts(2) + molecules()[:3])
-    options = ("--reference", known, "--no-plot", "--skip", "posebusters")
+    options = ("--no-plot", "--skip", "posebusters")
     rows, summary = evaluate(saved(clean_dir / "a.npz", systems), clean_dir / "a", *options)
     others, other = evaluate(saved(clean_dir / "b.npz", copies), clean_dir / "b", *options)
     for domain in ("crystals", "molecules"):
         assert shares(summary[domain]) == shares(other[domain])
-        first, second = (s[domain]["distances"]["wasserstein"] for s in (summary, other))
-        assert first == pytest.approx(second, abs=1e-4)
+        assert summary[domain]["means"] == pytest.approx(other[domain]["means"], abs=1e-4)
     for row, copy in zip(rows, others, strict=True):
-        for name in ("valid", "unique", "novel", "space_group", "stable", "strict"):
+        for name in ("valid", "unique", "space_group", "stable", "strict"):
             assert row.get(name) == copy.get(name)
         if row["valid"] == "True":  # what RDKit finds in a broken molecule hangs on the order
             assert row["smiles"] == copy["smiles"]
@@ -283,7 +281,7 @@ def test_a_killed_run_goes_on_from_the_finished_chunks(clean_dir):
     base = salts()
     systems = [
         AtomicSystem(s.numbers, s.positions * f, s.cell * f)
-        for s, f in ((base[i % 6], rng.uniform(0.9, 1.1)) for i in range(520))
+        for s, f in ((base[i % 6], rng.uniform(0.9, 1.1)) for i in range(260))
     ]
     saved(clean_dir / "many.npz", systems)
     command = [sys.executable, "-m", "adit_model.cli", "evaluate", "many.npz", "--out", "out",
@@ -300,7 +298,7 @@ def test_a_killed_run_goes_on_from_the_finished_chunks(clean_dir):
     rows, summary = evaluate("many.npz", clean_dir / "out", "--no-plot")
     assert all(path.stat().st_mtime_ns == before for path, before in done.items())
     assert len(list(kept.glob("*.json"))) > len(done)
-    assert len(rows) == 520
+    assert len(rows) == 260
     assert shares(summary["crystals"])["valid"] == 1
 
 
