@@ -221,7 +221,7 @@ def test_output_goes_into_a_relaxation_as_it_is(maker, job_store, clean_dir):
 def test_parts_and_single_structures_can_be_referred_to(maker, job_store, part):
     from jobflow import job
 
-    @job
+    @job(name="count")
     def count(structures, first):
         return {"number": len(structures), "first": len(first)}
 
@@ -243,7 +243,7 @@ def test_a_wrong_field_of_the_output_fails_when_the_flow_is_built(maker):
 def test_the_number_may_come_from_another_job(maker, job_store):
     from jobflow import job
 
-    @job
+    @job(name="decide")
     def decide(value):
         return value
 

@@ -18,6 +18,7 @@ from adit_model.canonical import canonicalise
 from adit_model.conditions.known import Known
 from adit_model.config import AutoencoderConfig, DenoiserConfig, ModelConfig
 from adit_model.model import ADiT, chunks, resolve_device
+from adit_model.network import decoding
 from adit_model.network.autoencoder import Decoded
 from adit_model.network.decoding import raw_to_system, unpack_decoded
 from adit_model.network.groups import DomainGroups
@@ -193,3 +194,19 @@ def test_devices():
     assert resolve_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
     with pytest.raises(ValueError, match="unknown device 'tricorder'"):
         resolve_device("tricorder")
+
+
+def test_decoded_values_leave_the_device_before_they_are_widened():
+    """Apple's GPUs have no float64."""
+    order = []
+
+    class Recorder:
+        def __getattr__(self, name):
+            def step():
+                order.append(name)
+                return self
+
+            return step
+
+    decoding._numpy(Recorder())
+    assert order.index("cpu") < order.index("double")
