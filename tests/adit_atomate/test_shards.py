@@ -64,7 +64,7 @@ def test_flows_can_go_on_where_another_ended(maker, job_store):
 
 
 def test_output_lists_the_jobs_for_others(maker, job_store):
-    @job
+    @job(name="count")
     def count(lists):
         return [len(structures) for structures in lists]
 
