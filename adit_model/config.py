@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal, TypeVar
 
 ENCODERS = ("transformer", "equivariant")
-SOLVERS = ("euler", "midpoint", "heun", "ancestral")
+SOLVERS = ("euler", "midpoint", "heun", "ancestral", "multistep")
 
 T = TypeVar("T")
 Domain = Literal["crystal", "molecule", "both"]
@@ -77,7 +77,12 @@ class AutoencoderConfig:
         standard deviation.
     latent_noise : float
         Largest standard deviation of extra noise on the latents of half the systems, which
-        teaches the decoder to mend what the denoiser leaves imprecise.
+        teaches the decoder to mend what the denoiser leaves imprecise; with ``exact`` in units of
+        the spread of the code of the elements.
+    exact : bool
+        No loss of geometry and no order of atoms: latent channels 0 to 2 are the scaled
+        coordinates, a crystal has one row more for its cell, and what is learned is a code of the
+        elements; see :class:`adit_model.network.exact.ExactAutoencoder`. Needs ``identity_start``.
     """
 
     encoder: str = "transformer"
@@ -101,6 +106,7 @@ class AutoencoderConfig:
     noise_fraction: float = 0.1
     noise_angstrom: float = 0.1
     latent_noise: float = 0.0
+    exact: bool = False
 
     def __post_init__(self) -> None:
         _one_of("encoder", self.encoder, ENCODERS)
@@ -121,6 +127,8 @@ class AutoencoderConfig:
             raise ValueError("identity_start is a property of the transformer encoder")
         if self.geometry and not self.identity_start:
             raise ValueError("geometry in the decoder needs identity_start")
+        if self.exact and not (self.identity_start and self.latent_dim >= 6):
+            raise ValueError("exact needs identity_start and latent_dim >= 6")
         if self.identity_start and self.latent_dim < 4:
             raise ValueError(f"identity_start needs latent_dim >= 4, got {self.latent_dim}")
 
@@ -164,6 +172,20 @@ class DenoiserConfig:
         and what they bind to; sampling takes the elements, in order, of a molecule drawn from the
         training data. Elements that a small model chooses itself often add up to an odd number of
         electrons. Not of crystals, whose compositions shall be new.
+    index_embedding : bool
+        Show each atom its place in the order of atoms; without, a system is a set of atoms.
+    conditions : bool
+        Learn everything that can be told, in both domains: see
+        :class:`adit_model.network.conditioning.Told`. Needs ``precondition``.
+    properties : tuple of str
+        With ``conditions``, names of the scalar labels of the data that can be told;
+        ``"volume_per_atom"`` of crystals is computed.
+    free_share : float
+        With ``conditions``, share of the training systems of which nothing is told but domain and
+        number of atoms.
+    optimal_noise : bool
+        In training, assign the noise to the atoms of a system that are told the same so that it
+        lies nearest to them (Klein et al. 2023, arXiv 2306.15030). Needs a set of atoms.
     """
 
     dim: int = 384
@@ -180,11 +202,23 @@ class DenoiserConfig:
     time_focus: float = 0.0
     feature_scale: float = 1.0
     element_condition: bool = False
+    index_embedding: bool = True
+    conditions: bool = False
+    properties: tuple[str, ...] = ()
+    free_share: float = 0.35
+    optimal_noise: bool = False
 
     def __post_init__(self) -> None:
         _positive(self, "dim", "num_layers", "num_heads", "geometry_every")
         _width(self.dim, self.num_heads)
-        _share(self, "class_dropout", "self_condition", "time_focus")
+        _share(self, "class_dropout", "self_condition", "time_focus", "free_share")
+        object.__setattr__(self, "properties", tuple(self.properties))
+        if self.conditions and not self.precondition:
+            raise ValueError("conditions needs precondition: set precondition to true")
+        if self.properties and not self.conditions:
+            raise ValueError("properties are told with conditions: set conditions to true")
+        if self.optimal_noise and self.index_embedding:
+            raise ValueError("optimal_noise needs a set of atoms: set index_embedding to false")
         if not -1 < self.time_skew < math.inf:
             raise ValueError(f"time_skew must be greater than -1, got {self.time_skew}")
         if not 0 < self.feature_scale < math.inf:
@@ -202,12 +236,14 @@ class SamplingConfig:
     num_steps : int
         Intervals of the time grid.
     solver : str
-        ``"euler"``; ``"midpoint"`` or ``"heun"``, which evaluate the model twice a step; or
-        ``"ancestral"``, an Euler step that renews part of the noise.
+        ``"euler"``; ``"midpoint"`` or ``"heun"``, which evaluate the model twice a step;
+        ``"ancestral"``, an Euler step that renews part of the noise; or ``"multistep"``, which
+        extrapolates from the last two predictions and renews noise as the ancestral one, unless
+        ``noise_scale`` is 0.
     guidance_scale : float
         Classifier-free guidance; 1 is none and costs no second forward pass.
     noise_scale : float
-        Standard deviation of the noise that the ancestral solver renews; below 1 it trades
+        Standard deviation of the noise that these two solvers renew; below 1 it trades
         variety for validity.
     """
 
@@ -241,6 +277,8 @@ class ModelConfig:
             raise ValueError("denoiser.geometry needs autoencoder.identity_start")
         if self.denoiser.feature_scale != 1 and not self.autoencoder.identity_start:
             raise ValueError("denoiser.feature_scale needs autoencoder.identity_start")
+        if self.denoiser.conditions and not self.autoencoder.exact:
+            raise ValueError("denoiser.conditions needs autoencoder.exact")
 
     def as_dict(self) -> dict[str, Any]:
         """Return nested plain dictionaries."""
@@ -271,13 +309,11 @@ MINI = ModelConfig(
     autoencoder=AutoencoderConfig(
         dim=128,
         num_heads=4,
-        num_encoder_layers=3,
-        num_decoder_layers=3,
         identity_start=True,
-        geometry=True,
         canonical=True,
-        log_variance_start=-5.0,
-        latent_noise=0.1,
+        exact=True,
+        latent_noise=0.5,
+        kl_weight=1e-3,
     ),
     denoiser=DenoiserConfig(
         dim=192,
@@ -287,11 +323,26 @@ MINI = ModelConfig(
         geometry=True,
         geometry_every=2,
         precondition=True,
+        class_dropout=0.0,
         time_clip=0.97,
         time_skew=0.5,
         time_focus=0.5,
         feature_scale=0.2,
-        element_condition=True,
+        index_embedding=False,
+        conditions=True,
+        properties=(
+            "formation_energy_per_atom",
+            "e_above_hull",
+            "band_gap",
+            "volume_per_atom",
+            "mu",
+            "alpha",
+            "homo",
+            "lumo",
+            "gap",
+            "cv",
+        ),
+        optimal_noise=True,
     ),
     sampling=SamplingConfig(num_steps=50, solver="ancestral", guidance_scale=1.0, noise_scale=0.6),
 )
@@ -357,6 +408,10 @@ def _typed(value: Any, annotation: str, name: str) -> Any:
         return float(value)
     if annotation.startswith("bool") and not isinstance(value, bool):
         raise ValueError(f"{name} must be true or false, got {value!r}")
+    if annotation.startswith("tuple[str"):
+        if not isinstance(value, list | tuple) or not all(isinstance(v, str) for v in value):
+            raise ValueError(f"{name} must be a list of texts, got {value!r}")
+        return tuple(value)
     if annotation.startswith("str") and not isinstance(value, str):
         raise ValueError(f"{name} must be text, got {value!r}")
     return value

@@ -24,9 +24,9 @@ from adit_model.checkpoint import (
 from adit_model.conditions.atoms import ElementChoice, ElementOrders
 from adit_model.conditions.known import Known
 from adit_model.config import ModelConfig
-from adit_model.network.autoencoder import Autoencoder
 from adit_model.network.decoding import decode_latents, raw_to_system
 from adit_model.network.denoiser import Denoiser
+from adit_model.network.exact import build_autoencoder
 from adit_model.systems import AtomicSystem
 
 if TYPE_CHECKING:
@@ -66,13 +66,14 @@ class ADiT(nn.Module):
         self.known = Known() if known is None else known
         self.element_orders = ElementOrders({}) if element_orders is None else element_orders
         self.metadata = dict(metadata or {})
-        self.autoencoder = Autoencoder(config.autoencoder)
+        self.autoencoder = build_autoencoder(config.autoencoder)
         self.denoiser: Denoiser | None = None
         if with_denoiser:
             self.denoiser = Denoiser(
                 config.denoiser,
                 config.autoencoder.latent_dim,
                 config.autoencoder.coordinate_scale,
+                config.autoencoder.exact,
             )
 
     @property
@@ -189,7 +190,8 @@ class ADiT(nn.Module):
 
         They are those of the canonical form, so they depend neither on the order of the atoms nor
         on orientation and cell; row i is that of atom i of the input, images of one atom of the
-        primitive cell having equal rows.
+        primitive cell having equal rows. With an exact autoencoder those of a crystal have one row
+        more, the last, for the primitive cell.
 
         Parameters
         ----------
@@ -205,7 +207,10 @@ class ADiT(nn.Module):
         """
         forms = [canonicalise(AtomicSystem.from_any(structure)) for structure in structures]
         latents = self.encode_prepared([form.system for form in forms], batch_atoms)
-        return [values[form.atoms] for form, values in zip(forms, latents, strict=True)]
+        return [
+            np.concatenate([values[form.atoms], values[len(form.system) :]])
+            for form, values in zip(forms, latents, strict=True)
+        ]
 
     @torch.no_grad()
     def encode_prepared(
@@ -230,9 +235,14 @@ class ADiT(nn.Module):
             batch = AtomicBatch.collate([systems[i] for i in chunk]).to(self.device, self.dtype)
             mean, _ = self.autoencoder.encode(batch)
             latents += np.split(
-                mean.float().cpu().numpy(), np.cumsum(batch.sizes.cpu().numpy())[:-1]
+                mean.float().cpu().numpy(),
+                np.cumsum([self.num_rows(systems[i]) for i in chunk])[:-1],
             )
         return latents
+
+    def num_rows(self, system: AtomicSystem) -> int:
+        """Rows of latents of a system: its atoms, and the cell where that has one."""
+        return len(system) + int(self.config.autoencoder.exact and system.is_periodic)
 
     @torch.no_grad()
     def reconstruct(

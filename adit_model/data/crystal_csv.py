@@ -11,6 +11,8 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from adit_model.canonical import VERSION
 from adit_model.data.cache import cached_dataset, data_cache_dir, key_from_content
 from adit_model.data.cif import read_cif
@@ -28,8 +30,9 @@ if TYPE_CHECKING:
 
     from adit_model.systems import AtomicSystem
 
-PARSER_VERSION = 1
-ID_COLUMN, CIF_COLUMN = "material_id", "cif"
+PARSER_VERSION = 3
+ID_COLUMN, CIF_COLUMN, GROUP_COLUMN = "material_id", "cif", "spacegroup"
+NO_LABELS = ("nsites", "num_sites", "natoms")  # numbers, but no properties
 _CHUNK = 64
 
 
@@ -58,8 +61,9 @@ def load_crystal_csv(
     Returns
     -------
     AtomicDataset
-        Named by ``material_id``. A row that cannot be read is in ``skipped`` with the reason,
-        and one warning counts them.
+        Named by ``material_id``; its labels are the columns of numbers, its space groups the column
+        ``spacegroup``, where there is one. A row that cannot be read is in ``skipped`` with the
+        reason, and one warning counts them.
 
     Raises
     ------
@@ -151,7 +155,22 @@ def _parse_csv(path: Path, workers: int, progress: bool) -> AtomicDataset:
         unit="crystal",
         disable=not progress,
     )
-    return collect(bar, _stem(path), canonical=True)
+    rows: list[int] = []  # of what could be read
+
+    def read() -> Iterator[tuple[str, AtomicSystem | str]]:
+        for row, item in enumerate(bar):
+            if not isinstance(item[1], str):
+                rows.append(row)
+            yield item
+
+    dataset = collect(read(), _stem(path), canonical=True)
+    numbers = frame.select_dtypes("number").drop(columns=list(NO_LABELS), errors="ignore")
+    numbers = numbers.loc[:, [not name.startswith("Unnamed:") for name in numbers.columns]]
+    if GROUP_COLUMN in numbers:
+        groups = numbers.pop(GROUP_COLUMN).fillna(0).to_numpy()[rows]
+        dataset.space_groups = groups.astype(np.int16)
+    dataset.labels = {name: values.to_numpy(np.float32)[rows] for name, values in numbers.items()}
+    return dataset
 
 
 def _read_all(texts: list[object], workers: int) -> Iterator[AtomicSystem | str]:

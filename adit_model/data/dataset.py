@@ -36,6 +36,10 @@ class AtomicDataset:
         What this set is, for reports.
     skipped : list of tuple
         ``(id, reason)`` of what could not be parsed.
+    labels : dict
+        Scalar properties by name, each of shape (S,), float32; NaN where unknown.
+    space_groups : numpy.ndarray, optional
+        Numbers of the space groups, 0 where unknown and for molecules, shape (S,), int16.
 
     Raises
     ------
@@ -51,6 +55,8 @@ class AtomicDataset:
     ids: np.ndarray
     name: str = ""
     skipped: list[tuple[str, str]] = field(default_factory=list)
+    labels: dict[str, np.ndarray] = field(default_factory=dict)
+    space_groups: np.ndarray = None  # type: ignore[assignment]
 
     def __post_init__(self) -> None:
         if len(self.sizes) == 0:
@@ -61,6 +67,10 @@ class AtomicDataset:
         self.sizes = np.asarray(self.sizes, dtype=np.int32)
         self.ids = np.asarray(self.ids, dtype=np.str_)  # an object array would be pickled
         n_systems, n_atoms = len(self.sizes), int(self.sizes.sum())
+        if self.space_groups is None:
+            self.space_groups = np.zeros(n_systems)
+        self.space_groups = np.asarray(self.space_groups, dtype=np.int16)
+        self.labels = {k: np.asarray(v, dtype=np.float32) for k, v in self.labels.items()}
         expected = {
             "numbers": (n_atoms,),
             "positions": (n_atoms, 3),
@@ -74,6 +84,9 @@ class AtomicDataset:
                     f"{n_systems} systems with {n_atoms} atoms: {key} must have shape {shape}, "
                     f"got {getattr(self, key).shape}"
                 )
+        for key, values in {"space_groups": self.space_groups, **self.labels}.items():
+            if values.shape != (n_systems,):
+                raise ValueError(f"{key} must have shape ({n_systems},), got {values.shape}")
         if self.sizes.min() < 1:
             bad = int(self.sizes.argmin())
             raise ValueError(f"system {self.ids[bad]} has {self.sizes[bad]} atoms")
@@ -149,6 +162,8 @@ class AtomicDataset:
             self.sizes[indices],
             self.ids[indices],
             self.name if name is None else name,
+            labels={key: values[indices] for key, values in self.labels.items()},
+            space_groups=self.space_groups[indices],
         )
 
     @classmethod
@@ -191,6 +206,9 @@ class AtomicDataset:
                 ids=self.ids,
                 name=np.array(self.name),
                 skipped=np.array(self.skipped, dtype=np.str_).reshape(-1, 2),
+                space_groups=self.space_groups,
+                label_names=np.array(list(self.labels), dtype=np.str_),
+                label_values=np.array(list(self.labels.values()), dtype=np.float32),
             )
 
     @classmethod
@@ -212,6 +230,10 @@ class AtomicDataset:
                 version = int(file["version"])
                 newer = version > FORMAT_VERSION
                 arrays = {} if newer else {key: file[key] for key in _KEYS}
+                if "label_names" in file:  # not in files of before
+                    names, values = file["label_names"].tolist(), file["label_values"]
+                    labels = dict(zip(names, values, strict=True))
+                    arrays |= {"labels": labels, "space_groups": file["space_groups"]}
         except (zipfile.BadZipFile, KeyError, TypeError, ValueError, EOFError, OSError) as error:
             raise ValueError(f"{path} is no array file of this package: {error}") from error
         if newer:

@@ -194,7 +194,7 @@ def prepare(
 
 
 def concatenate(datasets: Sequence[AtomicDataset], name: str | None = None) -> AtomicDataset:
-    """Join data sets in order.
+    """Join data sets in order; labels that one of them lacks are NaN there.
 
     Raises
     ------
@@ -203,6 +203,7 @@ def concatenate(datasets: Sequence[AtomicDataset], name: str | None = None) -> A
     """
     if not datasets:
         raise ValueError("there are no data to join")
+    names = dict.fromkeys(key for part in datasets for key in part.labels)
     return AtomicDataset(
         numbers=np.concatenate([part.numbers for part in datasets]),
         positions=np.concatenate([part.positions for part in datasets]),
@@ -211,7 +212,14 @@ def concatenate(datasets: Sequence[AtomicDataset], name: str | None = None) -> A
         ids=np.concatenate([part.ids for part in datasets]),
         name=" + ".join(part.name for part in datasets) if name is None else name,
         skipped=[entry for part in datasets for entry in part.skipped],
+        labels={key: np.concatenate([_label(part, key) for part in datasets]) for key in names},
+        space_groups=np.concatenate([part.space_groups for part in datasets]),
     )
+
+
+def _label(dataset: AtomicDataset, name: str) -> np.ndarray:
+    unknown = np.full(len(dataset), np.nan, dtype=np.float32)
+    return dataset.labels.get(name, unknown)
 
 
 def composition(numbers: np.ndarray) -> str:

@@ -22,12 +22,21 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-PARSER_VERSION = 1
+PARSER_VERSION = 2
 PARTS = ("qm9_part1.csv", "qm9_part2.csv", "qm9_part3.csv")
 SPLITS = ("train", "val", "test", "all")
 NUM_TRAIN, NUM_VAL = 100_000, 18_000
 SPLIT_SEED = 0
 COLUMNS = ("Index", "SMILES", "N_atoms", "Elements", "XYZ_Ang")
+HARTREE = 27.211386245988  # eV (CODATA 2018)
+LABELS = {  # name: column, factor to debye, bohr^3, eV, cal/mol/K
+    "mu": ("Dipole_debye", 1.0),
+    "alpha": ("Polarizability_bohr3", 1.0),
+    "homo": ("HOMO_au", HARTREE),
+    "lumo": ("LUMO_au", HARTREE),
+    "gap": ("HOMO_LUMO_gap_au", HARTREE),
+    "cv": ("Heatcapacity_Cv_cal_mol_K", 1.0),
+}
 # QM9 holds five elements, each of a one-letter symbol.
 SYMBOL_NUMBERS = {"H": 1, "C": 6, "N": 7, "O": 8, "F": 9}
 
@@ -56,7 +65,8 @@ def load_qm9(
     Returns
     -------
     AtomicDataset
-        Molecules with ids ``gdb_1`` to ``gdb_133885``, in ascending order of id.
+        Molecules with ids ``gdb_1`` to ``gdb_133885``, in ascending order of id, with the labels
+        ``mu`` (debye), ``alpha`` (bohr^3), ``homo``, ``lumo``, ``gap`` (eV) and ``cv`` (cal/mol/K).
 
     Raises
     ------
@@ -174,13 +184,18 @@ def read_qm9_files(paths: list[Path], progress: bool = False) -> AtomicDataset:
     from tqdm import tqdm
 
     numbers, positions, sizes, ids = [], [], [], []
+    labels: dict[str, list[np.ndarray]] = {name: [] for name in LABELS}
     for path in tqdm(paths, desc="parsing QM9", unit="file", disable=not progress):
-        frame = _read_part(path, ["Index", "N_atoms", "Elements", "XYZ_Ang"])
+        columns = [column for column, _ in LABELS.values()]
+        frame = _read_part(path, ["Index", "N_atoms", "Elements", "XYZ_Ang", *columns])
         part_sizes = frame["N_atoms"].to_numpy(dtype=np.int32)
         numbers.append(_parse_elements(frame["Elements"], part_sizes, path))
         positions.append(_parse_positions(frame["XYZ_Ang"], part_sizes, path))
         sizes.append(part_sizes)
         ids.append(np.char.add("gdb_", frame["Index"].to_numpy().astype(str)))
+        for name, (column, factor) in LABELS.items():
+            if column in frame:
+                labels[name].append(frame[column].to_numpy(np.float64) * factor)
     all_sizes = np.concatenate(sizes)
     return AtomicDataset(
         np.concatenate(numbers),
@@ -189,6 +204,11 @@ def read_qm9_files(paths: list[Path], progress: bool = False) -> AtomicDataset:
         all_sizes,
         np.concatenate(ids),
         "QM9",
+        labels={
+            name: np.concatenate(parts)
+            for name, parts in labels.items()
+            if len(parts) == len(sizes)
+        },
     )
 
 
@@ -208,7 +228,8 @@ def _read_part(path: Path, columns: list[str]) -> pd.DataFrame:
             "is it a file of qm9pack?"
         )
     # "N" (ammonia) and the like are SMILES, not missing values.
-    return pd.read_csv(path, usecols=columns, keep_default_na=False)
+    known = [name for name in columns if name in header.columns]
+    return pd.read_csv(path, usecols=known, keep_default_na=False)
 
 
 def _parse_elements(column: pd.Series, sizes: np.ndarray, path: Path) -> np.ndarray:

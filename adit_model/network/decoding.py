@@ -9,17 +9,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from adit_model.batch import Packing
 from adit_model.conditions.atoms import ElementChoice
 from adit_model.geometry import parameters_to_cell, unphysical_cell
-from adit_model.network.autoencoder import Autoencoder, Decoded
+from adit_model.network.autoencoder import Decoded
+from adit_model.network.exact import AnyAutoencoder
 from adit_model.network.groups import DomainGroups
 from adit_model.systems import CRYSTAL, MOLECULE, AtomicSystem
 
 
 @torch.no_grad()
 def decode_latents(
-    autoencoder: Autoencoder,
+    autoencoder: AnyAutoencoder,
     latents: Tensor,
     sizes: Tensor,
     periodic: Tensor,
@@ -29,10 +29,11 @@ def decode_latents(
 
     Parameters
     ----------
-    autoencoder : Autoencoder
+    autoencoder : Autoencoder or ExactAutoencoder
         Whose decoder to use.
     latents : torch.Tensor
-        Shape (A, latent_dim), on the scale of the autoencoder.
+        Shape (A, latent_dim), on the scale of the autoencoder; where that is exact, with a row
+        for the cell after those of each crystal's atoms.
     sizes, periodic : torch.Tensor
         Atoms of each system and whether it is a crystal, shape (S,).
     choices : sequence of ElementChoice or None
@@ -44,7 +45,7 @@ def decode_latents(
         ``numbers`` (N,); crystals: ``frac_coords`` (N, 3), ``lengths`` (3,) in angstrom,
         ``angles`` (3,) in degrees; molecules: ``positions`` (N, 3) in angstrom.
     """
-    groups = DomainGroups(Packing(sizes), periodic)
+    groups = DomainGroups.of_atoms(sizes, periodic, cells=autoencoder.config.exact)
     return unpack_decoded(autoencoder.decode(latents, groups), groups, choices)
 
 
@@ -52,7 +53,7 @@ def unpack_decoded(
     out: Decoded, groups: DomainGroups, choices: Sequence[ElementChoice | None] | None = None
 ) -> list[dict[str, Any]]:
     """Turn decoder output into one dictionary of arrays for each system."""
-    sizes = groups.packing.sizes.cpu().numpy()
+    sizes = groups.num_atoms.cpu().numpy()
     cuts = np.cumsum(sizes)[:-1]
     logits = np.split(_numpy(out.element_logits), cuts)
     frac = np.split(_numpy(out.frac_coords), cuts)

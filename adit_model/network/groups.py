@@ -24,32 +24,100 @@ class DomainGroups:
         Which systems are crystals, shape (S,), bool.
     widths : tuple of int, optional
         Pad molecules, and crystals, to these sizes.
+    has_cells : bool
+        The last row of each crystal is its cell, not an atom.
+    parts : int
+        Groups of each domain, by size, so that less is padded.
     """
 
     def __init__(
-        self, packing: Packing, periodic: Tensor, widths: tuple[int, int] | None = None
+        self,
+        packing: Packing,
+        periodic: Tensor,
+        widths: tuple[int, int] | None = None,
+        has_cells: bool = False,
+        parts: int = 1,
     ) -> None:
         self.packing = packing
         self.periodic = periodic
+        self.has_cells = has_cells
         self.groups: list[tuple[bool, Packing]] = []  # is it crystals, where their atoms stand
         self._counts: list[int] = []
         self._order: Tensor | None = None  # atoms of the first group, then of the second
         self._inverse: Tensor | None = None
         self._systems: list[Tensor] = []  # of each group
         kinds = periodic.unique().tolist()
-        if len(kinds) == 1:
+        if len(kinds) == 1 and parts == 1:
             self.groups.append((bool(kinds[0]), packing))
             return
-        atom_periodic = periodic[packing.index]
-        for kind in (True, False):
+        for kind in sorted(map(bool, kinds), reverse=True):
             systems = torch.nonzero(periodic == kind)[:, 0]
-            part = Packing(packing.sizes[systems], None if widths is None else widths[kind])
-            self.groups.append((kind, part))
-            self._counts.append(part.num_atoms)
-            self._systems.append(systems)
-        if not bool(periodic[: self.groups[0][1].num_systems].all()):  # else crystals come first
-            self._order = torch.argsort(~atom_periodic, stable=True)
+            by_size = packing.sizes[systems].argsort(stable=True)
+            for chosen in by_size.tensor_split(parts):
+                if not len(chosen):
+                    continue
+                mine = systems[chosen.sort().values]
+                part = Packing(packing.sizes[mine], None if widths is None else widths[kind])
+                self.groups.append((kind, part))
+                self._counts.append(part.num_atoms)
+                self._systems.append(mine)
+        order = torch.cat(self._systems)
+        if not bool((order[1:] > order[:-1]).all()):  # else they stand in the order of the groups
+            place = torch.empty_like(order)
+            place[order] = torch.arange(len(order), device=order.device)
+            self._order = torch.argsort(place[packing.index], stable=True)
             self._inverse = torch.argsort(self._order)
+
+    @classmethod
+    def of_atoms(
+        cls,
+        num_atoms: Tensor,
+        periodic: Tensor,
+        widths: tuple[int, int] | None = None,
+        cells: bool = False,
+    ) -> DomainGroups:
+        """Make groups of systems of ``num_atoms`` (S,), crystals with a row for the cell or not."""
+        sizes = num_atoms + periodic.long() if cells else num_atoms
+        return cls(Packing(sizes), periodic, widths, cells)
+
+    @property
+    def num_atoms(self) -> Tensor:
+        """Atoms of each system, shape (S,)."""
+        sizes = self.packing.sizes
+        return sizes - self.periodic.long() if self.has_cells else sizes
+
+    @property
+    def is_cell(self) -> Tensor:
+        """Which rows are cells, shape (T,), bool."""
+        index, rank = self.packing.index, self.packing.rank
+        last = rank + 1 == self.packing.sizes[index]
+        return last & self.periodic[index] if self.has_cells else torch.zeros_like(last)
+
+    @property
+    def kinds(self) -> Tensor:
+        """What each row is: 0 atom of a molecule, 1 atom of a crystal, 2 cell, shape (T,)."""
+        return self.periodic[self.packing.index].long() + self.is_cell.long()
+
+    @property
+    def crystals(self) -> Tensor:
+        """Places of the crystals among the systems, in the order of the groups, shape (C,)."""
+        if self._systems:
+            found = [x for (k, _), x in zip(self.groups, self._systems, strict=True) if k]
+            return torch.cat([self._systems[0][:0], *found])
+        count = self.packing.num_systems if self.groups[0][0] else 0
+        return torch.arange(count, device=self.periodic.device)
+
+    @property
+    def cells(self) -> Tensor:
+        """Rows of the cells, in the order of the crystals, shape (C,)."""
+        if not self.has_cells:
+            return self.periodic.new_zeros(0, dtype=torch.int64)
+        return (self.packing.sizes.cumsum(0) - 1).index_select(0, self.crystals)
+
+    @property
+    def atoms(self) -> Tensor:
+        """Rows of the atoms, shape (A,)."""
+        return torch.nonzero(~self.is_cell)[:, 0]
 
     def tensors(self) -> list[Tensor]:
         """Tensors that depend on the batch, always in the same order."""

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from adit_model.network import fused
 from adit_model.network.groups import DomainGroups
 from adit_model.network.pairs import PairBias, PairGeometry
 
@@ -53,14 +54,18 @@ class Attention(nn.Module):
     geometry : bool
         Add a distance-dependent bias, and give each head the mean direction to what it attends
         to, weighted by distance.
+    cells : bool
+        The last row of a crystal is its cell.
     """
 
-    def __init__(self, dim: int, num_heads: int, geometry: bool = False) -> None:
+    def __init__(
+        self, dim: int, num_heads: int, geometry: bool = False, cells: bool = False
+    ) -> None:
         super().__init__()
         self.num_heads = num_heads
         self.qkv = nn.Linear(dim, 3 * dim)
         self.out = nn.Linear(dim + (3 * num_heads if geometry else 0), dim)
-        self.pair_bias = PairBias(num_heads) if geometry else None
+        self.pair_bias = PairBias(num_heads, cells) if geometry else None
 
     def forward(
         self,
@@ -98,15 +103,9 @@ class Attention(nn.Module):
                 y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
                 parts.append(packing.unpad(y.permute(1, 2, 0, 3).flatten(2)))  # (A', D)
                 continue
+            scale = None if scales is None else scales[i]
             pair = self.pair_bias(pairs[i], packing)  # (2 H, S, N, N)
-            if scales is not None:
-                pair = pair * (1 + scales[i].T[..., None, None])
-            bias, weight = pair.chunk(2)
-            logits = q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5 + bias  # (H, S, N, N)
-            attention = logits.masked_fill(~packing.mask[:, None, :], -1e9).softmax(-1)
-            y = (attention @ v).permute(1, 2, 0, 3)  # (S, N, H, D / H)
-            direction = pairs[i].directions(attention * weight).permute(1, 2, 0, 3)
-            y = torch.cat([y.flatten(2), direction.flatten(2)], dim=-1)  # (S, N, D + 3 H)
+            y = fused.attend(q, k, v, pair, scale, packing.mask, pairs[i].values, pairs[i].periodic)
             parts.append(packing.unpad(y))
         return self.out(groups.join(parts))
 
@@ -132,10 +131,12 @@ class Block(nn.Module):
 class DiTBlock(nn.Module):
     """Transformer block with adaLN-Zero conditioning (Peebles and Xie 2023, figure 3)."""
 
-    def __init__(self, dim: int, num_heads: int, geometry: bool = False) -> None:
+    def __init__(
+        self, dim: int, num_heads: int, geometry: bool = False, cells: bool = False
+    ) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(dim, elementwise_affine=False, eps=1e-6)
-        self.attention = Attention(dim, num_heads, geometry)
+        self.attention = Attention(dim, num_heads, geometry, cells)
         self.norm2 = nn.LayerNorm(dim, elementwise_affine=False, eps=1e-6)
         self.mlp = MLP(dim, 4 * dim, dim)
         self.modulation = nn.Linear(dim, 6 * dim)

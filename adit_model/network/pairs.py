@@ -10,15 +10,17 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from adit_model.batch import Packing
+from adit_model.network import fused
 from adit_model.network.groups import DomainGroups
 
 NUM_RADIAL = 20
 
 
-RADIAL_RANGE = (0.7, 10.0)  # angstrom
-
-
 NUM_FOURIER = 3
+
+
+CRYSTAL_RADIAL = 16  # radial functions of a crystal with a known cell
+CELL_FEATURES = CRYSTAL_RADIAL + 2  # beside PAIR_FEATURES; the last two: i, or j, is the cell
 
 
 PAIR_FEATURES = 20  # of a molecule: NUM_RADIAL; of a crystal: made from 3 x NUM_FOURIER x 2
@@ -31,7 +33,8 @@ class PairGeometry:
     Parameters
     ----------
     features : torch.Tensor
-        What is known of each pair, shape (PAIR_FEATURES, S * N * N).
+        What is known of each pair, shape (PAIR_FEATURES, S * N * N); of a crystal with a cell
+        CELL_FEATURES more.
     values : torch.Tensor
         What a weighted sum over partners j needs of j, shape (S, N, 4 or 6).
     periodic : bool
@@ -42,37 +45,21 @@ class PairGeometry:
     values: Tensor
     periodic: bool
 
-    def directions(self, weight: Tensor) -> Tensor:
-        """Sum the directions from atom i to its partners j.
-
-        A direction is r_j - r_i in angstrom in a molecule and sin 2 pi (f_j - f_i) in a crystal,
-        which does not care about periodic images.
-
-        Parameters
-        ----------
-        weight : torch.Tensor
-            Shape (H, S, N, N).
-
-        Returns
-        -------
-        torch.Tensor
-            Shape (H, S, N, 3).
-        """
-        total = weight @ self.values  # (H, S, N, 4 or 6)
-        if self.periodic:
-            sine, cosine = self.values.chunk(2, dim=-1)
-            return total[..., :3] * cosine - total[..., 3:] * sine
-        return total[..., :3] - total[..., 3:] * self.values[..., :3]
-
 
 class PairEncoder(nn.Module):
-    """Describe pairs of atoms: radial functions in molecules, a Fourier series in crystals."""
+    """Describe pairs of atoms: radial functions in molecules, a Fourier series in crystals.
+
+    Where the cell of a crystal is known there are radial functions of the distance to the nearest
+    image too, and pairs with the row of the cell have constant features.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self.crystal = nn.Linear(6 * NUM_FOURIER, PAIR_FEATURES)
 
-    def forward(self, coordinates: Tensor, groups: DomainGroups) -> list[PairGeometry]:
+    def forward(
+        self, coordinates: Tensor, groups: DomainGroups, metric: Tensor | None = None
+    ) -> list[PairGeometry]:
         """Describe all pairs.
 
         Parameters
@@ -81,17 +68,30 @@ class PairEncoder(nn.Module):
             Angstrom for molecules, fractional for crystals, shape (A, 3).
         groups : DomainGroups
             Of the batch.
+        metric : torch.Tensor
+            Metric tensors of the crystals in square angstrom, shape (C, 3, 3), where the last row
+            of each crystal is its cell.
         """
         pairs = []
+        first = 0  # crystal of the group
         for (periodic, packing), rows in zip(groups.groups, groups.split(coordinates), strict=True):
             x = packing.pad(rows)  # (S, N, 3)
-            pairs.append(self._crystal(x) if periodic else self._molecule(x))
+            if not periodic:
+                pairs.append(self._molecule(x))
+                continue
+            mine = None if metric is None else metric[first : first + packing.num_systems]
+            first += packing.num_systems
+            pairs.append(self._crystal(x, packing, mine))
         return pairs
 
-    def _crystal(self, frac: Tensor) -> PairGeometry:
+    def _crystal(self, frac: Tensor, packing: Packing, metric: Tensor | None) -> PairGeometry:
         k = torch.arange(1, NUM_FOURIER + 1, device=frac.device, dtype=frac.dtype)
         phase = 2 * math.pi * frac.permute(2, 0, 1) * k[:, None, None, None]  # (K, 3, S, N)
         sine, cosine = phase.sin().flatten(0, 1), phase.cos().flatten(0, 1)  # (3 K, S, N)
+        if metric is not None:
+            place = torch.arange(packing.max_size, device=frac.device)
+            atoms = (place < packing.sizes[:, None] - 1).to(frac.dtype)  # (S, N)
+            sine, cosine = sine * atoms, cosine * atoms
         sine_i, cosine_i = sine[..., None], cosine[..., None]
         sine_j, cosine_j = sine[..., None, :], cosine[..., None, :]
         waves = torch.cat(
@@ -100,18 +100,33 @@ class PairEncoder(nn.Module):
         features = F.silu(
             torch.addmm(self.crystal.bias[:, None], self.crystal.weight, waves.flatten(1))
         )
+        if metric is not None:
+            radial = self._cell_features(frac, atoms, metric).flatten(1)
+            features = torch.cat([features, radial.to(features.dtype)])
         values = torch.cat([sine[:3], cosine[:3]]).permute(1, 2, 0)  # (S, N, 6)
         return PairGeometry(features, values, periodic=True)
 
+    @staticmethod
+    def _cell_features(frac: Tensor, atoms: Tensor, metric: Tensor) -> Tensor:
+        """Radial functions and indicators of the cell, shape (CELL_FEATURES, S, N, N)."""
+        x = frac.permute(2, 0, 1)  # (3, S, N)
+        delta = x[..., None, :] - x[..., None]  # (3, S, N, N)
+        delta = delta - delta.detach().round()
+        g = metric.permute(1, 2, 0)[..., None, None]  # (3, 3, S, 1, 1)
+        a, b, c = delta
+        square = a * (g[0, 0] * a + 2 * g[0, 1] * b + 2 * g[0, 2] * c)
+        square = square + b * (g[1, 1] * b + 2 * g[1, 2] * c) + g[2, 2] * c * c
+        functions = fused.radial_functions(square, CRYSTAL_RADIAL)
+        both = atoms[:, :, None] * atoms[:, None]  # (S, N, N)
+        first, second = (
+            (1 - atoms)[:, :, None] * atoms[:, None],
+            atoms[:, :, None] * (1 - atoms)[:, None],
+        )
+        return torch.cat([functions * both, first[None], second[None]])
+
     def _molecule(self, positions: Tensor) -> PairGeometry:
         delta = positions[:, None] - positions[:, :, None]  # (S, N, N, 3)
-        log_distance = 0.5 * (delta.square().sum(-1) + 1e-2).log().flatten()  # (S N N,)
-        low, high = (math.log(r) for r in RADIAL_RANGE)
-        width = (high - low) / (NUM_RADIAL - 1)
-        centres = torch.linspace(
-            low, high, NUM_RADIAL, device=positions.device, dtype=positions.dtype
-        )
-        features = (-0.5 * ((log_distance - centres[:, None]) / width).square()).exp()
+        features = fused.radial_functions(delta.square().sum(-1).flatten(), NUM_RADIAL)
         values = torch.cat([positions, torch.ones_like(positions[..., :1])], dim=-1)
         return PairGeometry(features, values, periodic=False)
 
@@ -119,9 +134,10 @@ class PairEncoder(nn.Module):
 class PairBias(nn.Module):
     """What each head makes of a pair: a bias of its attention and a weight of its direction."""
 
-    def __init__(self, num_heads: int) -> None:
+    def __init__(self, num_heads: int, cells: bool = False) -> None:
         super().__init__()
         self.num_heads = num_heads
+        self.cell = nn.Parameter(torch.zeros(2 * num_heads, CELL_FEATURES)) if cells else None
         self.molecule = nn.Linear(PAIR_FEATURES, 2 * num_heads)
         self.crystal = nn.Linear(PAIR_FEATURES, 2 * num_heads)
         nn.init.zeros_(self.molecule.bias)
@@ -130,5 +146,8 @@ class PairBias(nn.Module):
     def forward(self, pair: PairGeometry, packing: Packing) -> Tensor:
         """Return biases and weights, shape (2 H, S, N, N)."""
         layer = self.crystal if pair.periodic else self.molecule
-        out = torch.addmm(layer.bias[:, None], layer.weight, pair.features)  # (2 H, S N N)
+        weight = layer.weight
+        if pair.periodic and self.cell is not None:
+            weight = torch.cat([weight, self.cell], dim=1)
+        out = torch.addmm(layer.bias[:, None], weight, pair.features)  # (2 H, S N N)
         return out.view(-1, packing.num_systems, packing.max_size, packing.max_size)

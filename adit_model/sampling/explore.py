@@ -20,6 +20,7 @@ from adit_model.sampling.sampler import (
     batch_limit,
     finish_sample,
     normalised_latents,
+    row_kinds,
     prepare,
     require_denoiser,
     run_batches,
@@ -153,14 +154,14 @@ def trajectory(model: Weights, request: Request) -> list[PathPoint]:
     states = [draw.noise]
 
     def keep(step: int, x: torch.Tensor) -> None:
-        states.append(x[: draw.num_atoms].cpu().numpy())
+        states.append(x[: len(draw.noise)].cpu().numpy())
 
     ((_, (last,)),) = list(run_batches(model, [draw], settings, batch_limit(model), keep))
     is_crystal = draw.domain == CRYSTAL
     packed = torch.from_numpy(np.concatenate(states[:-1])).to(model.device, model.dtype)
-    periodic = torch.full((len(packed),), is_crystal, device=model.device)
-    latents = denoiser.denormalise(packed, periodic).float().cpu().numpy()
     times = list(time_grid(settings.num_steps)[:-1])
+    kinds = row_kinds(model, [draw.num_atoms] * len(times), is_crystal)
+    latents = denoiser.denormalise(packed, kinds).float().cpu().numpy()
     points = decode_path(
         model, np.split(latents, len(times)), is_crystal, times, [draw.choice] * len(times)
     )
@@ -209,7 +210,7 @@ def interpolate(
     start, end = model.encode_prepared([first, second])
     if match:
         # the index of an atom enters its latents, so reorder the system and encode again
-        order = _match(start, end)
+        order = _match(start[: len(first)], end[: len(first)])
         moved = AtomicSystem(second.numbers[order], second.positions[order], second.cell)
         (end,) = model.encode_prepared([moved])
     fractions = [float(f) for f in np.linspace(0, 1, k)]
@@ -235,7 +236,8 @@ def decode_path(
 ) -> list[PathPoint]:
     """Decode latents of one domain, each of shape (N, L) on the scale of the autoencoder."""
     packed = torch.from_numpy(np.concatenate(latents).astype(np.float32))
-    sizes = torch.tensor([len(x) for x in latents], device=model.device)
+    cell = int(is_crystal and model.config.autoencoder.exact)  # the last row
+    sizes = torch.tensor([len(x) - cell for x in latents], device=model.device)
     periodic = torch.full(sizes.shape, is_crystal, device=model.device)
     decoded = model.decode(packed.to(model.device, model.dtype), sizes, periodic, choices)
     return [PathPoint(at, *raw_to_system(raw)) for at, raw in zip(fractions, decoded, strict=True)]

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from itertools import pairwise
 
 import torch
 from torch import Tensor
 
-from adit_model.network.denoiser import CRYSTAL_CLASS, MOLECULE_CLASS, Denoiser
+from adit_model.network.conditioning import Told
+from adit_model.network.denoiser import Denoiser
 from adit_model.network.groups import DomainGroups
-
-Velocity = Callable[[Tensor, float], tuple[Tensor, Tensor]]
-
-
-def domain_classes(periodic: Tensor) -> Tensor:
-    """Class index of each system, shape (S,)."""
-    return torch.where(periodic, CRYSTAL_CLASS, MOLECULE_CLASS)
 
 
 def time_grid(num_steps: int, start: float = 0.0) -> list[float]:
@@ -51,6 +46,28 @@ def renew_noise(x: Tensor, x_1: Tensor, now: float, then: float, noise: Tensor) 
     return then * x_1 + ratio * rest + (1 - ratio**2) ** 0.5 * (1 - then) * noise
 
 
+def extrapolated(x_1: Tensor, before: Tensor | None, times: tuple[float, float, float]) -> Tensor:
+    """Prediction in the middle of a step, from those at its start and at the start of the last.
+
+    It is linear in the logarithm of t / (1 - t), half the logarithm of the ratio of signal to
+    noise, as in DPM-Solver++(2M) (Lu et al. 2022, arXiv 2211.01095, algorithm 2).
+
+    Parameters
+    ----------
+    x_1 : torch.Tensor
+        Prediction at the start of this step, shape (A, L).
+    before : torch.Tensor or None
+        At the start of the last step; None in the first.
+    times : tuple of float
+        Start of the last step, start and end of this one.
+    """
+    earlier, now, then = times
+    if before is None or earlier <= 0 or then >= 1:
+        return x_1
+    last, now, then = (math.log(t / (1 - t)) for t in (earlier, now, then))
+    return x_1 + 0.5 * (then - now) / (now - last) * (x_1 - before)
+
+
 @torch.no_grad()
 def integrate(
     denoiser: Denoiser,
@@ -62,7 +79,7 @@ def integrate(
     on_step: Callable[[int, Tensor], None] | None = None,
     fresh_noise: Tensor | None = None,
     start_time: float = 0.0,
-    elements: Tensor | None = None,
+    told: Told | None = None,
     impose: Callable[[Tensor], Tensor] | None = None,
 ) -> Tensor:
     """Solve dx/dt = (x_1(x_t, t) - x_t) / (1 - t), from noise at 0 or later to latents at 1.
@@ -82,19 +99,19 @@ def integrate(
     num_steps : int
         Intervals from 0 to 1.
     solver : str
-        ``"euler"``, ``"midpoint"``, ``"heun"`` or ``"ancestral"``.
+        ``"euler"``, ``"midpoint"``, ``"heun"``, ``"ancestral"`` or ``"multistep"``.
     guidance_scale : float
-        Weight of the prediction that is told ``elements`` over one that is not; 1 evaluates only
-        the first, and so does a batch that is told none.
+        Weight of the prediction that is told something over one that is told only what is fixed;
+        1 evaluates only the first, and so does a batch that is told nothing else.
     on_step : callable
         Called with the number of finished steps and x_t.
     fresh_noise : torch.Tensor
         Gaussian noise of the ancestral solver, shape (num_steps - 1, A, L); with a later start,
-        as many as steps are left but one.
+        as many as steps are left but one. The multistep solver renews noise if it is given any.
     start_time : float
         Time of ``x_0`` in [0, 1), see :func:`time_grid`.
-    elements : torch.Tensor
-        See :meth:`Denoiser.forward`.
+    told : Told
+        See :meth:`Denoiser.forward`; nothing by default.
     impose : callable
         Puts what is known into a prediction of x_1, which the flow then arrives at.
 
@@ -108,17 +125,18 @@ def integrate(
     ValueError
         If the ancestral solver has no fresh noise.
     """
-    domain = domain_classes(groups.periodic)
-    guided = elements is not None and guidance_scale != 1.0
+    known = denoiser.tell_nothing(groups) if told is None else told
+    hidden = known.without()
+    guided = guidance_scale != 1.0 and known.is_guided()
     use_memory = denoiser.config.self_condition > 0
     memory: Tensor | None = None
 
     def predict(x: Tensor, time: float) -> Tensor:
         nonlocal memory
         t = x.new_full((groups.packing.num_systems,), time)
-        x_1 = denoiser(x, t, domain, groups, memory, elements)
+        x_1 = denoiser(x, t, groups, known, memory)
         if guided:
-            free = denoiser(x, t, domain, groups, memory)
+            free = denoiser(x, t, groups, hidden, memory)
             x_1 = free + guidance_scale * (x_1 - free)
         if impose is not None:
             x_1 = impose(x_1)
@@ -131,6 +149,7 @@ def integrate(
     if solver == "ancestral" and fresh_noise is None and last > 0:
         raise ValueError("the ancestral solver needs fresh_noise")
     x = x_0
+    before: tuple[Tensor, float] | None = None  # the last prediction and its time
     for step, (now, then) in enumerate(pairwise(times)):
         width = then - now
         slope = (predict(x, now) - x) / (1 - now)
@@ -140,6 +159,14 @@ def integrate(
             assert fresh_noise is not None
             x_1 = x + (1 - now) * slope
             x = renew_noise(x + width * slope, x_1, now, then, fresh_noise[step])
+        elif solver == "multistep":
+            x_1 = x + (1 - now) * slope
+            earlier, at = (None, 0.0) if before is None else before
+            middle_x_1 = extrapolated(x_1, earlier, (at, now, then))
+            before = x_1, now
+            x = x + width * (middle_x_1 - x) / (1 - now)
+            if fresh_noise is not None:
+                x = renew_noise(x, middle_x_1, now, then, fresh_noise[step])
         elif solver == "midpoint":
             middle = now + width / 2
             halfway = x + width / 2 * slope

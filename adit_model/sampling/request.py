@@ -372,7 +372,8 @@ def _draw(
     else:
         weights = np.array(list(counts.values()), dtype=np.float64)
         count = int(generator.choice(list(counts), p=weights / weights.sum()))
-    noise = generator.standard_normal((count, config.autoencoder.latent_dim), np.float32)
+    rows = count + int(domain == CRYSTAL and config.autoencoder.exact)  # one for the cell
+    noise = generator.standard_normal((rows, config.autoencoder.latent_dim), np.float32)
     rotation = draw_rotation(generator)
     told = None
     if domain == MOLECULE and config.denoiser.element_condition:

@@ -10,7 +10,6 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from adit_model.batch import Packing
 from adit_model.conditions.atoms import ElementChoice, ElementOrders
 from adit_model.conditions.condition import Condition
 from adit_model.conditions.crystal import cell_matrix
@@ -157,7 +156,8 @@ def prepare(model: Weights, request: Request) -> tuple[list[Draw], SamplingConfi
     latents: dict[Condition, np.ndarray] = {}
     for condition in request.asked:
         if condition.atoms is not None:
-            latents[condition] = normalised_latents(model, fixed_part(condition))
+            part = fixed_part(condition)
+            latents[condition] = normalised_latents(model, part)[: len(part)]
     return [
         replace(draw, fixed_latents=latents[draw.condition]) if draw.fixed is not None else draw
         for draw in draws
@@ -175,8 +175,15 @@ def normalised_latents(model: Weights, system: AtomicSystem) -> np.ndarray:
     denoiser = require_denoiser(model)
     (latents,) = model.encode_prepared([system])
     packed = torch.from_numpy(latents).to(model.device, model.dtype)
-    periodic = torch.full((len(system),), system.is_periodic, device=model.device)
-    return denoiser.normalise(packed, periodic).float().cpu().numpy()
+    kinds = row_kinds(model, [len(system)], system.is_periodic)
+    return denoiser.normalise(packed, kinds).float().cpu().numpy()
+
+
+def row_kinds(model: Weights, sizes: list[int], is_crystal: bool) -> torch.Tensor:
+    """Kinds of the rows of latents of systems of one domain and so many atoms."""
+    counts = torch.tensor(sizes, device=model.device)
+    periodic = torch.full(counts.shape, is_crystal, device=model.device)
+    return DomainGroups.of_atoms(counts, periodic, cells=model.config.autoencoder.exact).kinds
 
 
 def require_denoiser(model: Weights) -> Denoiser:
@@ -313,23 +320,25 @@ def _integrate_batch(
     device = model.device
     counts = [r.num_atoms for r in part]
     filler = _filler(counts) if device.type == "cpu" else []
-    blank = np.zeros((sum(filler), model.denoiser.latent_dim), dtype=np.float32)
+    cell = int(model.config.autoencoder.exact and part[0].domain == CRYSTAL)  # a row for it
+    blank_rows = sum(filler) + cell * len(filler)
+    blank = np.zeros((blank_rows, model.denoiser.latent_dim), dtype=np.float32)
     sizes = torch.tensor(counts + filler, device=device)
     periodic = torch.full(sizes.shape, part[0].domain == CRYSTAL, device=device)
-    groups = DomainGroups(Packing(sizes), periodic)
+    groups = DomainGroups.of_atoms(sizes, periodic, cells=bool(cell))
     times = time_grid(settings.num_steps, start_time)
     starts = [_start(r, start_time) for r in part]
     x = torch.from_numpy(np.concatenate([*starts, blank])).to(device, model.dtype)
     fresh = None
-    if settings.solver == "ancestral":
+    renews = settings.solver == "multistep" and settings.noise_scale > 0
+    if renews or settings.solver == "ancestral":
         drawn = [r.fresh_noise(len(times) - 1, settings) for r in part]
         drawn.append(np.zeros((len(times) - 2, *blank.shape), dtype=np.float32))
         fresh = torch.from_numpy(np.concatenate(drawn, axis=1)).to(device, model.dtype)
-    elements = None
-    if any(r.told is not None for r in part):
-        told = [np.zeros(r.num_atoms, int) if r.told is None else r.told for r in part]
-        rows = np.concatenate([*told, np.zeros(len(blank), int)])
-        elements = torch.from_numpy(rows).to(device)
+    told = model.denoiser.tell_nothing(groups)
+    elements = [np.zeros(r.num_atoms + cell, int) if r.told is None else r.told for r in part]
+    rows = np.concatenate([*elements, np.zeros(len(blank), int)])
+    told.elements = torch.from_numpy(rows).to(device)
     x_1 = integrate(
         model.denoiser,
         x,
@@ -340,10 +349,10 @@ def _integrate_batch(
         on_step,
         fresh,
         start_time,
-        elements,
+        told,
         _imposing(part, x),
     )
-    latents = model.denoiser.denormalise(x_1, periodic[groups.packing.index])
+    latents = model.denoiser.denormalise(x_1, groups.kinds)
     return model.decode(latents, sizes, periodic, [r.choice for r in part])[: len(part)]
 
 
@@ -356,7 +365,7 @@ def _imposing(part: list[Draw], x: torch.Tensor) -> Callable[[torch.Tensor], tor
         if draw.fixed is not None and draw.fixed_latents is not None:
             rows.append(start + draw.fixed)
             values.append(draw.fixed_latents)
-        start += draw.num_atoms
+        start += len(draw.noise)
     if not rows:
         return None
     index = torch.from_numpy(np.concatenate(rows)).to(x.device)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
@@ -12,7 +12,6 @@ from torch import Tensor
 from torch.utils.data import Dataset, IterableDataset
 
 from adit_model.batch import AtomicBatch, Packing, to_device
-from adit_model.conditions.atoms import told_elements
 from adit_model.data.dataset import AtomicDataset
 from adit_model.network.groups import DomainGroups
 
@@ -155,43 +154,46 @@ class LatentBatch:
     Parameters
     ----------
     latents : torch.Tensor
-        Shape (A, L).
-    periodic, sizes : torch.Tensor
-        Which systems are crystals and how many atoms they have, shape (S,).
-    elements : torch.Tensor
-        What the denoiser is told of the elements, shape (A,).
-    groups : DomainGroups, optional
-        Of the batch; made where there are none.
+        Shape (T, L).
+    groups : DomainGroups
+        Of the batch.
+    numbers : torch.Tensor
+        Atomic numbers, 0 for a cell, shape (T,).
+    space_groups : torch.Tensor
+        0 where unknown, shape (S,).
+    properties : torch.Tensor
+        Standardised, NaN where unknown, shape (S, P).
     """
 
     latents: Tensor
-    periodic: Tensor
-    sizes: Tensor
-    elements: Tensor
-    groups: DomainGroups = field(default=None)  # type: ignore[assignment]
-
-    def __post_init__(self) -> None:
-        if self.groups is None:
-            self.groups = DomainGroups(Packing(self.sizes), self.periodic)
+    groups: DomainGroups
+    numbers: Tensor
+    space_groups: Tensor
+    properties: Tensor
 
     def __len__(self) -> int:
-        return len(self.sizes)
+        return self.packing.num_systems
 
     @property
     def num_atoms(self) -> int:
-        """Atoms in all systems together."""
+        """Rows of latents of all systems together."""
         return len(self.latents)
 
     def to(self, device: torch.device | str) -> LatentBatch:
         """Return the batch on another device."""
-        groups = self.groups.to(device)
-        latents, elements = (to_device(tensor, device) for tensor in (self.latents, self.elements))
-        return LatentBatch(latents, groups.periodic, groups.packing.sizes, elements, groups)
+        rest = (self.latents, self.numbers, self.space_groups, self.properties)
+        latents, *labels = (to_device(tensor, device) for tensor in rest)
+        return LatentBatch(latents, self.groups.to(device), *labels)
 
     @property
     def packing(self) -> Packing:
-        """Where each atom stands."""
+        """Where each row stands."""
         return self.groups.packing
+
+    @property
+    def periodic(self) -> Tensor:
+        """Which systems are crystals, shape (S,), bool."""
+        return self.groups.periodic
 
 
 class LatentSource:
@@ -200,36 +202,54 @@ class LatentSource:
     Parameters
     ----------
     latents : numpy.ndarray
-        Shape (A, L), float32.
-    sizes, periodic : numpy.ndarray
-        Of each system, shape (S,).
-    numbers : numpy.ndarray
-        Atomic numbers, shape (A,).
+        Shape (T, L), float32; of each crystal one row more than atoms where ``has_cells``.
+    dataset : AtomicDataset
+        What they are of.
+    has_cells : bool
+        The last row of each crystal is its cell.
+    properties : numpy.ndarray, optional
+        Standardised labels, NaN where unknown, shape (S, P).
     """
 
     def __init__(
-        self, latents: np.ndarray, sizes: np.ndarray, periodic: np.ndarray, numbers: np.ndarray
+        self,
+        latents: np.ndarray,
+        dataset: AtomicDataset,
+        has_cells: bool = False,
+        properties: np.ndarray | None = None,
     ) -> None:
         self.widths: tuple[int, int] | None = None  # see DomainGroups
-        self.latents, self.sizes, self.periodic = latents, sizes, periodic
-        self.elements = told_elements(numbers, sizes, periodic)
-        self.offsets = np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)])
+        self.parts = 1  # see DomainGroups
+        self.latents, self.periodic, self.has_cells = latents, dataset.periodic, has_cells
+        self.sizes = dataset.sizes + (self.periodic if has_cells else 0)  # rows of each system
+        self.offsets = np.concatenate([[0], np.cumsum(self.sizes, dtype=np.int64)])
+        numbers = dataset.numbers.astype(np.int64)
+        if has_cells:
+            after = dataset.offsets[1:][self.periodic]
+            numbers = np.insert(numbers, after, 0)
+        self.numbers = numbers
+        self.space_groups = dataset.space_groups.astype(np.int64)
+        empty = np.zeros((len(self.sizes), 0))
+        given = empty if properties is None else properties
+        self.properties = np.asarray(given, dtype=np.float32)
 
     def batch(self, indices: np.ndarray) -> LatentBatch:
-        """Pack the latents of the systems at ``indices``."""
-        atoms = atom_rows(self.offsets, indices)
+        """Pack the latents of the systems at ``indices``, crystals first, by size."""
+        if self.widths is None:
+            indices = indices[np.lexsort((self.sizes[indices], ~self.periodic[indices]))]
+        rows = atom_rows(self.offsets, indices)
         periodic = torch.from_numpy(self.periodic[indices])
         sizes = torch.from_numpy(self.sizes[indices].astype(np.int64))
         return LatentBatch(
-            torch.from_numpy(self.latents[atoms]),
-            periodic,
-            sizes,
-            torch.from_numpy(self.elements[atoms]),
-            DomainGroups(Packing(sizes), periodic, self.widths),
+            torch.from_numpy(self.latents[rows]),
+            DomainGroups(Packing(sizes), periodic, self.widths, self.has_cells, self.parts),
+            torch.from_numpy(self.numbers[rows]),
+            torch.from_numpy(self.space_groups[indices]),
+            torch.from_numpy(self.properties[indices]),
         )
 
     def largest(self) -> tuple[int, int]:
-        """Atoms of the largest molecule and of the largest crystal, 0 without any."""
+        """Rows of the largest molecule and of the largest crystal, 0 without any."""
         molecules, crystals = self.sizes[~self.periodic], self.sizes[self.periodic]
         return int(molecules.max(initial=0)), int(crystals.max(initial=0))
 

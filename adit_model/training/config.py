@@ -31,7 +31,10 @@ class TrainingConfig:
     warmup_steps : int
         Steps of linear warm-up.
     decay_start : float
-        Share of ``steps`` after which the learning rate falls linearly to zero.
+        Share of the run after which the learning rate falls linearly to zero.
+    schedule : str
+        What a share of the run is: ``"steps"`` of ``steps``, or ``"clock"`` of ``max_time``, which
+        counts from the start of the process.
     gradient_clip : float
         Largest norm of the gradient; 0 sets no limit.
     ema_decay : float
@@ -59,6 +62,9 @@ class TrainingConfig:
     cuda_graphs : bool
         Stage 2 on one GPU: record the denoiser's kernels once and replay them, which spares the
         CPU from launching each. Batches then hold a fixed number of atoms.
+    compile : bool
+        Compile what lies between the matrix products, which takes a minute at the start (needs a
+        C++ compiler, or on a GPU Triton).
     devices, num_nodes : int
         Processes a node, nodes.
     sharded : bool
@@ -76,6 +82,7 @@ class TrainingConfig:
     weight_decay: float = 0.0
     warmup_steps: int = 100
     decay_start: float = 1.0
+    schedule: str = "steps"
     gradient_clip: float = 1.0
     ema_decay: float = 0.9999
     ema_horizon: float = 0.1
@@ -89,6 +96,7 @@ class TrainingConfig:
     stop_after: int | None = None
     precision: str = "32"
     cuda_graphs: bool = False
+    compile: bool = False
     devices: int = 1
     num_nodes: int = 1
     sharded: bool = False
@@ -121,14 +129,24 @@ class TrainingConfig:
             raise ValueError(f"training.stop_after must be positive, got {self.stop_after}")
         if self.max_time is not None:
             parse_time(self.max_time)
+        if self.schedule not in ("steps", "clock"):
+            raise ValueError(f"training.schedule must be steps or clock, got {self.schedule!r}")
+        if self.schedule == "clock" and self.max_time is None:
+            raise ValueError("training.schedule clock needs training.max_time")
 
-    def learning_rate_factor(self, step: int) -> float:
-        """Factor on the learning rate at a step: warm-up, plateau, linear decay to zero."""
+    def learning_rate_factor(self, step: int, seconds: float = 0.0) -> float:
+        """Factor on the learning rate at a step: warm-up, plateau, linear decay to zero.
+
+        ``seconds`` have passed since the process started; they count with ``schedule="clock"``.
+        """
         warm = min(1.0, (step + 1) / max(1, self.warmup_steps))
-        start = self.decay_start * self.steps
-        if step <= start or start >= self.steps:
+        done = step / self.steps
+        if self.schedule == "clock":
+            assert self.max_time is not None
+            done = seconds / parse_time(self.max_time)
+        if done <= self.decay_start or self.decay_start >= 1:
             return warm
-        return warm * max(0.0, (self.steps - step) / (self.steps - start))
+        return warm * max(0.0, (1 - done) / (1 - self.decay_start))
 
 
 @dataclass(frozen=True)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from adit_model.network.conditioning import Told
 from adit_model.network.denoiser import Denoiser
 from adit_model.network.groups import DomainGroups
 
@@ -20,31 +22,28 @@ class FlatDenoiser(nn.Module):
         What is called.
     groups : DomainGroups
         Of any batch with the shapes of all.
-    remembers, told : bool
-        Whether it is given an earlier prediction, and elements.
+    remembers : bool
+        Whether it is given an earlier prediction.
     """
 
-    def __init__(
-        self, denoiser: Denoiser, groups: DomainGroups, remembers: bool, told: bool
-    ) -> None:
+    def __init__(self, denoiser: Denoiser, groups: DomainGroups, remembers: bool) -> None:
         super().__init__()
-        self.denoiser, self.groups = denoiser, groups
-        self.remembers, self.told = remembers, told
+        self.denoiser, self.groups, self.remembers = denoiser, groups, remembers
 
-    def forward(self, x_t: Tensor, t: Tensor, domain: Tensor, *rest: Tensor) -> Tensor:
-        """Predict x_1; ``rest`` is what is given of prediction and elements, then the groups."""
+    def forward(self, x_t: Tensor, t: Tensor, *rest: Tensor) -> Tensor:
+        """Predict x_1; ``rest`` is the prediction, if there is one, what is told, the groups."""
         given = list(rest)
         previous = given.pop(0) if self.remembers else None
-        elements = given.pop(0) if self.told else None
-        groups = self.groups.replaced(given)
-        return self.denoiser(x_t, t, domain, groups, previous, elements)
+        number = len(fields(Told))
+        told, groups = Told(*given[:number]), self.groups.replaced(given[number:])
+        return self.denoiser(x_t, t, groups, told, previous)
 
 
 class GraphedDenoiser:
     """Stands in for a denoiser in training on a GPU.
 
     Recorded at the first call with and without an earlier prediction. All batches must have as
-    many systems and atoms of each domain as the first, and be padded to the same widths.
+    many systems and rows of each domain as the first, and be padded to the same widths.
 
     Parameters
     ----------
@@ -56,23 +55,22 @@ class GraphedDenoiser:
 
     def __init__(self, denoiser: Denoiser, bfloat16: bool) -> None:
         self.denoiser, self.bfloat16 = denoiser, bfloat16
-        self._recorded: dict[tuple[bool, bool], Any] = {}
+        self._recorded: dict[bool, Any] = {}
 
     def __call__(
         self,
         x_t: Tensor,
         t: Tensor,
-        domain: Tensor,
         groups: DomainGroups,
+        told: Told,
         self_condition: Tensor | None = None,
-        elements: Tensor | None = None,
     ) -> Tensor:
         """As :meth:`Denoiser.forward`; the result is overwritten by the next call of its kind."""
-        given = [x for x in (self_condition, elements) if x is not None]
-        arguments = (x_t, t, domain, *given, *groups.tensors())
-        key = (self_condition is not None, elements is not None)
+        given = [] if self_condition is None else [self_condition]
+        arguments = (x_t, t, *given, *told.tensors(), *groups.tensors())
+        key = self_condition is not None
         if key not in self._recorded:
-            flat = FlatDenoiser(self.denoiser, groups, *key)
+            flat = FlatDenoiser(self.denoiser, groups, key)
             # The cache would keep casts of weights from one step to the next.
             with (
                 torch.enable_grad(),

@@ -66,3 +66,33 @@ def grow(old: Denoiser, new: Denoiser) -> None:
     for source, target in enumerate(pair_place[1:]):
         take("coordinate_updates", source, target // every - 1)
     new.load_state_dict(state)
+
+
+def adopt(old: Denoiser, new: Denoiser, name: str | None) -> None:
+    """Give a denoiser with rows for cells the weights of one without.
+
+    What both have is taken over; new inputs, outputs and updates keep the zeros they are made
+    with. Scale and mean of the coordinates stay those the old weights fit; those of the other
+    channels are of the new latents.
+
+    Parameters
+    ----------
+    old, new : Denoiser
+        Trained, and just made with as many blocks of the same width; the second is changed.
+    name : str or None
+        Of the old weights, for the error.
+
+    Raises
+    ------
+    ValueError
+        If a weight that both have is of another shape, or the new denoiser lacks one.
+    """
+    state, given = new.state_dict(), old.state_dict()
+    for key, value in given.items():
+        if key in ("latent_mean", "latent_std"):
+            state[key][:2, :3] = value[:, :3]
+        elif key in state and state[key].shape == value.shape:
+            state[key] = value
+        else:
+            raise ValueError(f"the weights of {name} do not fit this run's model: {key}")
+    new.load_state_dict(state)

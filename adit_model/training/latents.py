@@ -10,7 +10,8 @@ import torch
 
 from adit_model.data.dataset import AtomicDataset
 from adit_model.files import atomic_path
-from adit_model.network.autoencoder import Autoencoder
+from adit_model.network.cells import CELL_DIM
+from adit_model.network.exact import AnyAutoencoder
 from adit_model.progress import tqdm
 from adit_model.training.batches import LatentSource, SystemSource
 from adit_model.training.poses import augment, dataset_fingerprint
@@ -18,11 +19,12 @@ from adit_model.training.poses import augment, dataset_fingerprint
 
 @torch.no_grad()
 def encode_dataset(
-    autoencoder: Autoencoder,
+    autoencoder: AnyAutoencoder,
     dataset: AtomicDataset,
     batch_size: int = 256,
     progress: bool = True,
     poses: torch.Generator | None = None,
+    properties: np.ndarray | None = None,
 ) -> LatentSource:
     """Mean latents of every system, in order.
 
@@ -38,6 +40,8 @@ def encode_dataset(
         Show a progress bar.
     poses : torch.Generator
         Draw a random pose of each system; without, they are encoded as they are.
+    properties : numpy.ndarray
+        Standardised labels, shape (S, P), see :class:`LatentSource`.
     """
     device = next(autoencoder.parameters()).device
     if device.type == "cuda":
@@ -52,15 +56,16 @@ def encode_dataset(
             batch = augment(batch, poses)
         mean, _ = autoencoder.encode(batch)
         parts.append(mean.float().cpu().numpy())
-    return LatentSource(np.concatenate(parts), dataset.sizes, dataset.periodic, dataset.numbers)
+    return LatentSource(np.concatenate(parts), dataset, autoencoder.config.exact, properties)
 
 
 def cached_latents(
-    autoencoder: Autoencoder,
+    autoencoder: AnyAutoencoder,
     autoencoder_hash: str,
     dataset: AtomicDataset,
     folder: Path,
     progress: bool = True,
+    properties: np.ndarray | None = None,
 ) -> LatentSource:
     """Read the latents of this data set under this autoencoder, or encode and keep them.
 
@@ -76,11 +81,11 @@ def cached_latents(
             source = encode_dataset(autoencoder, dataset, progress=progress)
             with atomic_path(path) as partial, open(partial, "wb") as file:
                 np.save(file, source.latents)
-    return LatentSource(np.load(path), dataset.sizes, dataset.periodic, dataset.numbers)
+    return LatentSource(np.load(path), dataset, autoencoder.config.exact, properties)
 
 
 def random_pose_latents(
-    autoencoder: Autoencoder, dataset: AtomicDataset, progress: bool = True, most: int = 20_000
+    autoencoder: AnyAutoencoder, dataset: AtomicDataset, progress: bool = True, most: int = 20_000
 ) -> LatentSource:
     """Latents of up to ``most`` systems in random poses, the same at each call."""
     order = np.random.default_rng(0).permutation(len(dataset))[:most]
@@ -91,7 +96,7 @@ def random_pose_latents(
 def latent_statistics(
     source: LatentSource, share_coordinates: bool
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation of the latents of each domain.
+    """Mean and standard deviation of the latents of each kind of row.
 
     Parameters
     ----------
@@ -103,18 +108,23 @@ def latent_statistics(
     Returns
     -------
     tuple of numpy.ndarray
-        Each of shape (2, L); row 0 molecules, row 1 crystals. A domain without data has 0 and 1.
+        Each of shape (K, L); row 0 atoms of molecules, row 1 of crystals, and with cells row 2
+        cells. A kind without data has 0 and 1.
     """
-    channels = source.latents.shape[1]
-    mean, std = np.zeros((2, channels), np.float32), np.ones((2, channels), np.float32)
-    atom_periodic = np.repeat(source.periodic, source.sizes)
-    for row, kind in enumerate((False, True)):
-        values = source.latents[atom_periodic == kind].astype(np.float64)
+    rows, channels = 3 if source.has_cells else 2, source.latents.shape[1]
+    mean, std = np.zeros((rows, channels), np.float32), np.ones((rows, channels), np.float32)
+    kinds = np.repeat(source.periodic, source.sizes).astype(np.int64)
+    if source.has_cells:
+        kinds[source.offsets[1:][source.periodic] - 1] = 2
+    for row in range(rows):
+        values = source.latents[kinds == row].astype(np.float64)
         if len(values) < 2:
             continue
         mean[row] = values.mean(axis=0)
         spread = values.std(axis=0)
-        if share_coordinates:
+        if row == 2:
+            spread[CELL_DIM:] = 1.0
+        elif share_coordinates:
             spread[:3] = np.sqrt((spread[:3] ** 2).mean())
         std[row] = np.maximum(spread, 1e-3)
     return mean, std

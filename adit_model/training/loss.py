@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from adit_model.network.denoiser import NULL_CLASS, Denoiser
+from adit_model.network.cells import CELL_DIM
+from adit_model.network.conditioning import NULL_CLASS, Told
+from adit_model.network.denoiser import Denoiser
 from adit_model.network.groups import DomainGroups
-from adit_model.sampling.flow import domain_classes
+from adit_model.training.telling import assign_noise
 
 T_MIN, T_MAX = 0.01, 0.99
+
+
+CELL_WEIGHT = 6.0  # of a number of the cell, of which there are few, beside one of an atom
 
 
 FOCUS_MEAN, FOCUS_STD = 0.2, 0.75  # of logit(t)
@@ -41,7 +47,7 @@ def flow_matching_loss(
     x_1: Tensor,
     groups: DomainGroups,
     generator: torch.Generator | None = None,
-    elements: Tensor | None = None,
+    told: Told | None = None,
     self_condition: bool | None = None,
     predict: Callable[..., Tensor] | None = None,
 ) -> tuple[Tensor, dict[str, Tensor]]:
@@ -59,8 +65,9 @@ def flow_matching_loss(
         Of the batch.
     generator : torch.Generator
         Of noise, times and dropout, on the CPU; on a GPU they are drawn there, from its seed.
-    elements : torch.Tensor
-        See :meth:`Denoiser.forward`; hidden with the domain, and again as often by itself.
+    told : Told
+        See :meth:`Denoiser.forward`. Of models without ``conditions`` the elements are hidden with
+        the domain, and again as often by themselves.
     self_condition : bool
         Whether to condition on a first prediction; drawn if not given.
     predict : callable
@@ -82,25 +89,41 @@ def flow_matching_loss(
     hidden = torch.rand(number, generator=drawn, device=at).to(device) < config.class_dropout
     if self_condition is None:
         self_condition = bool(torch.rand((), generator=generator) < config.self_condition)
-    domain = domain_classes(groups.periodic).masked_fill(hidden, NULL_CLASS)
+    told = denoiser.tell_nothing(groups) if told is None else told
+    if not config.conditions:
+        secret = torch.rand(number, generator=drawn, device=at).to(device) < config.class_dropout
+        told = replace(
+            told,
+            domain=told.domain.masked_fill(hidden, NULL_CLASS),
+            elements=told.elements.masked_fill((hidden | secret)[packing.index], 0),
+        )
+    if config.optimal_noise:
+        x_0 = assign_noise(x_0, x_1, groups, told)
     t_atom = t[packing.index, None]
     x_t = (1 - t_atom) * x_0 + t_atom * x_1
-    if elements is not None:
-        secret = torch.rand(number, generator=drawn, device=at).to(device) < config.class_dropout
-        elements = elements.masked_fill((hidden | secret)[packing.index], 0)
 
     previous = None
     if self_condition:
         with torch.no_grad():
-            previous = predict(x_t, t, domain, groups, None, elements).detach()
-    error = predict(x_t, t, domain, groups, previous, elements) - x_1
-    weighted = (error / (1 - t_atom.clamp(max=config.time_clip))).square()  # (A, L)
-    loss = weighted.mean()
+            previous = predict(x_t, t, groups, told, None).detach()
+    error = predict(x_t, t, groups, told, previous) - x_1
+    weighted = (error / (1 - t_atom.clamp(max=config.time_clip))).square()  # (T, L)
+    if not groups.has_cells:
+        loss = weighted.mean()
+    else:
+        rows = groups.cells
+        is_cell = groups.is_cell[:, None]
+        channel = torch.arange(x_1.shape[1], device=device)
+        weight = torch.where(is_cell, CELL_WEIGHT * (channel < CELL_DIM), 1.0)
+        loss = (weighted * weight).sum() / weight.sum()
     terms = {}
-    for (periodic, _), rows in zip(groups.groups, groups.split(weighted.detach()), strict=True):
+    for (periodic, _), part in zip(groups.groups, groups.split(weighted.detach()), strict=True):
         name = "crystal" if periodic else "molecule"
-        terms[name] = rows.mean()
-        terms[f"{name}_coordinates"] = rows[:, :3].mean()
+        if periodic and groups.has_cells:
+            part = weighted.detach()[groups.kinds == 1]
+            terms["cell"] = weighted.detach().index_select(0, rows)[:, :CELL_DIM].mean()
+        terms[name] = part.mean()
+        terms[f"{name}_coordinates"] = part[:, :3].mean()
     return loss, terms
 
 

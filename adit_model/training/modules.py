@@ -12,9 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from adit_model.batch import AtomicBatch
-from adit_model.conditions.atoms import told_elements
-from adit_model.network.autoencoder import Autoencoder
 from adit_model.network.denoiser import Denoiser
+from adit_model.network.exact import AnyAutoencoder, ExactAutoencoder
 from adit_model.network.groups import DomainGroups
 from adit_model.training.batches import LatentBatch, step_generator
 from adit_model.training.config import TrainingConfig
@@ -24,6 +23,7 @@ from adit_model.training.loss import flow_matching_loss
 from adit_model.training.optimizers import build_optimizer
 from adit_model.training.poses import augment
 from adit_model.training.sharding import local, shard, sharded_like, whole
+from adit_model.training.telling import draw_told
 
 logger = logging.getLogger(__name__)
 
@@ -46,6 +46,7 @@ class StageModule(lightning.LightningModule):
         self.average = {k: v.detach().clone() for k, v in network.state_dict().items()}
         self.samples_seen = 0
         self.core_seconds = 0.0
+        self._began = time.monotonic()
         self._window: tuple[float, int, float] = (time.perf_counter(), 0, 0.0)
         self._flops = (0.0, 0.0)  # of an atom, of a system
         self._sums: dict[str, tuple[Tensor, int]] = {}
@@ -182,8 +183,11 @@ class StageModule(lightning.LightningModule):
         optimizer = build_optimizer(
             config.optimizer, self.network, config.learning_rate, config.weight_decay
         )
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, config.learning_rate_factor)
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, self._rate_factor)
         return [optimizer], [{"scheduler": schedule, "interval": "step"}]
+
+    def _rate_factor(self, step: int) -> float:
+        return self.training_config.learning_rate_factor(step, time.monotonic() - self._began)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the averaged weights, the counters and the sums of the next log line."""
@@ -222,7 +226,7 @@ class StageModule(lightning.LightningModule):
         for optimizer, schedule in zip(
             checkpoint["optimizer_states"], checkpoint["lr_schedulers"], strict=True
         ):
-            rate = config.learning_rate * config.learning_rate_factor(schedule["last_epoch"])
+            rate = config.learning_rate * self._rate_factor(schedule["last_epoch"])
             schedule["base_lrs"] = [config.learning_rate] * len(schedule["base_lrs"])
             for group in optimizer["param_groups"]:
                 group |= {"initial_lr": config.learning_rate, "lr": rate}
@@ -240,11 +244,12 @@ def _shape(size: torch.Size | None) -> str:
 class AutoencoderModule(StageModule):
     """Stage 1."""
 
-    network: Autoencoder
+    network: AnyAutoencoder
 
-    def __init__(self, network: Autoencoder, config: TrainingConfig) -> None:
+    def __init__(self, network: AnyAutoencoder, config: TrainingConfig) -> None:
         super().__init__(network, config)
-        network.encoder.requires_grad_(not config.freeze_encoder)
+        encoder = network.code if isinstance(network, ExactAutoencoder) else network.encoder
+        encoder.requires_grad_(not config.freeze_encoder)
 
     def compute_loss(
         self, batch: AtomicBatch, generator: torch.Generator
@@ -271,7 +276,10 @@ class DenoiserModule(StageModule):
     network: Denoiser
 
     def __init__(
-        self, network: Denoiser, config: TrainingConfig, autoencoder: Autoencoder | None = None
+        self,
+        network: Denoiser,
+        config: TrainingConfig,
+        autoencoder: AnyAutoencoder | None = None,
     ) -> None:
         super().__init__(network, config)
         self._graphed: GraphedDenoiser | None = None
@@ -283,20 +291,30 @@ class DenoiserModule(StageModule):
         self, batch: LatentBatch | AtomicBatch, generator: torch.Generator
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Flow-matching loss on normalised latents, cached or of random poses."""
+        config = self.network.config
         if isinstance(batch, AtomicBatch):
             assert self.autoencoder is not None
             with torch.no_grad():
                 latents, _ = self.autoencoder.encode(augment(batch, generator))
-            rows = told_elements(
-                batch.numbers.cpu().numpy(), batch.sizes.cpu().numpy(), batch.periodic.cpu().numpy()
-            )
-            elements = torch.from_numpy(rows).to(latents.device)
-            groups = DomainGroups(batch.packing, batch.periodic)
+            numbers, groups = batch.numbers, DomainGroups(batch.packing, batch.periodic)
         else:
-            latents, elements, groups = batch.latents, batch.elements, batch.groups
-        atom_periodic = batch.periodic[groups.packing.index]
-        x_1 = self.network.normalise(latents.float(), atom_periodic)
-        told = elements if self.network.config.element_condition else None
+            latents, numbers, groups = batch.latents, batch.numbers, batch.groups
+        if config.conditions:
+            assert isinstance(batch, LatentBatch)
+            x_1, told = draw_told(
+                self.network,
+                latents.float(),
+                groups,
+                numbers,
+                batch.space_groups,
+                batch.properties,
+                generator,
+            )
+        else:
+            x_1 = self.network.normalise(latents.float(), groups.kinds)
+            told = self.network.tell_nothing(groups)
+            if config.element_condition:  # of molecules
+                told.elements = numbers * (groups.kinds == 0)
         if self.training_config.cuda_graphs and self._graphed is None:
             bfloat16 = self.training_config.precision == "bf16"
             self._graphed = GraphedDenoiser(self.network, bfloat16)

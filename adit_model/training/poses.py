@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,6 +14,8 @@ from adit_model.batch import AtomicBatch
 from adit_model.canonical import VERSION, canonicalise
 from adit_model.data.cache import cached_dataset, data_cache_dir
 from adit_model.data.dataset import AtomicDataset
+
+GROUP_VERSION = 1  # of how missing space groups are found
 
 
 def canonical_dataset(dataset: AtomicDataset, progress: bool = False) -> AtomicDataset:
@@ -41,12 +44,34 @@ def canonical_dataset(dataset: AtomicDataset, progress: bool = False) -> AtomicD
         positions=packed.positions,
         cells=packed.cells,
         sizes=packed.sizes,
+        space_groups=found_space_groups(dataset),
     )
+
+
+def found_space_groups(dataset: AtomicDataset, symprec: float = 0.1) -> np.ndarray:
+    """Space groups of a data set, those that it lacks computed by spglib, shape (S,), int16.
+
+    Parameters
+    ----------
+    dataset : AtomicDataset
+        Any; molecules, and crystals without a group at this tolerance, have 0.
+    symprec : float
+        Tolerance in angstrom.
+    """
+    import spglib
+
+    groups = dataset.space_groups.copy()
+    for i in np.flatnonzero(dataset.periodic & (groups == 0)):
+        system = dataset[int(i)]
+        cell: Any = (system.cell, system.frac_coords, system.numbers)
+        found = spglib.get_symmetry_dataset(cell, symprec)
+        groups[i] = 0 if found is None else found.number
+    return groups
 
 
 def cached_canonical_dataset(dataset: AtomicDataset, progress: bool = False) -> AtomicDataset:
     """As :func:`canonical_dataset`, kept in the cache of parsed data."""
-    key = f"{dataset_fingerprint(dataset)}-{VERSION}".encode()
+    key = f"{dataset_fingerprint(dataset)}-{VERSION}-{GROUP_VERSION}".encode()
     path = data_cache_dir() / f"canonical-{hashlib.sha256(key).hexdigest()[:16]}.npz"
     return cached_dataset(path, lambda: canonical_dataset(dataset, progress))
 
@@ -56,6 +81,8 @@ def dataset_fingerprint(dataset: AtomicDataset) -> str:
     digest = hashlib.sha256()
     for array in (dataset.numbers, dataset.positions, dataset.cells, dataset.sizes):
         digest.update(np.ascontiguousarray(array).tobytes())
+    for name, values in {"space_groups": dataset.space_groups, **dataset.labels}.items():
+        digest.update(name.encode() + values.tobytes())
     return digest.hexdigest()
 
 

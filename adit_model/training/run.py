@@ -153,14 +153,14 @@ def run_stage(
             "crystal_fraction to a value between 0 and 1"
         )
     if first_stage is None:
-        model, module = first_stage_of(config, start)
+        model, module = first_stage_of(config, start, training_data)
+        model.known, model.element_orders = dataset_known(training_data)
         train_source: SystemSource | LatentSource = SystemSource(training_data)
         validation_sources: list[Any] = [SystemSource(data) for data in validation_data]
     else:
         model, module, train_source, validation_sources = second_stage_of(
             config, first_stage, start, training_data, validation_data, folder, progress
         )
-    model.known, model.element_orders = dataset_known(training_data)
     _describe(model, stage, config, training_data, start)
     with quiet_lightning(), _only_run(folder):
         _check_run(stage, config, folder, resume)  # another one may have come first

@@ -12,18 +12,26 @@ import torch
 from torch import nn
 
 from adit_model.conditions.atoms import ElementOrders, element_order_histogram
-from adit_model.conditions.known import Known
+from adit_model.conditions.known import Known, PropertyRange
 from adit_model.config import AutoencoderConfig, DenoiserConfig, ModelConfig
 from adit_model.data import load_source
 from adit_model.data.dataset import AtomicDataset
 from adit_model.data.prepare import concatenate
 from adit_model.model import ADiT
+from adit_model.network.autoencoder import Autoencoder
 from adit_model.network.denoiser import Denoiser
+from adit_model.network.exact import ExactAutoencoder
+from adit_model.network.fused import use_compiler
 from adit_model.systems import CRYSTAL, MOLECULE
 from adit_model.training.batches import LatentSource, SystemSource
 from adit_model.training.config import RunConfig, TrainingConfig
-from adit_model.training.growth import grow
-from adit_model.training.latents import cached_latents, latent_statistics, random_pose_latents
+from adit_model.training.growth import adopt, grow
+from adit_model.training.latents import (
+    cached_latents,
+    encode_dataset,
+    latent_statistics,
+    random_pose_latents,
+)
 from adit_model.training.modules import AutoencoderModule, DenoiserModule, StageModule
 from adit_model.training.poses import cached_canonical_dataset
 
@@ -57,8 +65,47 @@ def load_data(specs: Sequence[str], known: AutoencoderConfig, progress: bool) ->
     return cached_canonical_dataset(joined, progress)
 
 
-def dataset_known(dataset: AtomicDataset) -> tuple[Known, ElementOrders]:
-    """Atom counts and elements of each domain, and the orders of elements in molecules."""
+UNITS = {
+    "formation_energy_per_atom": "eV/atom",
+    "e_above_hull": "eV/atom",
+    "band_gap": "eV",
+    "volume_per_atom": "angstrom^3",
+    "mu": "debye",
+    "alpha": "bohr^3",
+    "homo": "eV",
+    "lumo": "eV",
+    "gap": "eV",
+    "cv": "cal/mol/K",
+}
+CONDITIONS = (
+    "domain",
+    "num_atoms",
+    "elements",
+    "formula",
+    "space_group",
+    "properties",
+    "cell",
+    "atoms",
+)
+
+
+def dataset_known(
+    dataset: AtomicDataset, denoiser: DenoiserConfig | None = None
+) -> tuple[Known, ElementOrders]:
+    """Describe training data: what a checkpoint knows of it, the orders of elements in molecules.
+
+    Parameters
+    ----------
+    dataset : AtomicDataset
+        What the networks are trained on.
+    denoiser : DenoiserConfig
+        Says what it learns to be told; None with stage 1 alone.
+
+    Raises
+    ------
+    ValueError
+        If no system has a property that the denoiser shall learn.
+    """
     sizes: dict[str, dict[int, int]] = {}
     elements: dict[str, tuple[int, ...]] = {}
     periodic = np.repeat(dataset.periodic, dataset.sizes)
@@ -67,16 +114,75 @@ def dataset_known(dataset: AtomicDataset) -> tuple[Known, ElementOrders]:
             values, counts = np.unique(dataset.sizes[dataset.periodic == kind], return_counts=True)
             sizes[domain] = dict(zip(values.tolist(), counts.tolist(), strict=True))
             elements[domain] = tuple(np.unique(dataset.numbers[periodic == kind]).tolist())
+    learned: tuple[str, ...] = ()
+    properties = {}
+    if denoiser is not None and denoiser.conditions:
+        learned = CONDITIONS
+        raw = property_values(dataset, denoiser.properties)
+        for name, column in zip(denoiser.properties, raw.T, strict=True):
+            properties[name] = _range(name, column, dataset.periodic)
     orders = element_order_histogram(dataset.numbers, dataset.sizes, dataset.periodic)
-    return Known(sizes, elements), ElementOrders(orders)
+    return Known(sizes, elements, properties, learned), ElementOrders(orders)
 
 
-def first_stage_of(config: RunConfig, start: ADiT | None) -> tuple[ADiT, StageModule]:
-    """Model and module of stage 1, with the weights of ``start`` if there are any."""
+def _range(name: str, values: np.ndarray, periodic: np.ndarray) -> PropertyRange:
+    there = np.isfinite(values)
+    if not there.any():
+        raise ValueError(f"no system of the training data has the property {name!r}")
+    some = values[there]
+    domains = tuple(
+        d for d, kind in ((CRYSTAL, True), (MOLECULE, False)) if (there & (periodic == kind)).any()
+    )
+    low, high, mean, std = (float(f(some)) for f in (np.min, np.max, np.mean, np.std))
+    return PropertyRange(UNITS.get(name, ""), low, high, mean, max(std, 1e-6), domains)
+
+
+def property_values(dataset: AtomicDataset, names: Sequence[str]) -> np.ndarray:
+    """Labels of the data, and what is computed, NaN where unknown, shape (S, P), float64.
+
+    ``volume_per_atom`` of crystals, in cubic angstrom, is computed where the data have no such
+    label.
+    """
+    columns = []
+    for name in names:
+        if name == "volume_per_atom" and name not in dataset.labels:
+            volumes = np.abs(np.linalg.det(dataset.cells.astype(np.float64)))  # NaN of molecules
+            columns.append(volumes / dataset.sizes)
+        else:
+            unknown = np.full(len(dataset), np.nan)
+            columns.append(dataset.labels.get(name, unknown).astype(np.float64))
+    return np.stack(columns, axis=1) if columns else np.zeros((len(dataset), 0))
+
+
+def first_stage_of(
+    config: RunConfig, start: ADiT | None, data: AtomicDataset
+) -> tuple[ADiT, StageModule]:
+    """Model and module of stage 1, with the weights of ``start`` if there are any.
+
+    An exact autoencoder that starts from another kind takes its mean latents of each element in
+    the crystals, or else the molecules, of the training data as its code.
+    """
     model = ADiT(config.model, with_denoiser=False)
     if start is not None:
-        _load_weights(model.autoencoder, start.autoencoder, config.init_from)
+        old, new = start.autoencoder, model.autoencoder
+        if isinstance(new, ExactAutoencoder) and isinstance(old, Autoencoder):
+            _take_code(new, old, data)
+        else:
+            _load_weights(new, old, config.init_from)
     return model, AutoencoderModule(model.autoencoder, config.training)
+
+
+def _take_code(new: ExactAutoencoder, old: Autoencoder, data: AtomicDataset) -> None:
+    if data.periodic.any():
+        data = data.subset(data.periodic)
+    latents = encode_dataset(old, data, progress=False).latents[:, 3:]
+    missing = np.random.default_rng(0).normal(
+        latents.mean(0), latents.std(0), new.code.weight.shape
+    )
+    for number in range(new.config.num_elements):
+        rows = latents[data.numbers == number]
+        code = rows.mean(axis=0) if len(rows) else missing[number]
+        new.code.weight.data[number] = torch.from_numpy(code)
 
 
 def second_stage_of(
@@ -96,16 +202,20 @@ def second_stage_of(
         **first_stage.metadata.get("training", {}),
         "hash": first_stage.checkpoint_hash,
     }
+    model.known, model.element_orders = dataset_known(training_data, config.model.denoiser)
     assert model.denoiser is not None
-
-    if start is not None:
-        _load_denoiser(model.denoiser, start.denoiser, config.init_from)
+    properties = model.known.properties
 
     device = _encoding_device(config.training)
 
     def encode(data: AtomicDataset) -> LatentSource:
         autoencoder.to(device)
-        latents = cached_latents(autoencoder, first_stage.checkpoint_hash, data, folder, progress)
+        values = property_values(data, tuple(properties))
+        mean = np.array([p.mean for p in properties.values()])
+        std = np.array([p.std for p in properties.values()])
+        latents = cached_latents(
+            autoencoder, first_stage.checkpoint_hash, data, folder, progress, (values - mean) / std
+        )
         autoencoder.cpu()
         return latents
 
@@ -117,13 +227,18 @@ def second_stage_of(
         train_source = SystemSource(training_data)
         validation_sources = [SystemSource(data) for data in validation_data]
         sample_of_latents = random_pose_latents(autoencoder, training_data, progress)
-    if start is None:
-        mean, std = latent_statistics(sample_of_latents, stage_1.identity_start)
-        model.denoiser.latent_mean.copy_(torch.from_numpy(mean))
-        model.denoiser.latent_std.copy_(torch.from_numpy(std))
+    mean, std = latent_statistics(sample_of_latents, stage_1.identity_start)
+    model.denoiser.latent_mean.copy_(torch.from_numpy(mean))
+    model.denoiser.latent_std.copy_(torch.from_numpy(std))
+    if start is not None:
+        _load_denoiser(model.denoiser, start.denoiser, config.init_from)
     if config.training.cuda_graphs:
         assert isinstance(train_source, LatentSource)  # of canonical poses
         train_source.widths = train_source.largest()
+    elif isinstance(train_source, LatentSource):
+        train_source.parts = 3
+    if config.training.compile:
+        use_compiler()
     encoder = None if stage_1.canonical else autoencoder
     module = DenoiserModule(model.denoiser, config.training, encoder)  # its average starts here
     return model, module, train_source, validation_sources
@@ -140,12 +255,17 @@ def _load_weights(network: nn.Module, start: nn.Module | None, name: str | None)
 
 def _load_denoiser(network: Denoiser, start: Denoiser | None, name: str | None) -> None:
     """Start from other weights; those of fewer blocks are spread over the depth."""
+    if start is not None and network.cells and not start.cells:
+        adopt(start, network, name)
+        return
     if start is None or start.config.num_layers >= network.config.num_layers:
         _load_weights(network, start, name)
         return
     # How it was trained does not matter, only what makes up the network.
     options = asdict(network.config) | {"num_layers": start.config.num_layers}
-    like = Denoiser(DenoiserConfig(**options), network.latent_dim, network.coordinate_scale)
+    like = Denoiser(
+        DenoiserConfig(**options), network.latent_dim, network.coordinate_scale, network.cells
+    )
     _load_weights(like, start, name)
     try:
         grow(like, network)

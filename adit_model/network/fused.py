@@ -1,0 +1,101 @@
+"""What lies between matrix products: small operations that a compiler can make into one."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+RADIAL_RANGE = (0.7, 10.0)  # angstrom
+
+
+def _radial_functions(square: Tensor, number: int) -> Tensor:
+    log_distance = 0.5 * (square + 1e-2).log()
+    low, high = (math.log(r) for r in RADIAL_RANGE)
+    width = (high - low) / (number - 1)
+    centres = torch.linspace(low, high, number, device=square.device, dtype=square.dtype)
+    centres = centres.view(-1, *[1] * square.ndim)
+    return (-0.5 * ((log_distance - centres) / width).square()).exp()
+
+
+def _attend(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    pair: Tensor,
+    scale: Tensor | None,
+    mask: Tensor,
+    values: Tensor,
+    periodic: bool,
+) -> Tensor:
+    if scale is not None:
+        pair = pair * (1 + scale.T[..., None, None])
+    bias, weight = pair.chunk(2)
+    logits = q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5 + bias  # (H, S, N, N)
+    attention = logits.masked_fill(~mask[:, None, :], -1e9).softmax(-1)
+    y = (attention @ v).permute(1, 2, 0, 3)  # (S, N, H, D / H)
+    total = (attention * weight) @ values  # (H, S, N, 4 or 6)
+    if periodic:
+        sine, cosine = values.chunk(2, dim=-1)
+        direction = total[..., :3] * cosine - total[..., 3:] * sine
+    else:
+        direction = total[..., :3] - total[..., 3:] * values[..., :3]
+    direction = direction.permute(1, 2, 0, 3)  # (S, N, H, 3)
+    return torch.cat([y.flatten(2), direction.flatten(2)], dim=-1)
+
+
+_functions: dict[str, Callable[..., Tensor]] = {
+    "attend": _attend,
+    "radial_functions": _radial_functions,
+}
+
+
+def use_compiler() -> None:
+    """Compile these functions at their first call, in this process (needs a C++ compiler)."""
+    for name, function in (("attend", _attend), ("radial_functions", _radial_functions)):
+        _functions[name] = torch.compile(function, dynamic=True)
+
+
+def radial_functions(square: Tensor, number: int) -> Tensor:
+    """Gaussians of the logarithm of a distance, given squared (angstrom), shape (number, ...)."""
+    return _functions["radial_functions"](square, number)
+
+
+def attend(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    pair: Tensor,
+    scale: Tensor | None,
+    mask: Tensor,
+    values: Tensor,
+    periodic: bool,
+) -> Tensor:
+    """Attend with a bias of pairs, and sum the directions to what is attended to.
+
+    The direction from atom i to j is r_j - r_i in angstrom in a molecule and
+    sin 2 pi (f_j - f_i) in a crystal, which does not care about periodic images.
+
+    Parameters
+    ----------
+    q, k, v : torch.Tensor
+        Shape (H, S, N, D / H).
+    pair : torch.Tensor
+        Biases, then weights of the directions, shape (2 H, S, N, N).
+    scale : torch.Tensor or None
+        Strength of both in each system, less 1, shape (S, 2 H).
+    mask : torch.Tensor
+        Which slots hold atoms, shape (S, N), bool.
+    values : torch.Tensor
+        See :class:`~adit_model.network.pairs.PairGeometry`, shape (S, N, 4 or 6).
+    periodic : bool
+        Crystals or molecules.
+
+    Returns
+    -------
+    torch.Tensor
+        Shape (S, N, D + 3 H).
+    """
+    return _functions["attend"](q, k, v, pair, scale, mask, values, periodic)
