@@ -216,7 +216,7 @@ class DenoiserConfig:
         if self.conditions and not self.precondition:
             raise ValueError("conditions needs precondition: set precondition to true")
         if self.properties and not self.conditions:
-            raise ValueError("properties are told with conditions: set conditions to true")
+            raise ValueError(f"properties {self.properties} need conditions: set it to true")
         if self.optimal_noise and self.index_embedding:
             raise ValueError("optimal_noise needs a set of atoms: set index_embedding to false")
         if not -1 < self.time_skew < math.inf:

@@ -224,19 +224,22 @@ def paper_sizes() -> list[str]:
 
 def one_step(size: str) -> dict[str, float]:
     """One step of AdamW with 16 systems of 15 atoms, after one to warm up."""
-    from adit_model.batch import Packing
     from adit_model.network.groups import DomainGroups
     from adit_model.training.loss import flow_matching_loss
 
     config = named_size(size)
     torch.manual_seed(0)
     model = Denoiser(
-        config.denoiser, config.autoencoder.latent_dim, config.autoencoder.coordinate_scale
+        config.denoiser,
+        config.autoencoder.latent_dim,
+        config.autoencoder.coordinate_scale,
+        config.autoencoder.exact,
     )
     systems = 16
     sizes = torch.full((systems,), int(ATOMS))
-    groups = DomainGroups(Packing(sizes), torch.arange(systems) < systems // 2)
-    latents = torch.randn(int(sizes.sum()), config.autoencoder.latent_dim)
+    crystals = torch.arange(systems) < systems // 2
+    groups = DomainGroups.of_atoms(sizes, crystals, cells=model.cells)
+    latents = torch.randn(groups.packing.num_atoms, config.autoencoder.latent_dim)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
     average = {name: value.clone() for name, value in model.state_dict().items()}
     seconds = 0.0

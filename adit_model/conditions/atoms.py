@@ -284,8 +284,10 @@ def _unknown_elements(symbols: Collection[str], domain: str, known: Known) -> st
 # what the denoiser is told
 
 
-def told_elements(numbers: np.ndarray, sizes: np.ndarray, periodic: np.ndarray) -> np.ndarray:
-    """Atomic numbers of molecules, and 0 in crystals, which the denoiser is not told of.
+def element_order_histogram(
+    numbers: np.ndarray, sizes: np.ndarray, periodic: np.ndarray
+) -> dict[str, int]:
+    """Count the molecules of each order of elements.
 
     Parameters
     ----------
@@ -293,19 +295,6 @@ def told_elements(numbers: np.ndarray, sizes: np.ndarray, periodic: np.ndarray) 
         Of all atoms, shape (A,).
     sizes, periodic : numpy.ndarray
         Atoms of each system, and which are crystals, shape (S,).
-
-    Returns
-    -------
-    numpy.ndarray
-        Shape (A,), int64.
-    """
-    return np.where(np.repeat(periodic, sizes), 0, numbers).astype(np.int64)
-
-
-def element_order_histogram(
-    numbers: np.ndarray, sizes: np.ndarray, periodic: np.ndarray
-) -> dict[str, int]:
-    """Count the molecules of each order of elements; parameters as of :func:`told_elements`.
 
     Returns
     -------

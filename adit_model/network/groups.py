@@ -26,8 +26,6 @@ class DomainGroups:
         Pad molecules, and crystals, to these sizes.
     has_cells : bool
         The last row of each crystal is its cell, not an atom.
-    parts : int
-        Groups of each domain, by size, so that less is padded.
     """
 
     def __init__(
@@ -36,7 +34,6 @@ class DomainGroups:
         periodic: Tensor,
         widths: tuple[int, int] | None = None,
         has_cells: bool = False,
-        parts: int = 1,
     ) -> None:
         self.packing = packing
         self.periodic = periodic
@@ -47,25 +44,18 @@ class DomainGroups:
         self._inverse: Tensor | None = None
         self._systems: list[Tensor] = []  # of each group
         kinds = periodic.unique().tolist()
-        if len(kinds) == 1 and parts == 1:
+        if len(kinds) == 1:
             self.groups.append((bool(kinds[0]), packing))
             return
-        for kind in sorted(map(bool, kinds), reverse=True):
+        atom_periodic = periodic[packing.index]
+        for kind in (True, False):
             systems = torch.nonzero(periodic == kind)[:, 0]
-            by_size = packing.sizes[systems].argsort(stable=True)
-            for chosen in by_size.tensor_split(parts):
-                if not len(chosen):
-                    continue
-                mine = systems[chosen.sort().values]
-                part = Packing(packing.sizes[mine], None if widths is None else widths[kind])
-                self.groups.append((kind, part))
-                self._counts.append(part.num_atoms)
-                self._systems.append(mine)
-        order = torch.cat(self._systems)
-        if not bool((order[1:] > order[:-1]).all()):  # else they stand in the order of the groups
-            place = torch.empty_like(order)
-            place[order] = torch.arange(len(order), device=order.device)
-            self._order = torch.argsort(place[packing.index], stable=True)
+            part = Packing(packing.sizes[systems], None if widths is None else widths[kind])
+            self.groups.append((kind, part))
+            self._counts.append(part.num_atoms)
+            self._systems.append(systems)
+        if not bool(periodic[: self.groups[0][1].num_systems].all()):  # else crystals come first
+            self._order = torch.argsort(~atom_periodic, stable=True)
             self._inverse = torch.argsort(self._order)
 
     @classmethod
@@ -100,10 +90,9 @@ class DomainGroups:
 
     @property
     def crystals(self) -> Tensor:
-        """Places of the crystals among the systems, in the order of the groups, shape (C,)."""
-        if self._systems:
-            found = [x for (k, _), x in zip(self.groups, self._systems, strict=True) if k]
-            return torch.cat([self._systems[0][:0], *found])
+        """Places of the crystals among the systems, shape (C,)."""
+        if self._systems:  # of the crystals, then of the molecules
+            return self._systems[0]
         count = self.packing.num_systems if self.groups[0][0] else 0
         return torch.arange(count, device=self.periodic.device)
 

@@ -73,15 +73,9 @@ class PairEncoder(nn.Module):
             of each crystal is its cell.
         """
         pairs = []
-        first = 0  # crystal of the group
         for (periodic, packing), rows in zip(groups.groups, groups.split(coordinates), strict=True):
             x = packing.pad(rows)  # (S, N, 3)
-            if not periodic:
-                pairs.append(self._molecule(x))
-                continue
-            mine = None if metric is None else metric[first : first + packing.num_systems]
-            first += packing.num_systems
-            pairs.append(self._crystal(x, packing, mine))
+            pairs.append(self._crystal(x, packing, metric) if periodic else self._molecule(x))
         return pairs
 
     def _crystal(self, frac: Tensor, packing: Packing, metric: Tensor | None) -> PairGeometry:

@@ -219,7 +219,6 @@ class LatentSource:
         properties: np.ndarray | None = None,
     ) -> None:
         self.widths: tuple[int, int] | None = None  # see DomainGroups
-        self.parts = 1  # see DomainGroups
         self.latents, self.periodic, self.has_cells = latents, dataset.periodic, has_cells
         self.sizes = dataset.sizes + (self.periodic if has_cells else 0)  # rows of each system
         self.offsets = np.concatenate([[0], np.cumsum(self.sizes, dtype=np.int64)])
@@ -234,15 +233,13 @@ class LatentSource:
         self.properties = np.asarray(given, dtype=np.float32)
 
     def batch(self, indices: np.ndarray) -> LatentBatch:
-        """Pack the latents of the systems at ``indices``, crystals first, by size."""
-        if self.widths is None:
-            indices = indices[np.lexsort((self.sizes[indices], ~self.periodic[indices]))]
+        """Pack the latents of the systems at ``indices``."""
         rows = atom_rows(self.offsets, indices)
         periodic = torch.from_numpy(self.periodic[indices])
         sizes = torch.from_numpy(self.sizes[indices].astype(np.int64))
         return LatentBatch(
             torch.from_numpy(self.latents[rows]),
-            DomainGroups(Packing(sizes), periodic, self.widths, self.has_cells, self.parts),
+            DomainGroups(Packing(sizes), periodic, self.widths, self.has_cells),
             torch.from_numpy(self.numbers[rows]),
             torch.from_numpy(self.space_groups[indices]),
             torch.from_numpy(self.properties[indices]),

@@ -235,8 +235,6 @@ def second_stage_of(
     if config.training.cuda_graphs:
         assert isinstance(train_source, LatentSource)  # of canonical poses
         train_source.widths = train_source.largest()
-    elif isinstance(train_source, LatentSource):
-        train_source.parts = 3
     if config.training.compile:
         use_compiler()
     encoder = None if stage_1.canonical else autoencoder

@@ -21,7 +21,7 @@ from adit_model.config import (
     SamplingConfig,
     named_size,
 )
-from adit_model.network.autoencoder import Autoencoder
+from adit_model.network.exact import AnyAutoencoder, build_autoencoder
 from adit_model.network.denoiser import Denoiser
 
 SHARES = st.floats(0, 1)
@@ -107,11 +107,12 @@ def count(module: torch.nn.Module) -> int:
     return sum(p.numel() for p in module.parameters())
 
 
-def built(name: str) -> tuple[Denoiser, Autoencoder]:
+def built(name: str) -> tuple[Denoiser, AnyAutoencoder]:
     config = named_size(name)
     with torch.device("meta"):
-        denoiser = Denoiser(config.denoiser, config.autoencoder.latent_dim)
-        return denoiser, Autoencoder(config.autoencoder)
+        cells = config.autoencoder.exact
+        denoiser = Denoiser(config.denoiser, config.autoencoder.latent_dim, cells=cells)
+        return denoiser, build_autoencoder(config.autoencoder)
 
 
 @pytest.mark.parametrize(("name", "millions"), [("small", 32.6), ("base", 129.7), ("large", 457.0)])
@@ -165,6 +166,8 @@ OUT_OF_RANGE = {
         "time_skew": [-1.0, -3.0, NAN, INF],
         "time_focus": [-0.1, 1.5, NAN],
         "feature_scale": [0.0, -0.2, NAN, INF],
+        "properties": [("band_gap",)],  # nothing can be told
+        "free_share": [-0.1, 1.1, NAN],
     },
     SamplingConfig: {
         "num_steps": [0, -3, 2.5],

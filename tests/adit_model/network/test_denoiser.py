@@ -9,6 +9,7 @@ from adit_model.batch import Packing
 from adit_model.config import DenoiserConfig, named_size
 from adit_model.network.autoencoder import Autoencoder
 from adit_model.network.denoiser import Denoiser
+from adit_model.network.exact import build_autoencoder
 from adit_model.network.groups import DomainGroups
 
 
@@ -33,8 +34,8 @@ def test_autoencoder_of_the_paper():
 def test_mini_is_small():
     config = named_size("mini")
     with torch.device("meta"):
-        total = number_of_parameters(Denoiser(config.denoiser))
-        total += number_of_parameters(Autoencoder(config.autoencoder))
+        total = number_of_parameters(Denoiser(config.denoiser, cells=True))
+        total += number_of_parameters(build_autoencoder(config.autoencoder))
     assert 3e6 < total < 10e6
 
 
@@ -50,9 +51,8 @@ def make_batch(sizes: list[int], periodic: list[bool], seed: int = 0):
 
 
 def predict(denoiser, x, groups, t=0.4, memory=None):
-    domain = torch.where(groups.periodic, 1, 2)
     time = torch.full((len(x),), t, dtype=torch.float64)
-    return denoiser(torch.cat(x), time, domain, groups, memory)
+    return denoiser(torch.cat(x), time, groups, self_condition=memory)
 
 
 def test_a_new_network_predicts_zero():
@@ -118,7 +118,7 @@ def test_lattice_translations_change_nothing():
         for parameter in denoiser.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))
     x, groups = make_batch([5], [True])
-    coordinates = denoiser._real_coordinates(x[0][:, :3], groups)
+    coordinates = denoiser._real_coordinates(x[0][:, :3], groups.kinds)
     shift = torch.randint(-2, 3, (5, 3)).double()
     before, after = (
         encoder_pairs.features

@@ -12,9 +12,10 @@ from torch import nn
 
 from adit_model.batch import Packing
 from adit_model.config import DenoiserConfig
+from adit_model.network.conditioning import Told
 from adit_model.network.denoiser import Denoiser
 from adit_model.network.groups import DomainGroups
-from adit_model.sampling.flow import domain_classes, integrate, renew_noise
+from adit_model.sampling.flow import integrate, renew_noise
 from adit_model.training.loss import T_MAX, T_MIN, draw_times, flow_matching_loss
 
 SPREAD = 0.3  # standard deviation of the Gaussian data
@@ -24,13 +25,14 @@ class ExactDenoiser(nn.Module):
     """E[x_1 | x_t] for x_1 from a normal distribution of mean 0 and deviation SPREAD."""
 
     config = SimpleNamespace(self_condition=0.0)
+    tell_nothing = staticmethod(lambda groups: Told.nothing(groups, 2))
 
     def __init__(self) -> None:
         super().__init__()
-        self.calls: list[int] = []
+        self.calls: list[bool] = []  # whether elements were told
 
-    def forward(self, x, t, domain, groups, self_condition=None, elements=None):
-        self.calls.append(int(domain[0]))
+    def forward(self, x, t, groups, told, self_condition=None):
+        self.calls.append(bool(told.elements.any()))
         time = t[groups.packing.index, None]
         variance = time**2 * SPREAD**2 + (1 - time) ** 2
         return x * time * SPREAD**2 / variance
@@ -55,17 +57,35 @@ def test_solvers_converge_with_their_order(solver, order):
     assert errors[1] < 0.02
 
 
-def test_ancestral_sampling_keeps_the_distribution():
+def test_the_multistep_solver_is_of_second_order():
+    """Second order but for a logarithm: log-SNR has no bounds at the ends."""
+    x_0 = torch.ones(1, 2, dtype=torch.float64)
+    fine = [float((solve(x_0, "multistep", n) - SPREAD * x_0).abs().max()) for n in (640, 1280)]
+    assert np.log2(fine[0] / fine[1]) == pytest.approx(1.85, abs=0.15)
+    errors = {
+        (solver, n): float((solve(x_0, solver, n) - SPREAD * x_0).abs().max())
+        for solver, n in (("euler", 32), ("multistep", 16), ("multistep", 32))
+    }
+    assert errors["multistep", 16] < errors["euler", 32]
+    assert errors["multistep", 32] < 0.3 * errors["euler", 32]
+
+
+@pytest.mark.parametrize("solver", ["ancestral", "multistep"])
+def test_renewed_noise_keeps_the_distribution(solver):
     """Renewed noise of full scale gives the data's spread, less of it gives less."""
     generator = torch.Generator().manual_seed(0)
     number, steps = 4000, 300
     x_0 = torch.randn(number, 2, generator=generator)
     fresh = torch.randn(steps - 1, number, 2, generator=generator)
-    x = solve(x_0, "ancestral", steps, fresh_noise=fresh)
+    x = solve(x_0, solver, steps, fresh_noise=fresh)
     assert float(x.std()) == pytest.approx(SPREAD, rel=0.04)
     assert abs(np.corrcoef(x[:, 0], x_0[:, 0])[0, 1]) < 0.05  # nothing is left of x_0
-    narrow = solve(x_0, "ancestral", steps, fresh_noise=0.7 * fresh)
+    narrow = solve(x_0, solver, steps, fresh_noise=0.7 * fresh)
     assert float(narrow.std()) < 0.85 * float(x.std())
+
+
+def test_the_ancestral_solver_needs_noise():
+    x_0 = torch.zeros(2, 2)
     with pytest.raises(ValueError, match="needs fresh_noise"):
         solve(x_0, "ancestral", 3)
 
@@ -82,17 +102,20 @@ def test_renewed_noise_has_the_variance_of_the_step():
 
 
 @pytest.mark.parametrize(
-    ("scale", "told", "passes"), [(1.0, True, 1), (2.0, True, 2), (0.0, True, 2), (2.0, False, 1)]
+    ("scale", "elements", "calls"),
+    [
+        (1.0, [6, 1, 1], [True]),
+        (2.0, [6, 1, 1], [True, False]),
+        (0.0, [6, 1, 1], [True, False]),
+        (2.0, [0, 0, 0], [False]),
+    ],
 )
-def test_guidance_evaluates_twice_where_something_is_told(scale, told, passes):
-    denoiser = ExactDenoiser()
-    elements = torch.tensor([6, 1, 1]) if told else None
-    integrate(denoiser, torch.zeros(3, 2), molecules(3), 4, "euler", scale, elements=elements)
-    assert denoiser.calls == 4 * passes * [2]
-
-
-def test_domains_have_classes():
-    assert domain_classes(torch.tensor([True, False])).tolist() == [1, 2]
+def test_guidance_evaluates_twice_where_something_is_told(scale, elements, calls):
+    denoiser, groups = ExactDenoiser(), molecules(3)
+    told = Told.nothing(groups, 2)
+    told.elements = torch.tensor(elements)
+    integrate(denoiser, torch.zeros(3, 2), groups, 4, "euler", scale, told=told)
+    assert denoiser.calls == 4 * calls
 
 
 @pytest.mark.parametrize("skew", [0.0, 0.5, 2.0])

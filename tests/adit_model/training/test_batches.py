@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from adit_model.batch import AtomicBatch
+from adit_model.data.dataset import AtomicDataset
 from adit_model.training.batches import (
     FixedBatches,
     LatentSource,
@@ -154,17 +155,32 @@ def test_packed_systems_are_those_of_the_data(dataset):
 
 
 def test_packed_latents_are_those_of_the_systems():
-    sizes = np.array([2, 1, 3])
-    latents = np.arange(12, dtype=np.float32).reshape(6, 2)
-    source = LatentSource(
-        latents, sizes, np.array([True, False, False]), np.array([3, 9, 6, 1, 8, 7])
+    cells = np.stack([np.eye(3), np.full((3, 3), np.nan), np.full((3, 3), np.nan)])
+    systems = AtomicDataset(
+        np.array([3, 9, 6, 1, 8, 7]),
+        np.zeros((6, 3)),
+        cells,
+        np.array([2, 1, 3]),
+        np.array(["a", "b", "c"]),
+        space_groups=np.array([225, 0, 0]),
     )
-    batch = source.batch(np.array([2, 0]))
+    latents = np.arange(12, dtype=np.float32).reshape(6, 2)
+    properties = np.array([[0.5, np.nan], [1.0, 2.0], [np.nan, -1.0]])
+    batch = LatentSource(latents, systems, properties=properties).batch(np.array([2, 0]))
     assert batch.latents[:, 0].tolist() == [6, 8, 10, 0, 2]
-    assert (batch.sizes.tolist(), batch.periodic.tolist()) == ([3, 2], [False, True])
+    assert (batch.packing.sizes.tolist(), batch.periodic.tolist()) == ([3, 2], [False, True])
     assert (len(batch), batch.num_atoms) == (2, 5)
     assert batch.packing.index.tolist() == [0, 0, 0, 1, 1]
-    assert batch.elements.tolist() == [1, 8, 7, 0, 0]  # of the molecule
+    assert batch.numbers.tolist() == [1, 8, 7, 3, 9]
+    assert batch.space_groups.tolist() == [0, 225]
+    np.testing.assert_array_equal(batch.properties, [[np.nan, -1.0], [0.5, np.nan]])
+    # with a row for the cell of the crystal, the last
+    latents = np.arange(14, dtype=np.float32).reshape(7, 2)
+    batch = LatentSource(latents, systems, has_cells=True).batch(np.array([2, 0]))
+    assert batch.latents[:, 0].tolist() == [8, 10, 12, 0, 2, 4]
+    assert batch.groups.kinds.tolist() == [0, 0, 0, 1, 1, 2]
+    assert batch.numbers.tolist() == [1, 8, 7, 3, 9, 0]
+    assert batch.groups.num_atoms.tolist() == [3, 2]
 
 
 def test_batches_from_a_later_step_are_the_tail(dataset):

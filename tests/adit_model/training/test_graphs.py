@@ -60,7 +60,7 @@ def test_batches_have_one_shape(source):
     widths = [part.max_size for _, part in found[0].groups.groups]
     assert widths == [source.sizes[kind].max() for kind in (source.periodic, ~source.periodic)]
     # The systems do change.
-    assert len({tuple(batch.sizes.tolist()) for batch in found}) > 5
+    assert len({tuple(batch.packing.sizes.tolist()) for batch in found}) > 5
 
 
 def test_denoiser_of_tensors_predicts_what_the_denoiser_does(source, denoiser):
@@ -68,15 +68,15 @@ def test_denoiser_of_tensors_predicts_what_the_denoiser_does(source, denoiser):
     first, second = batches(source, 2)
     groups = second.groups
     x = torch.randn(second.latents.shape, generator=torch.Generator().manual_seed(0))
-    t, domain = torch.rand(6), torch.where(second.periodic, 1, 2)
-    expected = denoiser(x, t, domain, groups, x)
-    flat = FlatDenoiser(denoiser, first.groups, remembers=True, told=False)
-    torch.testing.assert_close(flat(x, t, domain, x, *groups.tensors()), expected)
+    t, told = torch.rand(6), denoiser.tell_nothing(groups)
+    expected = denoiser(x, t, groups, told, x)
+    flat = FlatDenoiser(denoiser, first.groups, remembers=True)
+    torch.testing.assert_close(flat(x, t, x, *told.tensors(), *groups.tensors()), expected)
     # Padding to the widths changes nothing.
     source.widths = None
     sampler = StepSampler(source.periodic, 6, 0.5, 0, sizes=source.sizes)
     plain = source.batch(sampler.indices(1))
-    torch.testing.assert_close(denoiser(x, t, domain, plain.groups, x), expected)
+    torch.testing.assert_close(denoiser(x, t, plain.groups, told, x), expected)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
@@ -88,7 +88,7 @@ def test_recorded_denoiser_has_the_losses_and_gradients_of_the_denoiser(bfloat16
         losses, gradients = [], []
         for step, batch in enumerate(batches(source, 6)):
             batch = batch.to("cuda")
-            x_1 = denoiser.normalise(batch.latents, batch.periodic[batch.packing.index])
+            x_1 = denoiser.normalise(batch.latents, batch.groups.kinds)
             with torch.autocast("cuda", torch.bfloat16, enabled=bfloat16):
                 loss, _ = flow_matching_loss(
                     denoiser, x_1, batch.groups, step_generator(0, step), predict=predict

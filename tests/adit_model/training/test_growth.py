@@ -19,7 +19,7 @@ SMALL = replace(MINI.denoiser, dim=16, num_heads=2, num_layers=4)
 def random(config: DenoiserConfig) -> Denoiser:
     """Denoiser whose weights are all random, the gates too."""
     torch.manual_seed(0)
-    denoiser = Denoiser(config)
+    denoiser = Denoiser(config, cells=True)
     for parameter in denoiser.parameters():
         parameter.data.normal_(std=0.3)
     denoiser.latent_mean.normal_()
@@ -28,11 +28,12 @@ def random(config: DenoiserConfig) -> Denoiser:
 
 def predict(denoiser: Denoiser) -> torch.Tensor:
     generator = torch.Generator().manual_seed(1)
-    groups = DomainGroups(Packing(torch.tensor([3, 5])), torch.tensor([True, False]))
-    x, previous = torch.randn(2, 8, 8, generator=generator)
-    t, domain = torch.tensor([0.3, 0.8]), torch.tensor([1, 2])
-    elements = torch.tensor([0, 0, 0, 6, 1, 1, 1, 1])
-    return denoiser(x, t, domain, groups, previous, elements)
+    sizes, periodic = torch.tensor([3, 5]), torch.tensor([True, False])
+    groups = DomainGroups.of_atoms(sizes, periodic, cells=denoiser.cells)
+    x, previous = torch.randn(2, groups.packing.num_atoms, 8, generator=generator)
+    told = denoiser.tell_nothing(groups)
+    told.elements[-5:] = torch.tensor([6, 1, 1, 1, 1])
+    return denoiser(x, torch.tensor([0.3, 0.8]), groups, told, previous)
 
 
 @pytest.mark.parametrize(
@@ -43,7 +44,7 @@ def predict(denoiser: Denoiser) -> torch.Tensor:
 @pytest.mark.parametrize("depth", [4, 8, 12])
 def test_grown_denoiser_predicts_the_same_and_can_learn_more(options, depth):
     old = random(replace(SMALL, **options))
-    new = Denoiser(replace(old.config, num_layers=depth))
+    new = Denoiser(replace(old.config, num_layers=depth), cells=True)
     grow(old, new)
     torch.testing.assert_close(predict(new), predict(old))
     predict(new).square().sum().backward()
@@ -53,7 +54,7 @@ def test_grown_denoiser_predicts_the_same_and_can_learn_more(options, depth):
 
 def test_every_block_of_the_old_one_is_there():
     old = random(SMALL)
-    new = Denoiser(replace(SMALL, num_layers=8))
+    new = Denoiser(replace(SMALL, num_layers=8), cells=True)
     grow(old, new)
     for source, target in zip(old.blocks, new.blocks[::2], strict=True):
         for a, b in zip(source.parameters(), target.parameters(), strict=True):

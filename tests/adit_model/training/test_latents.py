@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from adit_model.data.dataset import AtomicDataset
 from adit_model.model import ADiT
 from adit_model.training.batches import LatentSource
 from adit_model.training.latents import (
@@ -84,11 +85,19 @@ def test_of_processes_that_start_together_one_encodes(model, dataset, tmp_path, 
     np.testing.assert_array_equal(found[0], found[2])
 
 
+def systems(sizes: list[int], periodic: list[bool]) -> AtomicDataset:
+    """Systems of hydrogen at the origin."""
+    cells = np.where(np.array(periodic)[:, None, None], np.eye(3), np.nan)
+    total = sum(sizes)
+    ids = np.arange(len(sizes)).astype(str)
+    return AtomicDataset(np.ones(total), np.zeros((total, 3)), cells, np.array(sizes), ids)
+
+
 def test_statistics_of_each_domain():
     latents = np.array(
         [[1, 0, 0, 5], [3, 0, 2, 5], [10, 10, 10, 0], [10, 20, 10, 2], [10, 30, 10, 4]], np.float32
     )
-    source = LatentSource(latents, np.array([2, 3]), np.array([True, False]), np.ones(5, int))
+    source = LatentSource(latents, systems([2, 3], [True, False]))
     mean, std = latent_statistics(source, share_coordinates=False)
     np.testing.assert_allclose(mean, [[10, 20, 10, 2], [2, 0, 1, 5]])
     tiny = 1e-3  # of a channel that is constant
@@ -102,7 +111,7 @@ def test_statistics_of_each_domain():
 
 
 def test_a_domain_without_data_is_left_as_it_is():
-    source = LatentSource(np.ones((4, 5), np.float32), np.array([4]), np.array([True]), np.ones(4))
+    source = LatentSource(np.ones((4, 5), np.float32), systems([4], [True]))
     mean, std = latent_statistics(source, share_coordinates=True)
     assert (mean[0].tolist(), std[0].tolist()) == ([0] * 5, [1] * 5)
     assert mean[1].tolist() == [1] * 5

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from adit_model.model import ADiT
+from adit_model.network.groups import DomainGroups
 from adit_model.training.batches import LatentBatch, SystemSource, step_generator
 from adit_model.training.config import TrainingConfig
 from adit_model.training.latents import encode_dataset
@@ -184,9 +185,9 @@ def test_denoiser_of_random_poses_sees_latents_of_turned_systems(dataset, paper_
     found, _ = module.compute_loss(batch, step_generator(0, 3))
     generator = step_generator(0, 3)
     mean, _ = model.autoencoder.encode(augment(batch, generator))
-    latents = LatentBatch(
-        mean.detach(), batch.periodic, batch.sizes, torch.zeros(len(mean), dtype=int)
-    )
+    groups = DomainGroups(batch.packing, batch.periodic)
+    nothing = torch.zeros(len(batch), dtype=int), torch.zeros(len(batch), 0)
+    latents = LatentBatch(mean.detach(), groups, batch.numbers, *nothing)
     expected, _ = module.compute_loss(latents, generator)
     torch.testing.assert_close(found, expected)
     found.backward()
