@@ -139,11 +139,11 @@ class ConditionEmbedding(nn.Module):
         """Sum of the embeddings, shape (S, D)."""
         is_told = (told.space_group > 0)[:, None]
         out = self.space_group.weight.index_select(0, told.space_group) * is_told
-        elements = told.element_set
+        elements = told.element_set.to(out)
         out = out + self.element_set(elements) * (elements.sum(-1, keepdim=True) > 0)
         if self.properties is not None:
             known = told.properties.isfinite()
-            features = property_features(told.properties).flatten(1)
+            features = property_features(told.properties.to(out)).flatten(1)
             out = out + self.properties(features) * known.any(-1, keepdim=True)
         return out
 
@@ -152,7 +152,9 @@ def property_features(values: Tensor) -> Tensor:
     """Features of standardised values (S, P), zero where they are NaN, shape (S, P, 18)."""
     known = values.isfinite()
     x = values.nan_to_num(0.0, 0.0, 0.0).clamp(-2 * PROPERTY_RANGE, 2 * PROPERTY_RANGE)[..., None]
-    centres = torch.linspace(-PROPERTY_RANGE, PROPERTY_RANGE, PROPERTY_RADIAL, device=x.device)
+    centres = torch.linspace(
+        -PROPERTY_RANGE, PROPERTY_RANGE, PROPERTY_RADIAL, device=x.device, dtype=x.dtype
+    )
     width = 2 * PROPERTY_RANGE / (PROPERTY_RADIAL - 1)
     radial = (-0.5 * ((x - centres) / width).square()).exp()
     return torch.cat([torch.ones_like(x), x, radial], dim=-1) * known[..., None]

@@ -184,7 +184,7 @@ class Denoiser(nn.Module):
         time = t[index, None]  # (T, 1)
         if self.told is not None:
             given = told.given(groups)
-            x_t = torch.where(given, told.values, x_t)
+            x_t = torch.where(given, told.values.to(x_t), x_t)
             time = torch.where(given, 1.0, time)  # (T, L)
         previous = torch.zeros_like(x_t) if self_condition is None else self_condition / spread
         noisy, skip, scale = x_t, torch.zeros_like(x_t), spread
@@ -215,7 +215,7 @@ class Denoiser(nn.Module):
                         cells = cells + cell_scale * update
                 metric = None
                 if cells is not None:
-                    estimate = cells.detach().float().clamp(-CELL_LIMIT, CELL_LIMIT)
+                    estimate = cells.detach().clamp(-CELL_LIMIT, CELL_LIMIT)
                     metric = self._metric(estimate, groups)
                     waves = self._waves(estimate, stage + 1)
                     h = h.index_add(0, rows, waves.to(h.dtype))
@@ -249,7 +249,7 @@ class Denoiser(nn.Module):
         if self.cell_input is not None:
             both = [x.index_select(0, groups.cells)[:, :CELL_DIM] for x in (noisy, previous)]
             cells = self.cell_input(torch.cat(both, dim=-1))
-            cells = cells + self._waves(both[0].float().clamp(-CELL_LIMIT, CELL_LIMIT), 0)
+            cells = cells + self._waves(both[0].clamp(-CELL_LIMIT, CELL_LIMIT), 0)
             h = h.index_copy(0, groups.cells, cells.to(h.dtype))
         if self.fixed is not None:
             rows = self.fixed.weight.index_select(0, groups.is_cell.long())

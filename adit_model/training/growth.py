@@ -8,6 +8,8 @@ from torch import Tensor
 
 from adit_model.network.denoiser import Denoiser
 
+STAGED = ("coordinate_updates.", "cell_updates.", "cell_waves.")  # new ones are zero
+
 
 def grow(old: Denoiser, new: Denoiser) -> None:
     """Give a denoiser the weights of one with fewer blocks, so that both predict the same.
@@ -33,7 +35,7 @@ def grow(old: Denoiser, new: Denoiser) -> None:
         raise ValueError("a denoiser grows in depth only: its other options must stay as they are")
     if old.config.num_layers > new.config.num_layers:
         raise ValueError("a denoiser cannot be made shallower")
-    if old.latent_dim != new.latent_dim:
+    if old.latent_dim != new.latent_dim or old.cells != new.cells:
         raise ValueError("a denoiser grows in depth only: the latents must have as many channels")
     place = [
         i * new.config.num_layers // old.config.num_layers for i in range(old.config.num_layers)
@@ -48,7 +50,7 @@ def grow(old: Denoiser, new: Denoiser) -> None:
     state: dict[str, Tensor] = {
         name: value
         for name, value in old.state_dict().items()
-        if not name.startswith(("blocks.", "pair_encoders.", "coordinate_updates."))
+        if not name.startswith(("blocks.", "pair_encoders.", *STAGED))
     }
     state |= {
         name: value for name, value in new.state_dict().items() if name not in state
@@ -65,6 +67,11 @@ def grow(old: Denoiser, new: Denoiser) -> None:
         take("pair_encoders", source, target)
     for source, target in enumerate(pair_place[1:]):
         take("coordinate_updates", source, target // every - 1)
+        if old.cells:
+            take("cell_updates", source, target // every - 1)
+    if old.cells:
+        for source, target in enumerate([-every, *pair_place]):  # the first is of what is noisy
+            take("cell_waves", source, target // every + 1)
     new.load_state_dict(state)
 
 

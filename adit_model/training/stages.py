@@ -195,6 +195,8 @@ def second_stage_of(
     progress: bool,
 ) -> tuple[ADiT, StageModule, SystemSource | LatentSource, list[Any]]:
     """Model, module, and latents (or systems) for training and validation, of stage 2."""
+    if start is not None and start.denoiser is None:
+        raise ValueError(f"{config.init_from} has no denoiser to start from")
     autoencoder, stage_1 = first_stage.autoencoder, first_stage.config.autoencoder
     model = ADiT(ModelConfig(stage_1, config.model.denoiser, config.model.sampling))
     model.autoencoder = autoencoder

@@ -21,8 +21,8 @@ from adit_model.config import (
     SamplingConfig,
     named_size,
 )
-from adit_model.network.exact import AnyAutoencoder, build_autoencoder
 from adit_model.network.denoiser import Denoiser
+from adit_model.network.exact import AnyAutoencoder, build_autoencoder
 
 SHARES = st.floats(0, 1)
 WEIGHTS = st.floats(0, 1e6)

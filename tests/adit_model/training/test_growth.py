@@ -7,7 +7,6 @@ from dataclasses import replace
 import pytest
 import torch
 
-from adit_model.batch import Packing
 from adit_model.config import MINI, DenoiserConfig
 from adit_model.network.denoiser import Denoiser
 from adit_model.network.groups import DomainGroups
@@ -72,6 +71,6 @@ def test_every_block_of_the_old_one_is_there():
     ],
 )
 def test_what_cannot_be_grown_is_refused(options, latent_dim, message):
-    new = Denoiser(replace(SMALL, **options), latent_dim)
+    new = Denoiser(replace(SMALL, **options), latent_dim, cells=True)
     with pytest.raises(ValueError, match=message):
         grow(random(SMALL), new)
