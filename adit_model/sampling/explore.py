@@ -20,9 +20,9 @@ from adit_model.sampling.sampler import (
     batch_limit,
     finish_sample,
     normalised_latents,
-    row_kinds,
     prepare,
     require_denoiser,
+    row_kinds,
     run_batches,
     stream_samples,
 )
