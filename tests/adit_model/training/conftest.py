@@ -19,6 +19,7 @@ from adit_model.data.dataset import AtomicDataset
 from adit_model.systems import AtomicSystem
 from adit_model.training.callbacks import STATE_NAME
 from adit_model.training.config import RunConfig, TrainingConfig
+from adit_model.training.poses import canonical_dataset
 from adit_model.training.run import TrainingResult, run_stage
 
 MOLECULES = ("H2O", "CH4", "NH3", "CH3CH2OH", "C6H6", "CO2", "HCN", "CH3OH", "CH3SH")
@@ -77,7 +78,7 @@ def dataset() -> AtomicDataset:
             *(bulk(name, **options) for name, options in CRYSTALS.items()),
         )
     ]
-    return AtomicDataset.from_systems(systems, "small")
+    return canonical_dataset(AtomicDataset.from_systems(systems, "small"))
 
 
 @pytest.fixture(scope="session")
