@@ -184,8 +184,9 @@ class DenoiserConfig:
         With ``conditions``, share of the training systems of which nothing is told but domain and
         number of atoms.
     optimal_noise : bool
-        In training, assign the noise to the atoms of a system that are told the same so that it
-        lies nearest to them (Klein et al. 2023, arXiv 2306.15030). Needs a set of atoms.
+        Assign the noise to the atoms of a system that are told the same so that it lies nearest to
+        them, in training and where sampling renews it: see
+        :func:`adit_model.network.coupling.assign_noise`. Needs a set of atoms.
     """
 
     dim: int = 384
@@ -344,7 +345,7 @@ MINI = ModelConfig(
         ),
         optimal_noise=True,
     ),
-    sampling=SamplingConfig(num_steps=50, solver="ancestral", guidance_scale=1.0, noise_scale=0.6),
+    sampling=SamplingConfig(num_steps=25, solver="multistep", guidance_scale=1.0, noise_scale=0.5),
 )
 
 

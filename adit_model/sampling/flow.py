@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from adit_model.network.conditioning import Told
+from adit_model.network.coupling import assign_noise
 from adit_model.network.denoiser import Denoiser
 from adit_model.network.groups import DomainGroups
 
@@ -144,6 +145,12 @@ def integrate(
             memory = x_1
         return x_1
 
+    def renewed(x: Tensor, x_1: Tensor, now: float, then: float, noise: Tensor) -> Tensor:
+        x = renew_noise(x, x_1, now, then, noise)
+        if denoiser.config.optimal_noise:  # as in training
+            x = then * x_1 + assign_noise(x - then * x_1, x_1, groups, known)
+        return x
+
     times = time_grid(num_steps, start_time)
     last = len(times) - 2
     if solver == "ancestral" and fresh_noise is None and last > 0:
@@ -158,7 +165,7 @@ def integrate(
         elif solver == "ancestral":
             assert fresh_noise is not None
             x_1 = x + (1 - now) * slope
-            x = renew_noise(x + width * slope, x_1, now, then, fresh_noise[step])
+            x = renewed(x + width * slope, x_1, now, then, fresh_noise[step])
         elif solver == "multistep":
             x_1 = x + (1 - now) * slope
             earlier, at = (None, 0.0) if before is None else before
@@ -166,7 +173,7 @@ def integrate(
             before = x_1, now
             x = x + width * (middle_x_1 - x) / (1 - now)
             if fresh_noise is not None:
-                x = renew_noise(x, middle_x_1, now, then, fresh_noise[step])
+                x = renewed(x, middle_x_1, now, then, fresh_noise[step])
         elif solver == "midpoint":
             middle = now + width / 2
             halfway = x + width / 2 * slope

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from adit_model.network.cells import CELL_DIM
 from adit_model.network.conditioning import NULL_CLASS, Told
+from adit_model.network.coupling import assign_noise
 from adit_model.network.denoiser import Denoiser
 from adit_model.network.groups import DomainGroups
-from adit_model.training.telling import assign_noise
 
 T_MIN, T_MAX = 0.01, 0.99
 

@@ -24,7 +24,7 @@ SPREAD = 0.3  # standard deviation of the Gaussian data
 class ExactDenoiser(nn.Module):
     """E[x_1 | x_t] for x_1 from a normal distribution of mean 0 and deviation SPREAD."""
 
-    config = SimpleNamespace(self_condition=0.0)
+    config = SimpleNamespace(self_condition=0.0, optimal_noise=False)
     tell_nothing = staticmethod(lambda groups: Told.nothing(groups, 2))
 
     def __init__(self) -> None:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from dataclasses import asdict, replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from adit_model.model import ADiT
 from adit_model.systems import AtomicSystem
 from adit_model.training.batches import StepSampler
 from adit_model.training.callbacks import STATE_NAME
+from adit_model.training.config import load_run_config
 from adit_model.training.flops import training_flops
 from adit_model.training.run import run_stage, train
 from adit_model.training.stages import dataset_known
@@ -368,3 +370,25 @@ def test_config_file_is_trained(write_config, first_stage, tmp_path):
     path = write_config("denoiser", tmp_path / "run", steps=50)
     result = train("denoiser", path, ["denoiser.steps=3"], progress=False)
     assert (result.step, result.finished) == (3, True)
+
+
+@pytest.mark.parametrize("name", ["mini", "paper-small", "paper-base"])
+def test_recipes_start(name, data_file, tmp_path):
+    """Both stages of each recipe take two steps, on other data and with smaller networks."""
+    recipe = Path(__file__).parents[3] / "examples" / "training" / f"{name}.yaml"
+    config = load_run_config("denoiser", recipe).model
+    assert config.denoiser.dim == {"mini": 192, "paper-small": 384, "paper-base": 768}[name]
+    options = [
+        f"data.train={data_file}",
+        f"data.validation={data_file}",
+        "model.autoencoder={dim: 16, num_heads: 2, num_encoder_layers: 1, num_decoder_layers: 1}",
+        "model.denoiser={dim: 16, num_heads: 2, num_layers: 2, properties: []}",
+        f"denoiser.autoencoder={tmp_path}/autoencoder/autoencoder.safetensors",
+    ]
+    for stage in ("autoencoder", "denoiser"):
+        small = [f"{stage}.steps=2", f"{stage}.batch_size=6", f"{stage}.precision='32'"]
+        output = f"{stage}.output={tmp_path}/{stage}"
+        result = train(stage, recipe, [*options, *small, output], progress=False)
+        assert (result.step, result.finished) == (2, True)
+    model = ADiT.load(result.checkpoint)
+    assert len(model.sample(2, num_steps=2, solver="euler", progress=False)) == 2

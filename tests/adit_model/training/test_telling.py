@@ -11,10 +11,12 @@ import torch
 from scipy import stats
 
 from adit_model.config import MINI
+from adit_model.network.coupling import assign_noise
 from adit_model.network.denoiser import Denoiser
 from adit_model.network.groups import DomainGroups
+from adit_model.sampling.flow import integrate
 from adit_model.training.loss import flow_matching_loss
-from adit_model.training.telling import assign_noise, draw_told, rotations
+from adit_model.training.telling import draw_told, rotations
 
 NUMBER = 600
 
@@ -199,3 +201,30 @@ def test_a_training_step_reaches_every_weight():
         or not parameter.grad.any()
     ]
     assert idle == []
+
+
+@pytest.mark.parametrize("solver", ["ancestral", "multistep"])
+def test_sampling_renews_noise_as_training_assigns_it(solver):
+    """At each step but the first, the noise in x is the nearest to the prediction before it."""
+    denoiser = make_denoiser(self_condition=0.0)
+    denoiser.output.weight.data.normal_()
+    seen = []
+
+    class Watched(torch.nn.Module):
+        config = denoiser.config
+        tell_nothing = denoiser.tell_nothing
+
+        def forward(self, x, t, groups, told, previous=None):
+            x_1 = denoiser(x, t, groups, told, previous).detach()
+            seen.append((float(t[0]), x, x_1))
+            return x_1
+
+    _, groups, *_ = make_batch(4)
+    generator = torch.Generator().manual_seed(0)
+    x_0, *fresh = torch.randn(5, groups.packing.num_atoms, 8, generator=generator)
+    integrate(Watched(), x_0, groups, 5, solver, 1.0, fresh_noise=torch.stack(fresh))
+    told = denoiser.tell_nothing(groups)
+    at, x, _ = seen[1]  # where the first prediction alone decides
+    noise = x - at * seen[0][2]
+    torch.testing.assert_close(assign_noise(noise, seen[0][2], groups, told), noise)
+    assert not torch.equal(assign_noise(x_0, seen[0][2], groups, told), x_0)
