@@ -100,15 +100,21 @@ class FixedAtoms(Kind):
         return None
 
     def refusal(self, condition: Condition, domain: str, known: Known) -> str | None:
-        """Refuse molecules: their pose follows from all their atoms."""
+        """Refuse molecules until the weights learned it: their pose follows from all atoms."""
         if condition.atoms is None or domain != MOLECULE or self.name in known.learned:
             return None
         return "these weights cannot complete a molecule: its pose follows from all its atoms"
 
 
 def fixed_part(condition: Condition) -> AtomicSystem:
-    """Return the fixed atoms of a crystal alone, a along x and b in the xy plane."""
+    """Return the fixed atoms alone, as the networks see them.
+
+    Those of a crystal with a along x and b in the xy plane, those of a molecule around the origin.
+    """
     sites = np.array([site[1:] for site in condition.atoms])
+    if condition.cell is None:
+        numbers = np.array([atomic_numbers[site[0]] for site in condition.atoms])
+        return AtomicSystem(numbers, sites - sites.mean(axis=0))
     cell = parameters_to_cell(*cell_to_parameters(cell_matrix(condition.cell)))
     wrapped = sites - np.floor(sites + WRAP_CUT)
     numbers = np.array([atomic_numbers[site[0]] for site in condition.atoms])

@@ -102,7 +102,8 @@ def variations(
     draws, settings = prepare(model, request)
     limit = batch_limit(model, batch_atoms)
     origin = normalised_latents(model, system)
-    if model.config.denoiser.element_condition and not system.is_periodic:
+    config = model.config.denoiser
+    if (config.element_condition or config.conditions) and not system.is_periodic:
         told = {"told": system.numbers, "choice": ElementChoice(system.numbers)}
     else:
         told = {}

@@ -8,9 +8,10 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
-from ase.data import atomic_numbers
+from ase.data import atomic_numbers, chemical_symbols
 from monty.json import MSONable
 
+from adit_model.canonical import electronegativity_ranks
 from adit_model.conditions.atoms import (
     ElementChoice,
     ElementOrders,
@@ -284,11 +285,12 @@ class Draw:
     num_atoms : int
         Number of its atoms N.
     noise : numpy.ndarray
-        Where the flow starts, shape (N, L), float32.
+        Where the flow starts, shape (N, L), float32; with an exact autoencoder a crystal has one
+        row more for its cell.
     rotation : numpy.ndarray
         Random rotation, shape (3, 3).
     told : numpy.ndarray or None
-        Atomic numbers that the denoiser is told, shape (N,).
+        Atomic numbers that the denoiser is told, 0 where it chooses, shape (N,).
     choice : ElementChoice or None
         How its elements are chosen at decoding; None leaves them to the decoder.
     origin : numpy.ndarray or None
@@ -388,7 +390,23 @@ def _draw(
             told = orders.draw(count, drawn)
     fixed = None if condition.atoms is None else fixed_rows(condition, count)
     choice = ElementChoice(told) if told is not None else _choice(condition, count, fixed)
+    if config.denoiser.conditions:
+        told = _named(condition, count, fixed)
     return Draw(index, seed, condition, domain, count, noise, rotation, told, choice, fixed=fixed)
+
+
+def _named(condition: Condition, count: int, fixed: np.ndarray | None) -> np.ndarray | None:
+    """Atomic numbers of the atoms whose element is known, 0 of others, shape (count,)."""
+    if condition.formula is not None:
+        unit, ranks = composition_of(condition.formula), electronegativity_ranks()
+        numbers = sorted((atomic_numbers[s] for s in unit), key=lambda z: ranks[z])
+        amounts = [unit[chemical_symbols[z]] for z in numbers]
+        return np.repeat(numbers, np.array(amounts) * (count // sum(amounts)))
+    if fixed is None:
+        return None
+    told = np.zeros(count, np.int64)
+    told[fixed] = [atomic_numbers[site[0]] for site in condition.atoms]
+    return told
 
 
 def _choice(condition: Condition, count: int, fixed: np.ndarray | None) -> ElementChoice | None:

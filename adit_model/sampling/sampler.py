@@ -23,7 +23,8 @@ from adit_model.progress import tqdm
 from adit_model.sampling.flow import integrate, time_grid
 from adit_model.sampling.request import Draw, Request, check_batch_atoms, draw_samples
 from adit_model.sampling.sample import Sample, SamplingInterrupted
-from adit_model.systems import CRYSTAL, AtomicSystem
+from adit_model.sampling.telling import tell
+from adit_model.systems import CRYSTAL, MOLECULE, AtomicSystem
 
 CPU_BATCH_ATOMS = 1024
 GPU_BYTES_PER_ATOM_CHANNEL = 600  # of activations, one forward pass; halved on out-of-memory
@@ -335,10 +336,7 @@ def _integrate_batch(
         drawn = [r.fresh_noise(len(times) - 1, settings) for r in part]
         drawn.append(np.zeros((len(times) - 2, *blank.shape), dtype=np.float32))
         fresh = torch.from_numpy(np.concatenate(drawn, axis=1)).to(device, model.dtype)
-    told = model.denoiser.tell_nothing(groups)
-    elements = [np.zeros(r.num_atoms + cell, int) if r.told is None else r.told for r in part]
-    rows = np.concatenate([*elements, np.zeros(len(blank), int)])
-    told.elements = torch.from_numpy(rows).to(device)
+    told = tell(model.denoiser, model.known, part, groups)
     x_1 = integrate(
         model.denoiser,
         x,
@@ -379,10 +377,15 @@ def _as_fixed(draw: Draw, raw: dict[str, Any]) -> dict[str, Any]:
     if condition.cell is not None:
         raw = {**raw, "cell": cell_matrix(condition.cell)}
     if draw.fixed is not None:
-        frac = raw["frac_coords"].copy()
-        frac[draw.fixed] = [site[1:] for site in condition.atoms]
+        sites = np.array([site[1:] for site in condition.atoms])
+        name = "frac_coords"
+        if draw.domain == MOLECULE:  # made in the frame where their mean is the origin
+            name = "positions"
+            raw = {**raw, name: raw[name] + sites.mean(axis=0)}
+        coordinates = raw[name].copy()
+        coordinates[draw.fixed] = sites
         order = np.r_[draw.fixed, np.setdiff1d(np.arange(draw.num_atoms), draw.fixed)]
-        raw = {**raw, "frac_coords": frac[order], "numbers": raw["numbers"][order]}
+        raw = {**raw, name: coordinates[order], "numbers": raw["numbers"][order]}
     return raw
 
 

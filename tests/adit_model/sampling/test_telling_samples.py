@@ -1,0 +1,121 @@
+"""What is asked reaches the denoiser, and what is exact comes back."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from ase.data import chemical_symbols
+
+from adit_model.conditions.known import Known, PropertyRange
+from adit_model.config import MINI
+from adit_model.model import ADiT
+from adit_model.network.groups import DomainGroups
+from adit_model.sampling.request import Request
+from adit_model.sampling.sampler import prepare
+from adit_model.sampling.telling import tell
+from adit_model.training.stages import CONDITIONS
+
+
+@pytest.fixture(scope="module")
+def model() -> ADiT:
+    config = replace(
+        MINI,
+        denoiser=replace(
+            MINI.denoiser, dim=24, num_heads=2, num_layers=2, properties=("band_gap", "gap")
+        ),
+        autoencoder=replace(MINI.autoencoder, dim=16),
+        sampling=replace(MINI.sampling, num_steps=4),
+    )
+    known = Known(
+        sizes={"crystal": {2: 1, 4: 3, 8: 2}, "molecule": {3: 1, 5: 2}},
+        elements={"crystal": tuple(range(1, 90)), "molecule": (1, 6, 7, 8)},
+        properties={
+            "band_gap": PropertyRange("eV", 0.0, 9.0, 1.0, 2.0),
+            "gap": PropertyRange("eV", 1.0, 9.0, 6.0, 1.5, ("molecule",)),
+        },
+        learned=CONDITIONS,
+    )
+    torch.manual_seed(0)
+    model = ADiT(config, known).eval()
+    with torch.no_grad():
+        for parameter in model.denoiser.parameters():
+            parameter.add_(0.02 * torch.randn_like(parameter))
+        model.denoiser.latent_mean[2, :3] = 1.0
+        model.denoiser.latent_std[2, :6] = 0.2
+    return model
+
+
+def told_of(model: ADiT, condition: str, n: int = 1):
+    draws, _ = prepare(model, Request.of(n, condition))
+    sizes = torch.tensor([d.num_atoms for d in draws])
+    periodic = torch.tensor([d.domain == "crystal" for d in draws])
+    groups = DomainGroups.of_atoms(sizes, periodic, cells=True)
+    return draws, groups, tell(model.denoiser, model.known, draws, groups)
+
+
+def test_nothing_is_told_of_free_samples(model):
+    *_, told = told_of(model, None, n=4)
+    assert not told.is_guided() and not told.fixed.any()
+    assert told.domain.tolist() == [1, 2, 1, 2]
+
+
+def test_a_formula_names_every_atom(model):
+    (draw,), _, told = told_of(model, "LiFeO2, units=2")
+    found = sorted(chemical_symbols[z] for z in told.elements[:8].tolist())
+    assert found == sorted(["Li", "Fe", "O", "O"] * 2)
+    assert told.elements[8] == 0  # the cell
+    samples = model.sample(3, "LiFeO2, units=2", progress=False)
+    for sample in samples:
+        assert sorted(sample.decoded["numbers"]) == sorted(draw.told)
+
+
+def test_kinds_of_whole_systems(model):
+    _, _, told = told_of(model, "crystal, Li-O, spacegroup=225, band_gap=2-4")
+    assert told.element_set[0].nonzero()[:, 0].tolist() == [3, 8]
+    assert told.space_group.tolist() == [225]
+    assert told.properties[0, 0] == pytest.approx((3 - 1) / 2)
+    assert told.properties[0, 1].isnan()
+    assert not told.elements.any()
+    for sample in model.sample(3, "crystal, Li-O, spacegroup=225", progress=False):
+        assert set(sample.decoded["numbers"]) <= {3, 8}
+
+
+def test_cell_and_fixed_sites_are_given_and_come_back(model):
+    condition = "cell=4.1/5.2/6.3/80/95/107, fixed=Na@0.1/0.2/0.3;Cl@0.6/0.7/0.8, atoms=4"
+    _, groups, told = told_of(model, condition)
+    assert told.fixed.tolist() == [True, True, False, False, True]
+    assert told.elements.tolist() == [11, 17, 0, 0, 0]
+    latents = model.denoiser.denormalise(told.values, groups.kinds)
+    np.testing.assert_allclose(
+        0.5 * latents[:2, :3] + 0.5, [[0.1, 0.2, 0.3], [0.6, 0.7, 0.8]], atol=1e-6
+    )
+    for sample in model.sample(4, condition, progress=False):
+        assert sample.system is not None and all(sample.holds.values())
+        assert sample.system.numbers[:2].tolist() == [11, 17]
+        lengths = np.linalg.norm(sample.system.cell, axis=1)
+        np.testing.assert_allclose(lengths, [4.1, 5.2, 6.3], atol=1e-6)
+
+
+def test_a_molecule_is_completed_around_its_fixed_atoms(model):
+    condition = "molecule, fixed=C@5.0/1.0/0.0;O@6.2/1.0/0.0, atoms=5"
+    _, _, told = told_of(model, condition)
+    assert told.fixed.tolist() == [True, True, False, False, False]
+    mean = told.values[:2, :3].mean(0)
+    offset = model.denoiser.latent_mean[0, :3] / model.denoiser.latent_std[0, :3]
+    torch.testing.assert_close(mean, -offset, atol=1e-6, rtol=0)
+    for sample in model.sample(3, condition, progress=False):
+        assert sample.system.numbers[:2].tolist() == [6, 8]
+        np.testing.assert_allclose(sample.system.positions[:2], [[5, 1, 0], [6.2, 1, 0]], atol=1e-6)
+
+
+def test_guidance_changes_what_is_told_something(model):
+    options = {"progress": False, "seed": 3}
+    plain, guided = (
+        model.sample(2, "crystal, spacegroup=225, atoms=4", guidance_scale=w, **options)
+        for w in (1.0, 3.0)
+    )
+    for a, b in zip(plain, guided, strict=True):
+        assert not np.allclose(a.decoded["frac_coords"], b.decoded["frac_coords"])
