@@ -138,7 +138,8 @@ def build_request(args: argparse.Namespace) -> Request:
 def _generate(args: argparse.Namespace, request: Request) -> int:
     from adit_model.model import ADiT
     from adit_model.quality.records import count_records, record_samples
-    from adit_model.sampling.sample import SamplingInterrupted, held_shares
+    from adit_model.quality.conditions import held
+    from adit_model.sampling.sample import SamplingInterrupted
 
     model = ADiT.load(args.checkpoint, device=args.device)
     started = time.perf_counter()
@@ -172,8 +173,9 @@ def _generate(args: argparse.Namespace, request: Request) -> int:
     )
     for domain, counts in count_records(records).items():
         print(f"{domain}s: {counts}")
-    for name, (held, asked) in held_shares(samples).items():
-        print(f"{name} as asked: {held} of {asked} ({100 * held / asked:.1f} %)")
+    for name, count in held([{"holds": sample.holds} for sample in samples]).items():
+        share = f"{100 * count['share']:.1f} %"
+        print(f"{name} as asked: {count['passed']} of {count['of']} ({share})")
     written = sum(record.decoded for record in records)
     print(f"{written} structures written to {args.out}, see {args.out / RECORDS}")
     if args.plot and written:

@@ -8,19 +8,15 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import groupby
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from ase.data import atomic_numbers, chemical_symbols
 from ase.formula import Formula as AseFormula
 
 from adit_model.conditions.counts import Counts, allows, read_counts, runs, write_counts
-from adit_model.conditions.kind import Kind
+from adit_model.conditions.kind import Asked, Kind, Knows
 from adit_model.systems import MOLECULE, AtomicSystem
-
-if TYPE_CHECKING:
-    from adit_model.conditions.condition import Condition
-    from adit_model.conditions.known import Known
 
 SYMBOLS = frozenset(chemical_symbols[1:])
 
@@ -91,7 +87,7 @@ class NumAtoms(Kind):
         """Whether the system has so many."""
         return allows(value, len(system))
 
-    def refusal(self, condition: Condition, domain: str, known: Known) -> str | None:
+    def refusal(self, condition: Asked, domain: str, known: Knows) -> str | None:
         """Gaps of the histogram are gaps; of a range, what occurs is drawn."""
         have = known.sizes.get(domain, {})
         asked = condition.num_atoms
@@ -132,7 +128,7 @@ class Elements(Kind):
         """Whether the system holds all of them and no others."""
         return self.label(system) == value
 
-    def contradiction(self, condition: Condition) -> str | None:
+    def contradiction(self, condition: Asked) -> str | None:
         """Compare with the formula and the largest number of atoms."""
         elements, asked = condition.elements, condition.num_atoms
         if elements is None:
@@ -149,7 +145,7 @@ class Elements(Kind):
             return f"{most} atoms cannot hold {len(elements)} elements: allow more atoms"
         return None
 
-    def refusal(self, condition: Condition, domain: str, known: Known) -> str | None:
+    def refusal(self, condition: Asked, domain: str, known: Knows) -> str | None:
         """Elements that no training structure of the domain holds."""
         elements = condition.elements
         if elements is None:
@@ -187,7 +183,7 @@ class Formula(Kind):
         """Whether the system is a whole number of formula units."""
         return _units_in(value, system) is not None
 
-    def contradiction(self, condition: Condition) -> str | None:
+    def contradiction(self, condition: Asked) -> str | None:
         """Compare with the number of atoms."""
         formula = condition.formula
         if formula is None:
@@ -214,7 +210,7 @@ class Formula(Kind):
             "away, it follows from the formula"
         )
 
-    def refusal(self, condition: Condition, domain: str, known: Known) -> str | None:
+    def refusal(self, condition: Asked, domain: str, known: Knows) -> str | None:
         """Unknown elements, and numbers of atoms that no training structure has."""
         if condition.formula is None:
             return None
@@ -269,7 +265,7 @@ def _units_in(formula: str, system: AtomicSystem) -> int | None:
     return units if units and dict(found) == {k: units * v for k, v in unit.items()} else None
 
 
-def _unknown_elements(symbols: Collection[str], domain: str, known: Known) -> str | None:
+def _unknown_elements(symbols: Collection[str], domain: str, known: Knows) -> str | None:
     have = known.elements.get(domain, ())
     unknown = sorted(s for s in set(symbols) if atomic_numbers[s] not in have)
     if not unknown:

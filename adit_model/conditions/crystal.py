@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import re
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from adit_model.conditions.kind import Kind
+from adit_model.conditions.kind import Asked, Kind, Knows
 from adit_model.conditions.properties import number_text
 from adit_model.geometry import cell_to_parameters, parameters_to_cell
 from adit_model.systems import MOLECULE, AtomicSystem
-
-if TYPE_CHECKING:
-    from adit_model.conditions.condition import Condition
-    from adit_model.conditions.known import Known
 
 SYMMETRY_TOLERANCE = 0.1  # angstrom, of the space group that a generated crystal reaches
 
@@ -80,13 +76,13 @@ class SpaceGroup(Kind):
         """Whether the group is reached at :data:`SYMMETRY_TOLERANCE`."""
         return self.label(system, SYMMETRY_TOLERANCE) == value
 
-    def contradiction(self, condition: Condition) -> str | None:
+    def contradiction(self, condition: Asked) -> str | None:
         """Refuse one of a molecule."""
         if condition.space_group is not None and condition.domain == MOLECULE:
             return "a molecule has no space group: ask for crystals"
         return None
 
-    def refusal(self, condition: Condition, domain: str, known: Known) -> str | None:
+    def refusal(self, condition: Asked, domain: str, known: Knows) -> str | None:
         """Until the weights have learned it."""
         if condition.space_group is None:
             return None
@@ -142,13 +138,13 @@ class Cell(Kind):
         wanted = self.label(AtomicSystem([1], np.zeros((1, 3)), cell_matrix(value)))  # type: ignore[arg-type]
         return found is not None and bool(np.allclose(found, wanted or (), rtol=0, atol=1e-6))
 
-    def contradiction(self, condition: Condition) -> str | None:
+    def contradiction(self, condition: Asked) -> str | None:
         """Refuse one of a molecule."""
         if condition.cell is not None and condition.domain == MOLECULE:
             return "a molecule has no cell: ask for crystals"
         return None
 
-    def refusal(self, condition: Condition, domain: str, known: Known) -> str | None:
+    def refusal(self, condition: Asked, domain: str, known: Knows) -> str | None:
         """Until the network obeys it; that of fixed atoms it sees in them."""
         if condition.cell is None:
             return None

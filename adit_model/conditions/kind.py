@@ -3,12 +3,46 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import Any, Protocol
 
-if TYPE_CHECKING:
-    from adit_model.conditions.condition import Condition
-    from adit_model.conditions.known import Known
-    from adit_model.systems import AtomicSystem
+from adit_model.systems import AtomicSystem
+
+
+class Asked(Protocol):
+    """What a kind sees of the condition that it is part of: its fields, None where free."""
+
+    @property
+    def domain(self) -> str | None: ...  # noqa: D102
+    @property
+    def num_atoms(self) -> Any: ...  # noqa: D102
+    @property
+    def elements(self) -> Any: ...  # noqa: D102
+    @property
+    def formula(self) -> Any: ...  # noqa: D102
+    @property
+    def formula_units(self) -> Any: ...  # noqa: D102
+    @property
+    def space_group(self) -> Any: ...  # noqa: D102
+    @property
+    def properties(self) -> Any: ...  # noqa: D102
+    @property
+    def cell(self) -> Any: ...  # noqa: D102
+    @property
+    def atoms(self) -> Any: ...  # noqa: D102
+
+
+class Knows(Protocol):
+    """What a kind sees of :class:`~adit_model.conditions.known.Known`."""
+
+    @property
+    def sizes(self) -> Mapping[str, Mapping[int, int]]: ...  # noqa: D102
+    @property
+    def elements(self) -> Mapping[str, tuple[int, ...]]: ...  # noqa: D102
+    @property
+    def properties(self) -> Mapping[str, Any]: ...  # noqa: D102
+    @property
+    def learned(self) -> tuple[str, ...]: ...  # noqa: D102
 
 
 class Kind(ABC):
@@ -50,10 +84,10 @@ class Kind(ABC):
     def holds(self, value: Any, system: AtomicSystem) -> bool | None:
         """Whether a structure is as asked; None where the structure alone does not tell."""
 
-    def contradiction(self, condition: Condition) -> str | None:
+    def contradiction(self, condition: Asked) -> str | None:
         """Why no structure can be so, whatever the weights; None if one can."""
         return None
 
-    def refusal(self, condition: Condition, domain: str, known: Known) -> str | None:
+    def refusal(self, condition: Asked, domain: str, known: Knows) -> str | None:
         """Why these weights cannot make such a structure of this domain; None if they can."""
         return None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from ase.data import atomic_numbers
@@ -12,14 +12,10 @@ from ase.data import atomic_numbers
 from adit_model.canonical import electronegativity_ranks
 from adit_model.conditions.atoms import check_symbol, composition_of
 from adit_model.conditions.crystal import cell_matrix
-from adit_model.conditions.kind import Kind
+from adit_model.conditions.kind import Asked, Kind, Knows
 from adit_model.conditions.properties import number_text
 from adit_model.geometry import WRAP_CUT, cell_to_parameters, parameters_to_cell
 from adit_model.systems import MOLECULE, AtomicSystem
-
-if TYPE_CHECKING:
-    from adit_model.conditions.condition import Condition
-    from adit_model.conditions.known import Known
 
 Site = tuple[str, float, float, float]
 SITE_TOLERANCE = 1e-6  # angstrom
@@ -75,7 +71,7 @@ class FixedAtoms(Kind):
         apart = np.abs(system.positions[: len(value)] - wanted).max()
         return found == [atomic_numbers[s[0]] for s in value] and bool(apart <= SITE_TOLERANCE)
 
-    def contradiction(self, condition: Condition) -> str | None:
+    def contradiction(self, condition: Asked) -> str | None:
         """Compare with the cell, the elements, the formula and the number of atoms."""
         if condition.atoms is None:
             return None
@@ -99,14 +95,14 @@ class FixedAtoms(Kind):
                 return f"there are {len(condition.atoms)} fixed atoms: allow more atoms"
         return None
 
-    def refusal(self, condition: Condition, domain: str, known: Known) -> str | None:
+    def refusal(self, condition: Asked, domain: str, known: Knows) -> str | None:
         """Refuse molecules until the weights learned it: their pose follows from all atoms."""
         if condition.atoms is None or domain != MOLECULE or self.name in known.learned:
             return None
         return "these weights cannot complete a molecule: its pose follows from all its atoms"
 
 
-def fixed_part(condition: Condition) -> AtomicSystem:
+def fixed_part(condition: Asked) -> AtomicSystem:
     """Return the fixed atoms alone, as the networks see them.
 
     Those of a crystal with a along x and b in the xy plane, those of a molecule around the origin.
@@ -121,7 +117,7 @@ def fixed_part(condition: Condition) -> AtomicSystem:
     return AtomicSystem(numbers, wrapped @ cell, cell)
 
 
-def fixed_rows(condition: Condition, count: int) -> np.ndarray:
+def fixed_rows(condition: Asked, count: int) -> np.ndarray:
     """Place of each fixed atom among all atoms as the networks see them, shape (F,).
 
     Where the formula is known, atoms are in the order of the training data, by electronegativity;

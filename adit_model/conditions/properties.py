@@ -4,14 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from adit_model.conditions.kind import Kind
+from adit_model.conditions.kind import Asked, Kind, Knows
 from adit_model.systems import AtomicSystem
-
-if TYPE_CHECKING:
-    from adit_model.conditions.condition import Condition
-    from adit_model.conditions.known import Known
 
 Value = float | tuple[float, float]
 
@@ -88,7 +84,7 @@ class Properties(Kind):
         """Not told by the structure alone."""
         return None
 
-    def refusal(self, condition: Condition, domain: str, known: Known) -> str | None:
+    def refusal(self, condition: Asked, domain: str, known: Knows) -> str | None:
         """Properties that the weights were not told in training."""
         names = ", ".join(f"{k} ({v})" for k, v in sorted(known.properties.items())) or "none"
         for name, _ in condition.properties or ():

@@ -9,7 +9,7 @@ import io
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -20,7 +20,13 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from PIL.Image import Image
 
-    from adit_model.notebook.sampler import ADiTSampler
+
+class Encoder(Protocol):
+    """What encodes structures, such as an ADiTSampler."""
+
+    def encode(self, atoms: list[Atoms]) -> Any:
+        """Latents of each structure, with ``values`` of shape (N, L)."""
+
 
 CRYSTAL_CLASSES = {  # the first that a crystal has an element of
     "oxide": (8,),
@@ -195,7 +201,7 @@ def filmstrip(
 
 
 def latent_map(
-    sampler: ADiTSampler,
+    sampler: Encoder,
     atoms: Sequence[Atoms],
     path: str | Path | None = None,
     *,

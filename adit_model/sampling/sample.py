@@ -65,13 +65,3 @@ class SamplingInterrupted(KeyboardInterrupt):
     def __init__(self, samples: list[Sample], n: int) -> None:
         super().__init__(f"sampling was interrupted: {len(samples)} of {n} samples are finished")
         self.samples = samples
-
-
-def held_shares(samples: Sequence[Sample]) -> dict[str, tuple[int, int]]:
-    """Count the samples that hold each part of their condition, and those that were asked to."""
-    shares: dict[str, tuple[int, int]] = {}
-    for sample in samples:
-        for name, held in sample.holds.items():
-            passed, asked = shares.get(name, (0, 0))
-            shares[name] = passed + held, asked + 1
-    return shares
