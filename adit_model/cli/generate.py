@@ -137,8 +137,8 @@ def build_request(args: argparse.Namespace) -> Request:
 
 def _generate(args: argparse.Namespace, request: Request) -> int:
     from adit_model.model import ADiT
-    from adit_model.quality.records import count_records, record_samples
     from adit_model.quality.conditions import held
+    from adit_model.quality.records import count_records, record_samples
     from adit_model.sampling.sample import SamplingInterrupted
 
     model = ADiT.load(args.checkpoint, device=args.device)
