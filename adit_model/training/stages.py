@@ -206,15 +206,15 @@ def second_stage_of(
     }
     model.known, model.element_orders = dataset_known(training_data, config.model.denoiser)
     assert model.denoiser is not None
-    properties = model.known.properties
+    names = config.model.denoiser.properties
+    scales = [model.known.properties[name] for name in names]
 
     device = _encoding_device(config.training)
 
     def encode(data: AtomicDataset) -> LatentSource:
         autoencoder.to(device)
-        values = property_values(data, tuple(properties))
-        mean = np.array([p.mean for p in properties.values()])
-        std = np.array([p.std for p in properties.values()])
+        values = property_values(data, names)
+        mean, std = (np.array([getattr(p, part) for p in scales]) for part in ("mean", "std"))
         latents = cached_latents(
             autoencoder, first_stage.checkpoint_hash, data, folder, progress, (values - mean) / std
         )

@@ -293,7 +293,7 @@ BAD = {
     "n text": (["-n", "many"], "invalid int value: 'many'"),
     "domain": (["--domain", "metal"], "invalid choice: 'metal'"),
     "seed": (["--seed", "-1"], "seed must not be negative, got -1"),
-    "solver": (["--solver", "rk4"], "euler, midpoint, heun, ancestral, got 'rk4'"),
+    "solver": (["--solver", "rk4"], "euler, midpoint, heun, ancestral, multistep, got 'rk4'"),
     "steps": (["--num-steps", "0"], "num_steps must be a positive integer, got 0"),
     "guidance": (["--guidance-scale", "nan"], "guidance_scale must lie in 0..100, got nan"),
     "no atoms": (["--num-atoms", "0"], "num_atoms must be positive, got 0"),
