@@ -43,7 +43,7 @@ def test_depiction_draws_bonds_and_says_where_there_are_none():
 
 
 def test_trajectory_as_a_moving_picture(sampler, tmp_path):
-    frames = sampler.trajectory(domain="molecule", num_atoms=4)
+    frames = sampler.trajectory(domain="molecule", num_atoms=5)
     path = plot.trajectory_gif(frames, tmp_path / "noise.gif", seconds=1, hold=2, size=200)
     with Image.open(path) as gif:
         pictures, durations = [], []
