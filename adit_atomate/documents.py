@@ -133,6 +133,12 @@ class ADiTEnergies(BaseModel):
     scale: str = Field(description="Energy scale: functional and corrections, or force field.")
     hull: ADiTHull = Field(description="The hull.")
     trust: ADiTHullTrust = Field(description="How far the hull is to be trusted here.")
+    null: dict[str, Any] | None = Field(
+        None,
+        description="The null model of a partial hull: of real compounds (`of`), put a known "
+        "distance above it, how many pass for metastable (`passed`, by distance in eV/atom), "
+        "though none is.",
+    )
     rates: dict[str, ADiTRate | None] = Field(
         description="'converged', 'stable' (at most 0 eV/atom above the hull), 'metastable' (at "
         "most 0.1), 'sun' and 'msun' (besides unique and novel; None without a reference): shares "

@@ -213,19 +213,12 @@ def _entries(structures: Sequence[Any] | str, samples: Sequence[Any] | None) -> 
         for record in part:
             values = record if isinstance(record, dict) else record.model_dump()
             name, place = str(values["index"]), values["structure_index"]
+            holds = values.get("holds") or {}
             if place is not None:
-                entries.append(replace(decoded[place], id=name))
+                entries.append(replace(decoded[place], id=name, holds=holds))
             else:
-                entries.append(
-                    Entry(
-                        name,
-                        values["domain"],
-                        values["num_atoms"],
-                        values["formula"],
-                        None,
-                        values["reason"],
-                    )
-                )
+                told = (values[key] for key in ("domain", "num_atoms", "formula"))
+                entries.append(Entry(name, *told, None, values["reason"], holds))
     return entries
 
 

@@ -2,7 +2,7 @@
 
 Run from the repository root, for instance
 
-    python benchmarks/scaling.py --data DIR --folder runs/scaling --seconds 100
+    python benchmarks/scaling.py --data DIR --folder runs/scaling
 
 where DIR holds ``crystals_train.csv.gz`` and ``crystals_val.csv.gz``; QM9 comes from qm9pack. Each
 size of stage 2 gets the same model FLOPs, on the latents of the bundled stage 1. A run that was

@@ -22,8 +22,6 @@ from monty.json import MontyDecoder
 
 from adit_atomate import ADiTGenerateMaker
 
-LIMIT = 16 * 1024**2
-
 
 def make_store(kind: str, folder: str, port: int) -> JobStore:
     if kind == "monty":

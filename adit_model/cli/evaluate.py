@@ -164,6 +164,8 @@ def _print(summary: Mapping[str, Any]) -> None:
             for rate in RATES[domain]:
                 if part["rates"][rate.name] and not rate.name.startswith("pb_"):
                     print(f"  {rate.label}: {share(part['rates'][rate.name])}")
+            for name, rate in part["holds"].items():
+                print(f"  holds what was asked, {name}: {share(rate)}")
             for found in part.get("energies", {}).values():
                 for key, label, *_ in ENERGY_RATES:
                     if found["rates"][key]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from adit_model.quality.tables import tally
+from adit_model.quality.tables import interval, share, table, tally
 
 
 def held(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
@@ -36,3 +36,9 @@ def held(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
     if len(names) > 1:
         counts["all"] = [all(row["holds"].values()) for row in asked]
     return {name: tally(sum(verdicts), len(verdicts)) for name, verdicts in counts.items()}
+
+
+def held_lines(title: str, found: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Write what :func:`held` found as a Markdown table; nothing where nothing was asked."""
+    body = [(name, share(rate), interval(rate)) for name, rate in found.items()]
+    return table((title, "share", "95 %"), body) if body else []

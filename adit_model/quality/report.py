@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from adit_model.quality.conditions import held_lines
 from adit_model.quality.crystals import CRYSTAL_SYSTEMS
 from adit_model.quality.distances import CRYSTAL_NUMBERS, MOLECULE_NUMBERS
 from adit_model.quality.energies import NUMBERS
@@ -145,6 +146,7 @@ def _domain(domain: str, part: Mapping[str, Any], pictures: Sequence[str]) -> li
             body.append(("atoms stable (EDM)", share(found), "-", "the same, a share of all atoms"))
     lines += table(RATE_HEADER, body, texts=1)
     lines += _not_taken(domain, rates)
+    lines += held_lines("holds what was asked", part["holds"])
     lines += _by_size(domain, part)
     lines += _posebusters(part) if rates.get("pb_all") else []
     if "strain" in part:

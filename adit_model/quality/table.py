@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from adit_model.quality.conditions import held_lines
 from adit_model.quality.measures import STABILITY, STRICT, SYMMETRY, VALIDITY
 from adit_model.quality.reconstruction import NUMBERS
 from adit_model.quality.reconstruction import RATES as RECONSTRUCTION_RATES
@@ -38,7 +39,8 @@ def quality_lines(
         if found:
             lines += [f"## {domain.capitalize()}s", "", *_rates(domain, found)]
             lines += _by_size(found)
-            lines += _held(found)
+            for title, part in found.items():
+                lines += held_lines(f"{title}: holds what was asked", part["holds"])
     for domain in DOMAINS:
         if part := (reconstruction or {}).get(f"{domain}s"):
             lines += [f"## Reconstruction of {part['count']} held-out {domain}s", ""]
@@ -74,15 +76,6 @@ def _by_size(found: Mapping[str, Mapping[str, Any]]) -> list[str]:
             body.append((label, *cells))
     titles = (cell for title in found for cell in (title, "95 %"))
     return table(("valid, by number of atoms", *titles), body)
-
-
-def _held(found: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    lines: list[str] = []
-    for title, part in found.items():
-        if part.get("holds"):
-            body = [(name, share(r), interval(r)) for name, r in part["holds"].items()]
-            lines += table((f"{title}: holds what was asked", "share", "95 %"), body)
-    return lines
 
 
 def _reconstruction(part: Mapping[str, Any]) -> list[str]:

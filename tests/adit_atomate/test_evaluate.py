@@ -67,6 +67,21 @@ def test_every_sample_of_a_generating_job_has_a_row(finished):
         assert document.rates[domain]["valid"].passed == counts.valid
 
 
+def test_what_was_asked_is_counted_and_reported(maker, job_store, clean_dir):
+    """Samples of a job carry what they hold into rows, summary and report."""
+    holds = [{"elements": True}, {"elements": False}]
+    samples = [
+        {"index": i, "structure_index": place, "domain": "crystal", "num_atoms": 2,
+         "formula": "NaCl", "reason": None if place == 0 else "no cell", "holds": held}
+        for i, (place, held) in enumerate(zip((0, None), holds, strict=True))
+    ]  # fmt: skip
+    job = maker.make([salt()], samples)
+    document = run(job, job_store)[job.uuid][1].output
+    assert [row["holds"] for row in document.rows] == holds
+    assert document.summary["crystals"]["holds"]["elements"]["passed"] == 1
+    assert "| elements | 50.0 % (1/2) |" in document.report
+
+
 def test_files_say_what_the_document_says(finished):
     from pathlib import Path
 
@@ -235,6 +250,8 @@ def test_energies_by_a_force_field(maker, job_store, clean_dir):
     assert found.numbers["above_hull"].median == pytest.approx(0, abs=0.05)
     assert found.numbers["above_hull_initial"].mean > found.numbers["above_hull"].mean + 0.02
     assert found.trust.model_dump() == {"of": 2, "elements_only": 0, "far_below": 0}
+    assert found.null is not None and found.null["of"] == 1
+    assert found.null is not None and found.null["of"] == 1
     rows = document.rows
     assert rows[2]["chgnet_stable"] == "failed: CHGNet 0.3.0 does not know Rn"
     assert rows[3].get("chgnet_energy") is None
