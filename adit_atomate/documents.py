@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import BaseModel, Field
 from pymatgen.core import Molecule, Structure
 
-from adit_model.quality.records import SampleRecord
+from adit_model.quality.records import DomainCounts, SampleRecord
 from adit_model.sampling.request import Request
 
 
@@ -18,16 +18,6 @@ class ADiTSampleRecord(SampleRecord):
         None,
         description="Place of the sample in `structures` of the document; None if it could not be "
         "decoded.",
-    )
-
-
-class ADiTCounts(BaseModel):
-    """How many samples of one domain reached which stage."""
-
-    requested: int = Field(description="Samples asked for.")
-    decoded: int = Field(description="Samples that are a physical structure.")
-    valid: int | None = Field(
-        None, description="Samples that pass the validity checks; None if these were not asked for."
     )
 
 
@@ -62,7 +52,7 @@ class ADiTGenerateDoc(BaseModel):
     samples: list[ADiTSampleRecord] = Field(
         description="One record for each sample asked for, in order of the index."
     )
-    counts: dict[str, ADiTCounts] = Field(description="Counts for each domain.")
+    counts: dict[str, DomainCounts] = Field(description="Counts for each domain.")
     request: Request = Field(
         description="What was asked for, with the checkpoint's sampling defaults filled in: `n`, "
         "`condition` as text (or one for each sample), `seed`, `first_index`, `sampling`, "
@@ -156,7 +146,7 @@ class ADiTEvaluateDoc(BaseModel):
     ``rows`` is kept in the job store's additional store ``data``.
     """
 
-    counts: dict[str, ADiTCounts] = Field(description="Counts for each domain.")
+    counts: dict[str, DomainCounts] = Field(description="Counts for each domain.")
     rates: dict[str, dict[str, ADiTRate | None]] = Field(
         description="For each domain the rates of the report, by name; None for those that were "
         "not asked for or have nothing to be a share of."

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from jobflow import CURRENT_JOB, Job, JobConfig, Maker, OutputReference, job
 
-from adit_atomate.documents import ADiTCounts, ADiTEvaluateDoc
+from adit_atomate.documents import ADiTEvaluateDoc
 from adit_atomate.stores import check_job_store
 from adit_model.data.sources import absolute_source
 from adit_model.systems import DOMAINS
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from adit_model.quality.measures import Measure
     from adit_model.quality.run import Evaluation
 
-DATA_STORE = "data"
 EVALUATE_DATA = [["output", "rows"]]
 BYTES_PER_ROW = 1300  # of a stored row with all measures, measured
 
@@ -143,7 +142,7 @@ class ADiTEvaluateMaker(Maker):
         started = time.perf_counter()
         entries = _entries(structures, samples)
         if CURRENT_JOB.store is not None:
-            check_job_store(CURRENT_JOB.store, DATA_STORE, BYTES_PER_ROW * len(entries))
+            check_job_store(CURRENT_JOB.store, BYTES_PER_ROW * len(entries))
         folder = self._folder()
         workers = check_workers(len(entries))
         options = Options(CellStore(folder / KEPT), workers, measures=measures)
@@ -217,8 +216,11 @@ def _entries(structures: Sequence[Any] | str, samples: Sequence[Any] | None) -> 
             if place is not None:
                 entries.append(replace(decoded[place], id=name, holds=holds))
             else:
-                told = (values[key] for key in ("domain", "num_atoms", "formula"))
-                entries.append(Entry(name, *told, None, values["reason"], holds))
+                size, formula = values["num_atoms"], values["formula"]
+                missing = Entry(
+                    name, values["domain"], size, formula, None, values["reason"], holds
+                )
+                entries.append(missing)
     return entries
 
 
@@ -235,6 +237,7 @@ def _joined(structures: Sequence[Any]) -> list[Any]:
 def _document(
     done: Evaluation, measures: Sequence[Measure], folder: Path, seconds: float
 ) -> ADiTEvaluateDoc:
+    from adit_model.quality.records import DomainCounts
     from adit_model.quality.rows import columns_of
 
     parts = {domain: done.summary.get(f"{domain}s") for domain in DOMAINS}
@@ -242,7 +245,7 @@ def _document(
     columns = columns_of(done.rows, measures)
     return ADiTEvaluateDoc(
         counts={
-            domain: ADiTCounts(
+            domain: DomainCounts(
                 requested=part["count"],
                 decoded=part["decoded"],
                 valid=sum(row["valid"] for row in done.rows if row["domain"] == domain),

@@ -1,18 +1,17 @@
-"""Makers of single jobs."""
+"""Makers that generate: in one job, or in several that share the samples."""
 
 from __future__ import annotations
 
 import logging
 import re
 import time
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from jobflow import CURRENT_JOB, Job, JobConfig, Maker, OutputReference, job
+from jobflow import CURRENT_JOB, Flow, Job, JobConfig, Maker, OutputReference, job
 
 from adit_atomate.documents import (
     ADiTCheckpoint,
-    ADiTCounts,
     ADiTGenerateDoc,
     ADiTSampleRecord,
     ADiTTimings,
@@ -23,17 +22,14 @@ from adit_model.checkpoint import BUNDLED, read_metadata, resolve_checkpoint
 from adit_model.conditions.condition import Condition, as_condition
 from adit_model.conditions.known import Known
 from adit_model.config import ModelConfig
+from adit_model.files import package_versions
 from adit_model.sampling.request import Request, check_batch_atoms
 
 if TYPE_CHECKING:
     from adit_model.sampling.sample import Sample
-from jobflow import Flow
-
-from adit_model.files import package_versions
 
 logger = logging.getLogger(__name__)
 
-DATA_STORE = "data"
 GENERATE_DATA = [["output", "structures"], ["output", "samples"]]
 BYTES_PER_ATOM = 330  # of a stored structure, measured
 _DEVICE = re.compile(r"(auto|cpu|cuda|mps|xpu)(:\d+)?")
@@ -151,7 +147,7 @@ class ADiTGenerateMaker(Maker):
     def _generate(self, n: int, first_index: int = 0) -> ADiTGenerateDoc:
         request, known = self._check(self.request(n, first_index))
         if CURRENT_JOB.store is not None:
-            check_job_store(CURRENT_JOB.store, DATA_STORE, _estimate_bytes(request, known))
+            check_job_store(CURRENT_JOB.store, _estimate_bytes(request, known))
         settings = ADiTSettings()
 
         started = time.perf_counter()
@@ -182,7 +178,7 @@ class ADiTGenerateMaker(Maker):
                 ADiTSampleRecord(**record.model_dump(), structure_index=place)
                 for record, place in zip(records, _places(samples), strict=True)
             ],
-            counts={domain: ADiTCounts(**asdict(count)) for domain, count in counts.items()},
+            counts=counts,
             request=request,
             checkpoint=ADiTCheckpoint(
                 name=self.checkpoint,

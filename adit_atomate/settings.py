@@ -59,7 +59,6 @@ class ADiTSettings(BaseSettings):
         description="Known phases that discovery flows build the convex hull from: a CSV file, a "
         "list of them, or 'materials-project'; None takes the elements alone.",
     )
-
     TRAINING_DIR: str = Field(
         "~/adit-training",
         min_length=1,

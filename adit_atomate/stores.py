@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+DATA = "data"  # name of the additional store that large parts go to
 MONGO_LIMIT = 16 * 1024 * 1024  # bytes of one document
 
 
@@ -19,15 +20,13 @@ class JobStoreError(RuntimeError):
     """The job store cannot keep the results of a job; the text says what to change."""
 
 
-def check_job_store(store: JobStore, additional: str = "data", num_bytes: int = 0) -> None:
+def check_job_store(store: JobStore, num_bytes: int = 0) -> None:
     """Check that a job store can keep results, by writing and removing a small document.
 
     Parameters
     ----------
     store : JobStore
         A connected store.
-    additional : str
-        Name of the additional store that large parts go to.
     num_bytes : int
         Estimated size of the largest part.
 
@@ -39,24 +38,24 @@ def check_job_store(store: JobStore, additional: str = "data", num_bytes: int = 
     """
     stores: dict[str, Store] = getattr(store, "additional_stores", {})
     try:
-        large = stores[additional]  # jobflow's default store makes it here
+        large = stores[DATA]  # jobflow's default store makes it here
     except KeyError:
         known = ", ".join(map(repr, stores)) or "none"
         raise JobStoreError(
-            f"the job store has no additional store {additional!r} (it has {known}): add one under "
+            f"the job store has no additional store {DATA!r} (it has {known}): add one under "
             "additional_stores of JOB_STORE in jobflow.yaml, or JobStore(..., additional_stores="
-            f"{{{additional!r}: store}})"
+            f"{{{DATA!r}: store}})"
         ) from None
     if type(large).__name__ in ("MongoStore", "MongoURIStore") and num_bytes > MONGO_LIMIT:
         raise JobStoreError(
-            f"the additional store {additional!r} is a {type(large).__name__}, which keeps at most "
+            f"the additional store {DATA!r} is a {type(large).__name__}, which keeps at most "
             f"16 MB in one piece, but about {num_bytes / 1e6:.0f} MB are to be stored: use a "
             "GridFSStore, or several jobs"
         )
     name = f"adit-write-test-{uuid4()}"
     _try_to_write(store.docs_store, "the document store", {"uuid": name, "index": 0}, "uuid")
     _try_to_write(
-        large, f"the additional store {additional!r}", {"blob_uuid": name, "data": []}, "blob_uuid"
+        large, f"the additional store {DATA!r}", {"blob_uuid": name, "data": []}, "blob_uuid"
     )
 
 

@@ -20,12 +20,10 @@ from adit_atomate.discovery.stages import (
     ADiTValidityMaker,
     given_samples,
 )
-from adit_atomate.generate import DATA_STORE, ADiTGenerateMaker
+from adit_atomate.generate import GENERATE_DATA, ADiTGenerateMaker
 from adit_atomate.stores import check_job_store
 
 logger = logging.getLogger(__name__)
-
-GIVEN_DATA = [["output", "structures"], ["output", "samples"]]
 
 
 @dataclass
@@ -223,7 +221,7 @@ def _provenance(source: Any, generated: bool) -> dict[str, Any]:
 @job(
     name="ADiT given structures",
     output_schema=ADiTGivenDoc,
-    data=GIVEN_DATA,
+    data=GENERATE_DATA,
     config=JobConfig(expose_store=True),
 )
 def take_structures(structures: Sequence[Structure | Molecule]) -> ADiTGivenDoc:
@@ -235,5 +233,5 @@ def take_structures(structures: Sequence[Structure | Molecule]) -> ADiTGivenDoc:
         In any order; disordered ones are recorded as not decoded.
     """
     if CURRENT_JOB.store is not None:
-        check_job_store(CURRENT_JOB.store, DATA_STORE)
+        check_job_store(CURRENT_JOB.store)
     return ADiTGivenDoc(structures=list(structures), samples=given_samples(structures))

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -200,23 +199,14 @@ def _formula(sample: Sample) -> str:
     return AtomicSystem(numbers, np.zeros((len(numbers), 3)), cell).formula
 
 
-@dataclass(frozen=True)
-class DomainCounts:
-    """How many samples of one domain reached which stage.
+class DomainCounts(BaseModel):
+    """How many samples of one domain reached which stage."""
 
-    Parameters
-    ----------
-    requested : int
-        Samples asked for.
-    decoded : int
-        Samples that are a physical structure.
-    valid : int or None
-        Samples that pass the checks; None if these were not asked for.
-    """
-
-    requested: int
-    decoded: int
-    valid: int | None
+    requested: int = Field(description="Samples asked for.")
+    decoded: int = Field(description="Samples that are a physical structure.")
+    valid: int | None = Field(
+        None, description="Samples that pass the validity checks; None if these were not asked for."
+    )
 
     def __str__(self) -> str:
         text = f"{self.requested} requested, {self.decoded} decoded"
