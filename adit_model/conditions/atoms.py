@@ -371,7 +371,9 @@ class ElementOrders:
             numbers = sorted(atomic_numbers[s] for s, k in wanted.items() for _ in range(k))
             kept = {
                 _symbols(row): n
-                for row, n in zip(self._rows.get(size, []), self._weights[size], strict=True)
+                for row, n in zip(
+                    self._rows.get(size, []), self._weights.get(size, []), strict=True
+                )
                 if sorted(row.tolist()) == numbers
             }
             self._kept[formula] = ElementOrders(kept)

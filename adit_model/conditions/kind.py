@@ -91,3 +91,7 @@ class Kind(ABC):
     def refusal(self, condition: Asked, domain: str, known: Knows) -> str | None:
         """Why these weights cannot make such a structure of this domain; None if they can."""
         return None
+
+    def caution(self, condition: Asked, known: Knows) -> str | None:
+        """Warn of what is unlike the training data, though it can be asked; None if nothing is."""
+        return None

@@ -10,6 +10,7 @@ from typing import Any
 from adit_model.conditions.atoms import MOST_ATOMS, ElementOrders, composition_of
 from adit_model.conditions.condition import KINDS, Condition
 from adit_model.conditions.counts import allows
+from adit_model.conditions.partial import fixed_elements
 from adit_model.conditions.properties import number_text
 from adit_model.systems import CRYSTAL, DOMAINS, MAX_ATOMIC_NUMBER, MOLECULE
 
@@ -67,11 +68,6 @@ class Known:
     def domains(self) -> tuple[str, ...]:
         """Domains that were trained on, crystals first."""
         return tuple(d for d in DOMAINS if self.sizes.get(d))
-
-    @property
-    def largest_cell(self) -> int | None:
-        """Atoms in the largest cell of the training data; None without crystals."""
-        return max(self.sizes.get(CRYSTAL, {}), default=None)
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain dictionaries and lists, as the metadata of a checkpoint hold them."""
@@ -211,9 +207,16 @@ class Known:
                 k: n for k, n in orders.of_elements(condition.elements).counts.items() if k in found
             }
         if condition.formula is not None:
-            size = sum(composition_of(condition.formula).values())
+            unit, fixed = composition_of(condition.formula), fixed_elements(condition)
+            size = sum(unit.values())
             units = 1 if domain == MOLECULE else condition.formula_units
-            found = {k: n for k, n in found.items() if k % size == 0 and allows(units, k // size)}
+            found = {
+                k: n
+                for k, n in found.items()
+                if k % size == 0
+                and allows(units, k // size)
+                and all(fixed[s] <= unit[s] * (k // size) for s in fixed)
+            }
         return {
             k: n for k, n in sorted(found.items()) if k >= least and allows(condition.num_atoms, k)
         }

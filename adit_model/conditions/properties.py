@@ -85,9 +85,23 @@ class Properties(Kind):
         return None
 
     def refusal(self, condition: Asked, domain: str, known: Knows) -> str | None:
-        """Properties that the weights were not told in training."""
+        """Properties that the weights were not told in training, or of the other domain alone."""
         names = ", ".join(f"{k} ({v})" for k, v in sorted(known.properties.items())) or "none"
         for name, _ in condition.properties or ():
             if name not in known.properties:
                 return f"these weights know no property {name!r}; they know {names}"
+            if domain not in known.properties[name].domains:
+                kinds = " and ".join(f"{d}s" for d in known.properties[name].domains)
+                return f"these weights know {name} of {kinds} alone"
         return None
+
+    def caution(self, condition: Asked, known: Knows) -> str | None:
+        """Values outside those of the training data."""
+        outside = []
+        for name, value in condition.properties or ():
+            low, high = value if isinstance(value, tuple) else (value, value)
+            seen = known.properties[name]
+            if low < seen.min or high > seen.max:
+                (text,) = self.write(((name, value),))
+                outside.append(f"{text} is outside the training data, which have {seen}")
+        return "; ".join(outside) or None

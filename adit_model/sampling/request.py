@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from itertools import pairwise
@@ -18,7 +19,7 @@ from adit_model.conditions.atoms import (
     composition_of,
     shuffled_order,
 )
-from adit_model.conditions.condition import Condition, as_condition
+from adit_model.conditions.condition import KINDS, Condition, as_condition
 from adit_model.conditions.counts import Counts
 from adit_model.conditions.known import Known
 from adit_model.conditions.partial import fixed_rows
@@ -28,6 +29,7 @@ from adit_model.systems import CRYSTAL, MOLECULE
 
 ConditionLike = Condition | str | Mapping[str, Any] | None
 _OPTIONS = tuple(f.name for f in fields(SamplingConfig))
+GUIDED = ("elements", "formula", "space_group", "properties", "atoms")  # what guidance acts on
 
 
 @dataclass(frozen=True)
@@ -168,7 +170,7 @@ class Request(MSONable):
         return replace(base, **dict(self.sampling))
 
     def filled(self, base: SamplingConfig) -> Request:
-        """Return the request with the checkpoint's sampling defaults filled in."""
+        """Return the request with the values it leaves open, as :meth:`check` gives them."""
         return replace(self, sampling=self.settings(base))
 
     def part(self, start: int, stop: int) -> Request:
@@ -196,28 +198,35 @@ class Request(MSONable):
     def check(self, known: Known, config: ModelConfig) -> SamplingConfig:
         """Check the request against what a checkpoint knows, before any work.
 
+        A property asked for outside its range in the training data is a warning.
+
         Returns
         -------
         SamplingConfig
-            What it is sampled with.
+            What it is sampled with; without guidance where that would act on nothing.
 
         Raises
         ------
         ValueError
-            If a condition cannot be met, or guidance would act on nothing.
+            If a condition cannot be met, or the request sets a guidance that would act on nothing.
         """
-        domains = {d: c for c in self.asked for d in known.domains_for(c)}
+        domains = sorted({d for c in self.asked for d in known.domains_for(c)})
+        cautions = {kind.caution(c, known) for c in self.asked for kind in KINDS.values()}
+        for text in sorted(text for text in cautions if text is not None):
+            warnings.warn(text, stacklevel=2)
         settings = self.settings(config.sampling)
-        if dict(self.sampling).get("guidance_scale", 1.0) != 1.0:
-            for domain, condition in domains.items():
-                told = set(condition.asked) & set(known.learned)
-                if not told and not (domain == MOLECULE and config.denoiser.element_condition):
-                    raise ValueError(
-                        f"guidance_scale {settings.guidance_scale:g} acts on nothing: the network "
-                        f"is told nothing of these {domain}s that it could do without; leave it "
-                        "away or give 1"
-                    )
-        return settings
+        told = {name for c in self.asked for name in c.asked} & set(known.learned)
+        acts = not told.isdisjoint(GUIDED)
+        acts |= config.denoiser.element_condition and MOLECULE in domains
+        if settings.guidance_scale == 1.0 or acts:
+            return settings
+        if "guidance_scale" in dict(self.sampling):
+            raise ValueError(
+                f"guidance_scale {settings.guidance_scale:g} acts on nothing: the network is told "
+                f"nothing of these {' and '.join(f'{d}s' for d in domains)} that it could do "
+                "without; leave it away or give 1"
+            )
+        return replace(settings, guidance_scale=1.0)
 
     def as_dict(self) -> dict[str, Any]:
         """Return JSON, with conditions as text."""

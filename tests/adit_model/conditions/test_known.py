@@ -14,8 +14,6 @@ def test_known_is_what_json_gives_back():
     )
     assert Known.from_dict(json.loads(json.dumps(known.as_dict()))) == known
     assert known.domains == ("crystal",)
-    assert known.largest_cell == 8
-    assert Known().largest_cell is None
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from adit_model.conditions.known import Known
 from adit_model.config import AutoencoderConfig, DenoiserConfig, ModelConfig, SamplingConfig
 from adit_model.geometry import random_rotation
 from adit_model.model import ADiT
+from adit_model.sampling.request import Request
 from adit_model.sampling.sample import Sample
 from adit_model.systems import AtomicSystem
 
@@ -187,6 +188,9 @@ def test_guidance_needs_something_it_acts_on(model):
         assert rows == []
         options = {"domain": "crystal", "num_steps": 4, "progress": False}
         assert_same(model.sample(2, guidance_scale=1.0, **options), model.sample(2, **options))
+        request = Request.of(2, **{k: v for k, v in options.items() if k != "progress"})
+        filled = request.filled(request.check(model.known, model.config))
+        assert_same(model.sample(filled, progress=False), model.sample(2, **options))
 
 
 def test_unphysical_cells_are_kept_with_their_reason():
@@ -303,6 +307,12 @@ def test_fixed_atoms_and_their_cell_stay(model, add):
         np.linalg.norm(s[:, None] - s, axis=-1) for s in (turned.system.positions[:3], sites)
     ]
     np.testing.assert_allclose(*lengths, atol=1e-6)
+
+
+def test_there_is_room_for_the_fixed_atoms_in_the_formula(model):
+    condition = "LiO, cell=4/4/6/90/90/90, fixed=Li@0/0/0;Li@0/0/0.5, units=1-3"
+    for sample in model.sample(12, condition, num_steps=2, progress=False):
+        assert sample.num_atoms in (4, 6) and all(sample.holds.values())
 
 
 def test_what_the_weights_cannot_be_told(model):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import replace
 
 import numpy as np
@@ -119,3 +120,19 @@ def test_guidance_changes_what_is_told_something(model):
     )
     for a, b in zip(plain, guided, strict=True):
         assert not np.allclose(a.decoded["frac_coords"], b.decoded["frac_coords"])
+    for condition in ("crystal, atoms=4", "cell=4/4/5/90/90/90"):  # never hidden in training
+        with pytest.raises(ValueError, match="acts on nothing: the network is told nothing of the"):
+            model.sample(1, condition, guidance_scale=2.0, progress=False)
+
+
+def test_a_property_is_told_of_its_domain_and_in_its_range(model):
+    (draw,), _, _ = told_of(model, "gap=2")
+    assert draw.domain == "molecule"  # the free domain of sample 0 is crystals
+    with pytest.raises(ValueError, match="these weights know gap of molecules alone"):
+        told_of(model, "crystal, gap=2")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        told_of(model, "band_gap=0-9")
+    outside = "band_gap=8-12 is outside the training data, which have 0 to 9 eV"
+    with pytest.warns(UserWarning, match=outside):
+        told_of(model, "band_gap=8-12")
