@@ -18,10 +18,9 @@ from adit_atomate.documents import (
 )
 from adit_atomate.settings import ADiTSettings
 from adit_atomate.stores import check_job_store
-from adit_model.checkpoint import BUNDLED, read_metadata, resolve_checkpoint
+from adit_model.checkpoint import BUNDLED, read_known, resolve_checkpoint
 from adit_model.conditions.condition import Condition, as_condition
 from adit_model.conditions.known import Known
-from adit_model.config import ModelConfig
 from adit_model.files import package_versions
 from adit_model.sampling.request import Request, check_batch_atoms
 
@@ -216,8 +215,7 @@ class ADiTGenerateMaker(Maker):
 
     def domains(self) -> set[str]:
         """Find the domains of what it generates."""
-        metadata = read_metadata(resolve_checkpoint(self.checkpoint))
-        known = Known.of_checkpoint(metadata["config"], metadata["known"])
+        known, _ = read_known(resolve_checkpoint(self.checkpoint))
         each = self.condition if isinstance(self.condition, list) else [self.condition]
         asked = {as_condition(one, domain=self.domain) for one in each}
         return {domain for condition in asked for domain in known.domains_for(condition)}
@@ -227,11 +225,8 @@ class ADiTGenerateMaker(Maker):
         check_batch_atoms(self.batch_atoms)
         if not _DEVICE.fullmatch(self.device):
             raise ValueError(f"device must be auto, cpu, cuda or cuda:1, got {self.device!r}")
-        metadata = read_metadata(resolve_checkpoint(self.checkpoint))
-        known = Known.of_checkpoint(metadata["config"], metadata["known"])
-        config = ModelConfig.from_dict(metadata["config"])
-        request.check(known, config)
-        return request.filled(config.sampling), known
+        known, config = read_known(resolve_checkpoint(self.checkpoint))
+        return request.filled(request.check(known, config)), known
 
 
 def _estimate_bytes(request: Request, known: Known) -> int:

@@ -22,6 +22,7 @@ from ase.data import atomic_numbers
 
 from adit_model.conditions.atoms import ElementOrders
 from adit_model.conditions.known import Known
+from adit_model.config import ModelConfig
 from adit_model.files import atomic_path, write_atomic
 from adit_model.systems import MOLECULE
 
@@ -235,8 +236,8 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
     return _with_known(Path(path), read_header(path)[1])[0]
 
 
-def read_known(path: str | Path) -> Known:
-    """Read what a checkpoint can be told, without its tensors and without torch.
+def read_known(path: str | Path) -> tuple[Known, ModelConfig]:
+    """Read what a checkpoint can be told and its configuration, without tensors and torch.
 
     Raises
     ------
@@ -246,10 +247,14 @@ def read_known(path: str | Path) -> Known:
     return known_of(path, read_metadata(path))
 
 
-def known_of(path: str | Path, metadata: Mapping[str, Any]) -> Known:
-    """Build what a checkpoint can be told from its metadata; errors as of :func:`read_known`."""
+def known_of(path: str | Path, metadata: Mapping[str, Any]) -> tuple[Known, ModelConfig]:
+    """Read the same from metadata; errors as of :func:`read_known`."""
     try:
-        return Known.of_checkpoint(metadata["config"], metadata["known"])
+        config = ModelConfig.from_dict(metadata["config"])
+    except (ValueError, TypeError) as error:
+        raise CheckpointError(f"{path} has an unknown configuration: {error}") from error
+    try:
+        return Known.of_checkpoint(metadata["config"], metadata["known"]), config
     except (ValueError, TypeError, KeyError) as error:
         raise CheckpointError(f"{path} cannot be used: {error}") from error
 

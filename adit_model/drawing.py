@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 
 from adit_model.systems import AtomicSystem
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-import io
-
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 
 CRYSTAL_VIEW = "-78x,24y,6x"
 MOLECULE_VIEW = "-12x,8y"
@@ -108,8 +106,6 @@ def draw_grid(
     ValueError
         If there is nothing to show, a title is missing, or ``columns`` is not positive.
     """
-    from adit_model.drawing import Picture
-
     if not len(systems):
         raise ValueError("there is no structure to plot")
     if titles is not None and len(titles) != len(systems):

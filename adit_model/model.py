@@ -116,14 +116,11 @@ class ADiT(nn.Module):
         """
         path = resolve_checkpoint(name_or_path)
         tensors, metadata, orders = read_checkpoint(path)
-        try:
-            config = ModelConfig.from_dict(metadata["config"])
-        except (ValueError, TypeError) as error:
-            raise CheckpointError(f"{path} has an unknown configuration: {error}") from error
+        known, config = known_of(path, metadata)
         tensors = {k: v.float() if v.is_floating_point() else v for k, v in tensors.items()}
         with_denoiser = any(name.startswith("denoiser.") for name in tensors)
         _check_size(path, config, tensors, with_denoiser)
-        model = cls(config, known_of(path, metadata), orders, metadata, with_denoiser)
+        model = cls(config, known, orders, metadata, with_denoiser)
         _check_tensors(path, model.state_dict(), tensors)
         for name, tensor in tensors.items():
             if not tensor.isfinite().all():

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from adit_model import __version__
+from adit_model.config import SOLVERS
 from adit_model.files import output_folder
 from adit_model.quality.records import COLUMNS, RECORDS, SETTINGS, STRUCTURES
 from adit_model.systems import CRYSTAL, DOMAINS
@@ -47,9 +48,9 @@ def add_generate_arguments(parser: argparse.ArgumentParser) -> None:
     add("--checkpoint", default="default", metavar="NAME|FILE", help="weights (default: bundled)")
     add("--num-atoms", metavar="12|4-12|4,5,6", help="one number, a range, or one for each sample")
     add("--num-steps", type=int, metavar="STEPS", help="steps of the solver")
-    add("--solver", metavar="NAME", help="euler, midpoint, heun or ancestral")
+    add("--solver", metavar="NAME", help=", ".join(SOLVERS))
     add("--guidance-scale", type=float, metavar="SCALE", help="weight of what is told; 1 is none")
-    add("--noise-scale", type=float, metavar="SCALE", help="of the ancestral solver's noise")
+    add("--noise-scale", type=float, metavar="SCALE", help="of the noise that solvers renew")
     add("--random-rotation", action="store_true", help="turn each structure at random")
     add("--device", default="auto", help="auto, cpu, cuda or cuda:1 (default %(default)s)")
     add("--batch-atoms", type=int, metavar="ATOMS", help="atoms integrated at a time")
@@ -78,19 +79,15 @@ def generate_command(args: argparse.Namespace) -> int:
         If an argument is out of range, the checkpoint cannot be used, or the folder cannot be
         written or holds files already.
     """
-    from adit_model.checkpoint import read_metadata, resolve_checkpoint
-    from adit_model.conditions.known import Known
-    from adit_model.config import ModelConfig
+    from adit_model.checkpoint import read_known, resolve_checkpoint
 
     if args.n <= 0:
         raise ValueError(f"-n must be a positive integer, got {args.n}")
     request = build_request(args)
-    metadata = read_metadata(resolve_checkpoint(args.checkpoint))
-    config = ModelConfig.from_dict(metadata["config"])
-    request.check(Known.of_checkpoint(metadata["config"], metadata["known"]), config)
+    request = request.filled(request.check(*read_known(resolve_checkpoint(args.checkpoint))))
     check_folder(args.out, args.overwrite)
     with output_folder(args.out):
-        return _generate(args, request.filled(config.sampling))
+        return _generate(args, request)
 
 
 def build_request(args: argparse.Namespace) -> Request:

@@ -60,7 +60,7 @@ def describe_checkpoint(path: Path, metadata: dict[str, Any]) -> str:
     from adit_model.checkpoint import known_of
     from adit_model.systems import CRYSTAL, DOMAINS, MOLECULE
 
-    known, config = known_of(path, metadata), metadata["config"]
+    known, config = known_of(path, metadata)[0], metadata["config"]
     training = metadata.get("training") or {}
     sizes = {d: _histogram_line(known.sizes.get(d, {})) for d in DOMAINS}
     elements = [
@@ -70,9 +70,10 @@ def describe_checkpoint(path: Path, metadata: dict[str, Any]) -> str:
         for d in known.domains
     ]
     properties = [f"{name} {values}" for name, values in known.properties.items()]
-    told = ["number of atoms", *known.learned, *properties]
-    if config["denoiser"].get("element_condition"):
-        told.insert(1, "elements of molecules")
+    exact = ["domain", "number of atoms", "elements", "formula"]  # imposed, learned or not
+    exact += ["cell with fixed atoms"] if CRYSTAL in known.domains else []
+    learned = [name.replace("_", " ") for name in known.learned if name != "num_atoms"]
+    told = dict.fromkeys([*exact, *learned, *properties])
     sampling = config["sampling"]
     costs = [
         f"{training[k]} {k.replace('_', ' ')}" for k in ("core_hours", "gpu_hours") if k in training

@@ -20,10 +20,8 @@ from typing import TYPE_CHECKING, Any, overload
 import numpy as np
 
 from adit_model.canonical import canonicalise
-from adit_model.checkpoint import BUNDLED, read_metadata, resolve_checkpoint
+from adit_model.checkpoint import BUNDLED, read_known, resolve_checkpoint
 from adit_model.conditions.condition import Condition, as_condition
-from adit_model.conditions.known import Known
-from adit_model.config import ModelConfig
 from adit_model.notebook.samples import SampleList, sample_to_atoms
 from adit_model.sampling.request import ConditionLike, Request, check_batch_atoms
 from adit_model.sampling.sample import Sample, SamplingInterrupted
@@ -151,13 +149,11 @@ class ADiTSampler:
         if isinstance(model, str | Path):
             path = resolve_checkpoint(model)
             self._checkpoint = str(model) if str(model) in BUNDLED else str(path.resolve())
-            metadata = read_metadata(path)
-            self._config = ModelConfig.from_dict(metadata["config"])
-            self._known = Known.of_checkpoint(metadata["config"], metadata["known"])
+            self._known, self._config = read_known(path)
         else:
             self._model = _adapted(model, device, dtype)
             self._config, self._known = model.config, model.known
-        self._sampling = {
+        self._sampling: dict[str, Any] = {
             "num_steps": num_steps,
             "solver": solver,
             "guidance_scale": guidance_scale,
@@ -168,7 +164,8 @@ class ADiTSampler:
         self.next_index = 0
         self.finished = SampleList()
         self._lock = threading.RLock()
-        self._request(1)
+        Request.of(1, self.condition, seed=seed, **self._sampling)  # checks the values
+        self._known.domains_for(self.condition)
 
     @property
     def model(self) -> ADiT:
