@@ -13,6 +13,7 @@ import pytest
 import torch
 import yaml
 from ase.build import bulk, molecule
+from ase.spacegroup import crystal
 
 from adit_model.config import AutoencoderConfig, DenoiserConfig, ModelConfig
 from adit_model.data.dataset import AtomicDataset
@@ -29,8 +30,8 @@ CRYSTALS = {
     "Ti": {},
     "NaCl": {"crystalstructure": "rocksalt", "a": 5.64},
     "GaAs": {"crystalstructure": "zincblende", "a": 5.65},
-    "MgO": {"crystalstructure": "rocksalt", "a": 4.21, "cubic": True},
 }
+RUTILE = {"spacegroup": 136, "cellpar": [4.59, 4.59, 2.96, 90, 90, 90]}  # six atoms, primitive
 TINY = ModelConfig(
     AutoencoderConfig(
         dim=16,
@@ -76,6 +77,7 @@ def dataset() -> AtomicDataset:
         for atoms in (
             *(molecule(name) for name in MOLECULES),
             *(bulk(name, **options) for name, options in CRYSTALS.items()),
+            crystal(["Ti", "O"], [(0, 0, 0), (0.305, 0.305, 0)], **RUTILE),
         )
     ]
     return canonical_dataset(AtomicDataset.from_systems(systems, "small"))
