@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from jobflow import CURRENT_JOB, Job, JobConfig, Maker, OutputReference, job
 
 from adit_atomate.documents import ADiTEvaluateDoc
+from adit_atomate.settings import check_workers
 from adit_atomate.stores import check_job_store
 from adit_model.data.sources import absolute_source
 from adit_model.systems import DOMAINS
@@ -130,7 +131,6 @@ class ADiTEvaluateMaker(Maker):
         self, structures: Sequence[Any] | str, samples: Sequence[Any] | None
     ) -> ADiTEvaluateDoc:
         measures = self._check()
-        from adit_atomate.discovery.stages import check_workers
         from adit_model.files import output_folder
         from adit_model.quality.cells import CellStore
         from adit_model.quality.energies import choose_energies, require_installed

@@ -89,3 +89,10 @@ class ADiTSettings(BaseSettings):
         if not isinstance(content, dict):
             raise ValueError(f"{path} must hold 'NAME: value' lines, got {type(content).__name__}")
         return {**content, **values}
+
+
+def check_workers(number: int) -> int:
+    """Return the worker processes for a number of checks, as the settings have it."""
+    from adit_model.quality.records import worker_count
+
+    return ADiTSettings().CHECK_WORKERS or worker_count(number)

@@ -90,7 +90,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         [
             *head(options, replace(model.config.sampling, **given), model, seconds),
             *quality_lines(parts, reconstruction),
-            *novelty(options.molecules),
+            *novelty(options.molecules, model),
             *energy_lines(energies),
             *(line for domain, n in numbers.items() if n
               for line in (f"## {domain.capitalize()}s: definitions", "", DEFINITIONS[domain])),
@@ -193,13 +193,19 @@ def reconstruct(
     )  # fmt: skip
 
 
-def novelty(molecules: int) -> list[str]:
-    """Say what novelty a perfect copy of QM9 would have."""
+def novelty(molecules: int, model: ADiT) -> list[str]:
+    """Say what novelty a perfect copy of QM9 would have, and what the molecules were told."""
     if not molecules:
         return []
     total, known = (len(load_qm9_smiles(split)) for split in ("all", "train"))
+    told = (
+        "These weights are told the elements of each molecule, drawn from the training molecules: "
+        "its formula is known, and *novel* is how the atoms are bonded. "
+        if model.config.denoiser.element_condition
+        else ""
+    )
     return [
-        f"**Null model** of the molecules' novelty: QM9 enumerates small molecules, and "
+        f"**Null model** of the molecules' novelty: {told}QM9 enumerates small molecules, and "
         f"{known:,} of its {total:,} are the reference. Drawing from all of it would be "
         f"{100 * (1 - known / total):.0f} % novel.",
         "",

@@ -53,7 +53,7 @@ def choose_candidates(
     Parameters
     ----------
     sources : list of dict
-        Of each generating job: ``uuid``; ``settings``, ``checkpoint`` and ``timings`` unless the
+        Of each generating job: ``uuid``; ``request``, ``checkpoint`` and ``timings`` unless the
         structures were given.
     generated, structures, samples : list
         The structures as generated and as they are now, and the samples; see

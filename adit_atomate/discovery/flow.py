@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -22,8 +21,6 @@ from adit_atomate.discovery.stages import (
 )
 from adit_atomate.generate import GENERATE_DATA, ADiTGenerateMaker
 from adit_atomate.stores import check_job_store
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass

@@ -20,7 +20,6 @@ from adit_atomate.discovery.calculate import (
 from adit_atomate.discovery.documents import ADiTCalculation, ADiTSampleFate, ADiTStageDoc
 from adit_atomate.discovery.stages import (
     STAGE_DATA,
-    check_workers,
     close_stage,
     flatten,
     given_samples,
@@ -29,6 +28,7 @@ from adit_atomate.discovery.stages import (
     structure_of,
     systems_of,
 )
+from adit_atomate.settings import check_workers
 from adit_atomate.task_documents import FAILED
 
 

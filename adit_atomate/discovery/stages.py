@@ -19,7 +19,7 @@ from jobflow import Job, Maker, job
 
 from adit_atomate.discovery.documents import ADiTSampleFate, ADiTStageDoc, ADiTStageTiming
 from adit_atomate.documents import ADiTSampleRecord
-from adit_atomate.settings import ADiTSettings
+from adit_atomate.settings import ADiTSettings, check_workers
 from adit_model.data.sources import absolute_source
 
 if TYPE_CHECKING:
@@ -145,13 +145,6 @@ def structure_of(
     if structure is None:
         raise ValueError(f"sample {sample.index} has no structure")
     return structure
-
-
-def check_workers(number: int) -> int:
-    """Return the worker processes for a number of checks, as the settings have it."""
-    from adit_model.quality.records import worker_count
-
-    return ADiTSettings().CHECK_WORKERS or worker_count(number)
 
 
 @dataclass

@@ -213,14 +213,7 @@ def training_document(
     return ADiTTrainDoc(
         stage=stage,
         config=config.as_dict(),
-        data=ADiTTrainingData(
-            sources=list(config.train),
-            **{
-                key: training["data"][key]
-                for key in ADiTTrainingData.model_fields
-                if key != "sources"
-            },
-        ),
+        data=ADiTTrainingData(**{**training["data"], "sources": list(config.train)}),
         step=result.step,
         steps=config.training.steps,
         samples=training["samples"],

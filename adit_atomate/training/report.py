@@ -7,7 +7,7 @@ from typing import Any
 
 from jobflow import Job, Maker, OutputReference, job
 
-from adit_atomate.settings import ADiTSettings
+from adit_atomate.settings import ADiTSettings, check_workers
 from adit_atomate.training.documents import (
     ADiTDataDoc,
     ADiTReconstruction,
@@ -117,7 +117,7 @@ class ADiTTrainReportMaker(Maker):
                 self.n, domain=domain, seed=self.seed, num_steps=self.num_steps, progress=False
             )
         options = Options(
-            workers=settings.CHECK_WORKERS or 1,
+            workers=check_workers(len(samples)),
             measures=TABLE_MEASURES,
             time_limit=settings.CHECK_TIME_LIMIT,
         )
@@ -130,5 +130,7 @@ class ADiTTrainReportMaker(Maker):
         if not self.reconstruct or data is None or data.validation is None:
             return None
         systems = list(AtomicDataset.load(data.validation.path))[: self.reconstruct]
-        metrics = evaluate_reconstruction(systems, model.reconstruct(systems), workers=1)
+        metrics = evaluate_reconstruction(
+            systems, model.reconstruct(systems), workers=check_workers(len(systems))
+        )
         return ADiTReconstruction(systems=len(systems), metrics=metrics)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from jobflow import CURRENT_JOB, Job, Maker, OutputReference, Response, job, run_locally
 
-from adit_atomate.paths import check_output, run_folder
+from adit_atomate.paths import absolute_checkpoint, check_output, run_folder
 from adit_atomate.training.documents import ADiTTrainDoc
 from adit_model.config import ModelConfig, from_mapping
 from adit_model.data.sources import absolute_source
@@ -56,14 +56,14 @@ class _StageMaker(Maker):
                 raise TypeError(f"{name} must be a list of sources, got {value!r}")
         if not isinstance(train, OutputReference) and not train:
             raise ValueError("train names no source")
-        from adit_atomate.paths import absolute_checkpoint
-
         return self._train(
-            absolute_sources(train),
-            absolute_sources(validation),
-            absolute_checkpoint(init_from),
-            absolute_checkpoint(autoencoder),
-            crystal_fraction,
+            {
+                "train": absolute_sources(train),
+                "validation": absolute_sources(validation),
+                "init_from": absolute_checkpoint(init_from),
+                "autoencoder": absolute_checkpoint(autoencoder),
+                "crystal_fraction": crystal_fraction,
+            }
         )
 
     def _check(self) -> TrainingConfig:
@@ -89,20 +89,13 @@ class _StageMaker(Maker):
         return {} if self.steps_per_job is None else {"stop_after": self.steps_per_job}
 
     @job(output_schema=ADiTTrainDoc)
-    def _train(
-        self,
-        train: list[str],
-        validation: list[str],
-        init_from: str | None,
-        autoencoder: str | None,
-        crystal_fraction: float | None,
-    ) -> ADiTTrainDoc | Response:
+    def _train(self, inputs: dict[str, Any]) -> ADiTTrainDoc | Response:
         started = time.monotonic()
         from adit_atomate.training.documents import training_document
         from adit_atomate.training.run import check_identity, run_training, saved_steps
 
         folder = run_folder(self.output, self.stage)
-        config = self._config(folder, train, validation, init_from, autoencoder, crystal_fraction)
+        config = self._config(folder, **inputs)
         check_identity(folder, self.stage, config)
         first_step = saved_steps(folder)
         if first_step:
@@ -125,8 +118,7 @@ class _StageMaker(Maker):
         logger.info("stopped by %s after step %d", result.stopped_by, result.step)
         if result.stopped_by == "SIGTERM" and in_run_locally():
             raise SystemExit(128 + signal.SIGTERM)  # which no manager takes for a failed job
-        rest = self._train(train, validation, init_from, autoencoder, crystal_fraction)
-        return Response(output=document, replace=rest)
+        return Response(output=document, replace=self._train(inputs))
 
     def _config(
         self,
