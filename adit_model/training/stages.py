@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from adit_model.network.autoencoder import Autoencoder
 from adit_model.network.denoiser import Denoiser
 from adit_model.network.exact import ExactAutoencoder
 from adit_model.network.fused import use_compiler
-from adit_model.systems import CRYSTAL, MOLECULE
+from adit_model.systems import CRYSTAL, DOMAINS, MOLECULE
 from adit_model.training.batches import LatentSource, SystemSource
 from adit_model.training.config import RunConfig, TrainingConfig
 from adit_model.training.growth import adopt, grow
@@ -34,6 +35,8 @@ from adit_model.training.latents import (
 )
 from adit_model.training.modules import AutoencoderModule, DenoiserModule, StageModule
 from adit_model.training.poses import cached_canonical_dataset
+
+logger = logging.getLogger(__name__)
 
 
 def load_data(specs: Sequence[str], known: AutoencoderConfig, progress: bool) -> AtomicDataset:
@@ -90,7 +93,9 @@ CONDITIONS = (
 
 
 def dataset_known(
-    dataset: AtomicDataset, denoiser: DenoiserConfig | None = None
+    dataset: AtomicDataset,
+    denoiser: DenoiserConfig | None = None,
+    earlier: Mapping[str, PropertyRange] | None = None,
 ) -> tuple[Known, ElementOrders]:
     """Describe training data: what a checkpoint knows of it, the orders of elements in molecules.
 
@@ -99,12 +104,16 @@ def dataset_known(
     dataset : AtomicDataset
         What the networks are trained on.
     denoiser : DenoiserConfig
-        Says what it learns to be told; None with stage 1 alone.
+        Says what it learns to be told; None with stage 1 alone. A property of ours (see
+        :data:`UNITS`) that no system has is not learned, and cannot be asked for.
+    earlier : mapping, optional
+        Properties that the weights it starts from have learned: their mean and standard deviation
+        go on to be what values are told in.
 
     Raises
     ------
     ValueError
-        If no system has a property that the denoiser shall learn.
+        If no system has a property of another name that the denoiser shall learn.
     """
     sizes: dict[str, dict[int, int]] = {}
     elements: dict[str, tuple[int, ...]] = {}
@@ -120,20 +129,32 @@ def dataset_known(
         learned = CONDITIONS
         raw = property_values(dataset, denoiser.properties)
         for name, column in zip(denoiser.properties, raw.T, strict=True):
-            properties[name] = _range(name, column, dataset.periodic)
+            found = _range(name, column, dataset.periodic, (earlier or {}).get(name))
+            if found is not None:
+                properties[name] = found
+        if missing := [name for name in denoiser.properties if name not in properties]:
+            logger.warning("not learned, as no training system has it: %s", ", ".join(missing))
     orders = element_order_histogram(dataset.numbers, dataset.sizes, dataset.periodic)
     return Known(sizes, elements, properties, learned), ElementOrders(orders)
 
 
-def _range(name: str, values: np.ndarray, periodic: np.ndarray) -> PropertyRange:
+def _range(
+    name: str, values: np.ndarray, periodic: np.ndarray, earlier: PropertyRange | None
+) -> PropertyRange | None:
     there = np.isfinite(values)
     if not there.any():
-        raise ValueError(f"no system of the training data has the property {name!r}")
+        if earlier is None and name not in UNITS:
+            raise ValueError(f"no system of the training data has the property {name!r}")
+        return earlier
     some = values[there]
     domains = tuple(
         d for d, kind in ((CRYSTAL, True), (MOLECULE, False)) if (there & (periodic == kind)).any()
     )
     low, high, mean, std = (float(f(some)) for f in (np.min, np.max, np.mean, np.std))
+    if earlier is not None:
+        low, high = min(low, earlier.min), max(high, earlier.max)
+        both = tuple(d for d in DOMAINS if d in (*domains, *earlier.domains))
+        return replace(earlier, min=low, max=high, domains=both)
     return PropertyRange(UNITS.get(name, ""), low, high, mean, max(std, 1e-6), domains)
 
 
@@ -204,10 +225,12 @@ def second_stage_of(
         **first_stage.metadata.get("training", {}),
         "hash": first_stage.checkpoint_hash,
     }
-    model.known, model.element_orders = dataset_known(training_data, config.model.denoiser)
+    earlier = None if start is None else start.known.properties
+    model.known, model.element_orders = dataset_known(training_data, config.model.denoiser, earlier)
     assert model.denoiser is not None
     names = config.model.denoiser.properties
-    scales = [model.known.properties[name] for name in names]
+    unit = PropertyRange("", 0.0, 0.0, 0.0, 1.0)  # of what nobody has
+    scales = [model.known.properties.get(name, unit) for name in names]
 
     device = _encoding_device(config.training)
 

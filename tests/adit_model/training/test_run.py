@@ -16,6 +16,8 @@ import torch
 from filelock import FileLock
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from adit_model.conditions.known import PropertyRange
+from adit_model.config import named_size
 from adit_model.data.dataset import AtomicDataset
 from adit_model.model import ADiT
 from adit_model.systems import AtomicSystem
@@ -227,6 +229,22 @@ def test_checkpoint_holds_the_average_and_tells_its_origin(
         for name, value in model.autoencoder.state_dict().items():
             torch.testing.assert_close(value, start.autoencoder.state_dict()[name])
         assert len(model.sample(2, seed=0, num_steps=2, progress=False)) == 2
+
+
+def test_properties_that_no_system_has_are_not_learned(dataset):
+    """The named sizes list all properties of ours: own data may have none of them."""
+    mini = named_size("mini").denoiser
+    found = dataset_known(dataset, mini)[0].properties
+    assert list(found) == ["volume_per_atom"]  # computed
+    earlier = {
+        "gap": PropertyRange("eV", 1.0, 5.0, 3.0, 2.0, ("molecule",)),
+        "volume_per_atom": PropertyRange("angstrom^3", 1.0, 2.0, 1.5, 0.5),
+    }
+    tuned = dataset_known(dataset, mini, earlier)[0].properties
+    volume = replace(earlier["volume_per_atom"], max=found["volume_per_atom"].max)
+    assert dict(tuned) == {"volume_per_atom": volume, "gap": earlier["gap"]}
+    with pytest.raises(ValueError, match="has the property 'hardness'"):
+        dataset_known(dataset, replace(mini, properties=("hardness",)))
 
 
 @pytest.mark.parametrize("stage", STAGES)
