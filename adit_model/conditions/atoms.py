@@ -79,10 +79,6 @@ class NumAtoms(Kind):
         """``["atoms=4-12"]``."""
         return [f"{self.keys[0]}={write_counts(value)}"]
 
-    def label(self, system: AtomicSystem) -> int:
-        """Atoms of the system."""
-        return len(system)
-
     def holds(self, value: Counts, system: AtomicSystem) -> bool:
         """Whether the system has so many."""
         return allows(value, len(system))
@@ -120,13 +116,9 @@ class Elements(Kind):
         """``["Li-P-S"]``."""
         return ["-".join(value)]
 
-    def label(self, system: AtomicSystem) -> tuple[str, ...]:
-        """Elements of the system."""
-        return tuple(sorted({chemical_symbols[z] for z in system.numbers}))
-
     def holds(self, value: tuple[str, ...], system: AtomicSystem) -> bool:
         """Whether the system holds all of them and no others."""
-        return self.label(system) == value
+        return {chemical_symbols[z] for z in system.numbers} == set(value)
 
     def contradiction(self, condition: Asked) -> str | None:
         """Compare with the formula and the largest number of atoms."""
@@ -174,10 +166,6 @@ class Formula(Kind):
     def write(self, value: str) -> list[str]:
         """``["LiMn3O4"]``; a bare symbol would be read as a chemical system."""
         return [f"formula={value}" if value in SYMBOLS else value]
-
-    def label(self, system: AtomicSystem) -> str:
-        """Full formula of the system."""
-        return formula_text(Counter(chemical_symbols[z] for z in system.numbers))
 
     def holds(self, value: str, system: AtomicSystem) -> bool:
         """Whether the system is a whole number of formula units."""
@@ -247,10 +235,6 @@ class FormulaUnits(Kind):
     def write(self, value: Counts) -> list[str]:
         """``["units=2"]``."""
         return [f"{self.keys[0]}={write_counts(value)}"]
-
-    def label(self, system: AtomicSystem) -> int:
-        """Greatest common divisor of the atoms of each element."""
-        return int(np.gcd.reduce(np.unique(system.numbers, return_counts=True)[1]))
 
     def holds(self, value: Counts, system: AtomicSystem) -> bool | None:
         """Not told by the structure alone: the formula says what a unit is."""

@@ -46,10 +46,6 @@ class Domain(Kind):
         """``["crystal"]``."""
         return [value]
 
-    def label(self, system: AtomicSystem) -> str:
-        """Domain of the system."""
-        return system.domain
-
     def holds(self, value: str, system: AtomicSystem) -> bool:
         """Whether the system is of it."""
         return system.domain == value
@@ -299,6 +295,8 @@ def as_condition(
     added = {}
     for name, given in parts.items():
         read, said = KINDS[name].read(given), getattr(condition, name)
+        if name == "properties" and read and said and not dict(read).keys() & dict(said).keys():
+            read, said = (*said, *read), None
         if read is not None and said is not None and said != read:
             raise ValueError(f"the condition '{condition}' and {name}={given!r} contradict")
         if read is not None:

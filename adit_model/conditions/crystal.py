@@ -13,7 +13,7 @@ from adit_model.conditions.properties import number_text
 from adit_model.geometry import cell_to_parameters, parameters_to_cell
 from adit_model.systems import MOLECULE, AtomicSystem
 
-SYMMETRY_TOLERANCE = 0.1  # angstrom, of the space group that a generated crystal reaches
+SYMMETRY_TOLERANCE = 0.1  # angstrom, of space groups in training and of generated crystals
 
 
 @cache
@@ -32,6 +32,20 @@ def _group_numbers() -> dict[str, int]:
 
 def _plain(symbol: str) -> str:
     return re.sub(r"[\s_]", "", symbol)
+
+
+def space_group_of(system: AtomicSystem) -> int | None:
+    """Find the number with spglib at :data:`SYMMETRY_TOLERANCE`; None if there is none."""
+    import spglib
+
+    if system.cell is None:
+        return None
+    cell: Any = (system.cell, system.frac_coords, system.numbers)
+    try:
+        found = spglib.get_symmetry_dataset(cell, SYMMETRY_TOLERANCE)
+    except spglib.SpglibError:
+        return None
+    return None if found is None else int(found.number)
 
 
 class SpaceGroup(Kind):
@@ -57,24 +71,9 @@ class SpaceGroup(Kind):
         """``["spacegroup=225"]``."""
         return [f"{self.keys[0]}={value}"]
 
-    def label(self, system: AtomicSystem, tolerance: float = 0.01) -> int | None:
-        """Find the number with spglib at a tolerance in angstrom; None of a molecule."""
-        if system.cell is None:
-            return None
-        import spglib
-
-        try:
-            found = spglib.get_symmetry_dataset(
-                (system.cell, system.frac_coords, system.numbers),  # type: ignore[arg-type]
-                symprec=tolerance,
-            )
-        except spglib.SpglibError:
-            return None
-        return None if found is None else int(found.number)
-
     def holds(self, value: int, system: AtomicSystem) -> bool:
         """Whether the group is reached at :data:`SYMMETRY_TOLERANCE`."""
-        return self.label(system, SYMMETRY_TOLERANCE) == value
+        return space_group_of(system) == value
 
     def contradiction(self, condition: Asked) -> str | None:
         """Refuse one of a molecule."""
@@ -125,18 +124,13 @@ class Cell(Kind):
         """``["cell=4/4/4/90/90/90"]``."""
         return ["cell=" + "/".join(number_text(x) for x in value)]
 
-    def label(self, system: AtomicSystem) -> tuple[float, ...] | None:
-        """Cell parameters of a crystal, in angstrom and degrees."""
-        if system.cell is None:
-            return None
-        lengths, angles = cell_to_parameters(system.cell)
-        return (*lengths.tolist(), *np.degrees(angles).tolist())
-
     def holds(self, value: tuple[float, ...], system: AtomicSystem) -> bool:
         """Whether lengths and angles agree to 1e-6."""
-        found = self.label(system)
-        wanted = self.label(AtomicSystem([1], np.zeros((1, 3)), cell_matrix(value)))  # type: ignore[arg-type]
-        return found is not None and bool(np.allclose(found, wanted or (), rtol=0, atol=1e-6))
+        if system.cell is None:
+            return False
+        found, wanted = (cell_to_parameters(c) for c in (system.cell, cell_matrix(value)))
+        apart = np.abs(found[0] - wanted[0]).max(), np.degrees(np.abs(found[1] - wanted[1])).max()
+        return bool(max(apart) <= 1e-6)
 
     def contradiction(self, condition: Asked) -> str | None:
         """Refuse one of a molecule."""

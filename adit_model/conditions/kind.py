@@ -77,10 +77,6 @@ class Kind(ABC):
         """Parts of the text form, which :meth:`read` reads back."""
 
     @abstractmethod
-    def label(self, system: AtomicSystem) -> Any:
-        """Read off a structure what would have to be asked to get it; None if it has none."""
-
-    @abstractmethod
     def holds(self, value: Any, system: AtomicSystem) -> bool | None:
         """Whether a structure is as asked; None where the structure alone does not tell."""
 

@@ -55,10 +55,6 @@ class FixedAtoms(Kind):
         texts = [f"{s}@" + "/".join(number_text(v) for v in xyz) for s, *xyz in value]
         return ["fixed=" + ";".join(texts)]
 
-    def label(self, system: AtomicSystem) -> None:
-        """Any part of a structure can be fixed: none is its label."""
-        return None
-
     def holds(self, value: tuple[Site, ...], system: AtomicSystem) -> bool:
         """Whether the first atoms stand on the sites, to 1e-6 angstrom."""
         if len(system) < len(value):

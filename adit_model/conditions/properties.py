@@ -72,14 +72,6 @@ class Properties(Kind):
             for name, v in value
         ]
 
-    def label(self, system: AtomicSystem) -> dict[str, float]:
-        """Numbers among the system's ``info``."""
-        return {
-            k: float(v)
-            for k, v in system.info.items()
-            if isinstance(v, int | float) and not isinstance(v, bool)
-        }
-
     def holds(self, value: tuple[tuple[str, Value], ...], system: AtomicSystem) -> None:
         """Not told by the structure alone."""
         return None

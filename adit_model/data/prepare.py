@@ -17,7 +17,6 @@ import numpy as np
 from adit_model.data.dataset import AtomicDataset
 from adit_model.data.duplicates import find_duplicates
 from adit_model.files import write_atomic
-from adit_model.systems import AtomicSystem
 
 SPLITS = ("train", "validation", "test")
 _NUMBER = re.compile(r"-?\d+(\.\d+)?")
@@ -227,11 +226,6 @@ def composition(numbers: np.ndarray) -> str:
     elements, counts = np.unique(numbers, return_counts=True)
     divisor = np.gcd.reduce(counts)
     return ",".join(f"{z}-{n // divisor}" for z, n in zip(elements, counts, strict=True))
-
-
-def split_of(system: AtomicSystem, options: Preparation) -> str:
-    """Tell the side a structure's composition belongs to."""
-    return _side(composition(system.numbers), options)
 
 
 def _side(formula: str, options: Preparation) -> str:

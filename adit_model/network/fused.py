@@ -1,9 +1,10 @@
-"""What lies between matrix products: small operations that a compiler can make into one."""
+"""Attention with pair terms, and radial functions: what torch.compile can join to few kernels."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
@@ -52,10 +53,24 @@ _functions: dict[str, Callable[..., Tensor]] = {
 }
 
 
-def use_compiler() -> None:
-    """Compile these functions at their first call, in this process (needs a C++ compiler)."""
-    for name, function in (("attend", _attend), ("radial_functions", _radial_functions)):
-        _functions[name] = torch.compile(function, dynamic=True)
+@contextmanager
+def compiled(backend: str = "inductor") -> Iterator[None]:
+    """Compile these functions at their first call in the body.
+
+    Results differ by rounding, so that sampling, which shall repeat bit for bit, is done without.
+
+    Parameters
+    ----------
+    backend : str
+        Of ``torch.compile``. The default needs a C++ compiler, or on a GPU Triton.
+    """
+    plain = dict(_functions)
+    for name, function in plain.items():
+        _functions[name] = torch.compile(function, dynamic=True, backend=backend)
+    try:
+        yield
+    finally:
+        _functions.update(plain)
 
 
 def radial_functions(square: Tensor, number: int) -> Tensor:

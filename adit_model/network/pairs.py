@@ -14,15 +14,9 @@ from adit_model.network import fused
 from adit_model.network.groups import DomainGroups
 
 NUM_RADIAL = 20
-
-
 NUM_FOURIER = 3
-
-
 CRYSTAL_RADIAL = 16  # radial functions of a crystal with a known cell
 CELL_FEATURES = CRYSTAL_RADIAL + 2  # beside PAIR_FEATURES; the last two: i, or j, is the cell
-
-
 PAIR_FEATURES = 20  # of a molecule: NUM_RADIAL; of a crystal: made from 3 x NUM_FOURIER x 2
 
 

@@ -122,7 +122,7 @@ def with_elements(model: ADiT, num_elements: int) -> ADiT:
                 weights[name].copy_(value)
             else:
                 weights[name][:known].copy_(value)
-                if name.endswith("element_head.bias"):
+                if name.endswith(".bias"):
                     weights[name][known:] = value.min()  # no guess before it is learned
     larger.load_state_dict(weights)
     return larger.to(model.device).eval()

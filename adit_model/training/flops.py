@@ -6,7 +6,10 @@ from torch import nn
 
 from adit_model.network.denoiser import Denoiser
 
-SYSTEM_LAYERS = ("modulation", "time", "domain", "size", "cell", "lattice_head")
+SYSTEM_LAYERS = (
+    *("modulation", "time", "domain", "size", "cell", "lattice_head", "told"),
+    *("cell_input", "cell_output", "cell_updates", "cell_waves"),  # of crystals
+)
 
 
 def training_flops(network: nn.Module, num_atoms: int, num_systems: int) -> float:

@@ -15,11 +15,7 @@ from adit_model.network.denoiser import Denoiser
 from adit_model.network.groups import DomainGroups
 
 T_MIN, T_MAX = 0.01, 0.99
-
-
 CELL_WEIGHT = 6.0  # of a number of the cell, of which there are few, beside one of an atom
-
-
 FOCUS_MEAN, FOCUS_STD = 0.2, 0.75  # of logit(t)
 
 

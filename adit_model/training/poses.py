@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import torch
@@ -12,6 +11,7 @@ from e3nn import o3
 
 from adit_model.batch import AtomicBatch
 from adit_model.canonical import VERSION, canonicalise
+from adit_model.conditions.crystal import space_group_of
 from adit_model.data.cache import cached_dataset, data_cache_dir
 from adit_model.data.dataset import AtomicDataset
 
@@ -48,24 +48,14 @@ def canonical_dataset(dataset: AtomicDataset, progress: bool = False) -> AtomicD
     )
 
 
-def found_space_groups(dataset: AtomicDataset, symprec: float = 0.1) -> np.ndarray:
+def found_space_groups(dataset: AtomicDataset) -> np.ndarray:
     """Space groups of a data set, those that it lacks computed by spglib, shape (S,), int16.
 
-    Parameters
-    ----------
-    dataset : AtomicDataset
-        Any; molecules, and crystals without a group at this tolerance, have 0.
-    symprec : float
-        Tolerance in angstrom.
+    Molecules, and crystals of which it finds none, have 0.
     """
-    import spglib
-
     groups = dataset.space_groups.copy()
     for i in np.flatnonzero(dataset.periodic & (groups == 0)):
-        system = dataset[int(i)]
-        cell: Any = (system.cell, system.frac_coords, system.numbers)
-        found = spglib.get_symmetry_dataset(cell, symprec)
-        groups[i] = 0 if found is None else found.number
+        groups[i] = space_group_of(dataset[int(i)]) or 0
     return groups
 
 

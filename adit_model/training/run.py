@@ -6,7 +6,7 @@ import json
 import shlex
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from torch.utils.data import DataLoader
 from adit_model.checkpoint import resolve_checkpoint
 from adit_model.data.dataset import AtomicDataset
 from adit_model.model import ADiT
+from adit_model.network.fused import compiled
 from adit_model.network.pairs import PairEncoder
 from adit_model.training.batches import (
     FixedBatches,
@@ -332,9 +333,10 @@ def _fit(
     )
     saver.install()
     try:
-        trainer.fit(
-            module, datamodule=data, ckpt_path=str(state) if resume else None, weights_only=True
-        )
+        with compiled() if settings.compile else nullcontext():
+            trainer.fit(
+                module, datamodule=data, ckpt_path=str(state) if resume else None, weights_only=True
+            )
     finally:
         saver.restore()
     if trainer.is_global_zero and not checkpoint.is_file():  # a finished run was resumed

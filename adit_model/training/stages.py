@@ -22,7 +22,6 @@ from adit_model.model import ADiT
 from adit_model.network.autoencoder import Autoencoder
 from adit_model.network.denoiser import Denoiser
 from adit_model.network.exact import ExactAutoencoder
-from adit_model.network.fused import use_compiler
 from adit_model.systems import CRYSTAL, DOMAINS, MOLECULE
 from adit_model.training.batches import LatentSource, SystemSource
 from adit_model.training.config import RunConfig, TrainingConfig
@@ -260,8 +259,6 @@ def second_stage_of(
     if config.training.cuda_graphs:
         assert isinstance(train_source, LatentSource)  # of canonical poses
         train_source.widths = train_source.largest()
-    if config.training.compile:
-        use_compiler()
     encoder = None if stage_1.canonical else autoencoder
     module = DenoiserModule(model.denoiser, config.training, encoder)  # its average starts here
     return model, module, train_source, validation_sources

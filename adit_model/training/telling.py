@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -75,7 +76,7 @@ def draw_told(
         (index[~is_cell], numbers[~is_cell]), latents.new_ones(())
     )
     asked = some[:, None] & (chance(systems, properties.shape[1]) < PROPERTY)
-    moved = move(denoiser, latents, groups, fixed, chance)
+    moved = move(latents, groups, fixed, chance)
     x_1 = denoiser.normalise(moved, groups.kinds)
     return x_1, Told(
         domain=told.domain,
@@ -89,7 +90,7 @@ def draw_told(
 
 
 def move(
-    denoiser: Denoiser, latents: Tensor, groups: DomainGroups, fixed: Tensor, chance: object
+    latents: Tensor, groups: DomainGroups, fixed: Tensor, chance: Callable[..., Tensor]
 ) -> Tensor:
     """Give systems with fixed sites a random origin, molecules a random orientation too.
 
@@ -101,7 +102,7 @@ def move(
     has = latents.new_zeros(systems).index_add(0, index, fixed.to(latents.dtype))
     if not bool(has.any()):
         return latents
-    uniform = chance(systems, 4)  # type: ignore[operator]
+    uniform = chance(systems, 4)
     xyz = latents[:, :3]
     # crystals: channels hold 2 (f - 1/2), f in [-WRAP_CUT, 1 - WRAP_CUT)
     frac = 0.5 * xyz + 0.5 + uniform[index, :3]

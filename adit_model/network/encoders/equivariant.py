@@ -19,17 +19,15 @@ from adit_model.network.layers import MLP
 CUTOFF = 5.0  # angstrom
 NUM_RADIAL = 10
 TYPICAL_NEIGHBORS = 20.0  # within the cutoff, of molecules and crystals together
-VECTOR = slice(0, 3)  # latent channels that rotate with the system
-INVARIANT = slice(3, None)  # latent channels that do not
 
 
 class EquivariantEncoder(nn.Module):
     """Encode atoms to latents of which three channels rotate with the system, the rest do not.
 
-    **Latent channels 0 to 2** (:data:`VECTOR`) are a vector: rotating the system by R turns the
+    **Latent channels 0 to 2** are a vector: rotating the system by R turns the
     mean of each atom from v to R v, so the decoder can recover the orientation. In a molecule it
     starts as the scaled position relative to the centroid. **Channels 3 and up**
-    (:data:`INVARIANT`) do not change under rotation, nor does any log-variance: the three
+    do not change under rotation, nor does any log-variance: the three
     channels of the vector share one.
 
     Translating a molecule changes nothing. In a crystal the vector does not change either, nor

@@ -30,6 +30,8 @@ def test_twelve_lines_tell_the_truth(tiny_checkpoint, capsys):
     assert shown["crystals"] == "9 of 2 to 8 atoms, 3.78 on average, none of 3, 5, 6, 7"
     assert shown["molecules"] == "4 of 3 to 5 atoms, 4.00 on average, none of 4"
     assert shown["quality"] == "not measured"
+    exact = "domain, number of atoms, elements, formula, cell with fixed atoms"
+    assert shown["can be told"] == exact  # whatever the weights have learned
 
 
 def test_full_is_yaml_of_all_metadata(tiny_checkpoint, capsys):

@@ -138,6 +138,10 @@ def test_short_forms_join_a_condition():
     with pytest.raises(ValueError, match="'crystal' and domain='molecule' contradict"):
         as_condition("crystal", domain="molecule")
     assert as_condition("crystal", domain="crystal").domain == "crystal"
+    both = as_condition("band_gap=1", properties={"alpha": "2-3"})
+    assert both == Condition.from_text("alpha=2-3, band_gap=1")
+    with pytest.raises(ValueError, match=r"'band_gap=1' and properties=.* contradict"):
+        as_condition("band_gap=1", properties={"band_gap": 2})
 
 
 def test_holds():

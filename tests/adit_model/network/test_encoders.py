@@ -20,10 +20,12 @@ from adit_model.config import ENCODERS, AutoencoderConfig
 from adit_model.geometry import parameters_to_cell, random_rotation
 from adit_model.network.autoencoder import Autoencoder
 from adit_model.network.encoders import build_encoder
-from adit_model.network.encoders.equivariant import INVARIANT, VECTOR, EquivariantEncoder
+from adit_model.network.encoders.equivariant import EquivariantEncoder
 from adit_model.network.encoders.neighbors import neighbor_list
 from adit_model.network.groups import DomainGroups
 from adit_model.systems import AtomicSystem
+
+VECTOR, INVARIANT = slice(0, 3), slice(3, None)  # channels that rotate with the system, or do not
 
 
 def make_config(encoder: str = "equivariant", **changes) -> AutoencoderConfig:
