@@ -18,19 +18,19 @@ AUTOENCODERS = ("frozen", "decoder", "full")
 
 
 def stage_1_maker() -> ADiTTrainAutoencoderMaker:
-    """Return stage 1 of the bundled size, with the schedule of the bundled weights."""
-    schedule = {"steps": 3200, "learning_rate": 2e-3, "decay_start": 0.3, "crystal_fraction": 0.5}
+    """Return stage 1 of the size ``mini``, with the schedule of examples/training/mini.yaml."""
+    schedule = {"steps": 3000, "learning_rate": 2e-3, "decay_start": 0.3, "crystal_fraction": 0.8}
     return ADiTTrainAutoencoderMaker(training=schedule)
 
 
 def stage_2_maker() -> ADiTTrainDenoiserMaker:
-    """Return stage 2 of the bundled size, with the schedule of the bundled weights."""
+    """Return stage 2 of the size ``mini``, with the schedule of examples/training/mini.yaml."""
     schedule = {
         "steps": 40_000,
         "optimizer": "muon",
         "learning_rate": 2.4e-3,
         "decay_start": 0.3,
-        "crystal_fraction": 0.25,
+        "crystal_fraction": 0.4,
     }
     return ADiTTrainDenoiserMaker(training=schedule)
 
