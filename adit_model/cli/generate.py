@@ -208,7 +208,7 @@ def write_results(
     samples : sequence of Sample
         What was generated.
     records : sequence of SampleRecord
-        What became of each.
+        Its row of the table.
     run : dict
         Settings, as JSON.
 

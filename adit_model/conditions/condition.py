@@ -237,8 +237,13 @@ class Condition(MSONable):
             rest.update(formula=formula_text(total), formula_units=1)
         return cls(domain=system.domain, cell=system.cell, atoms=sites, **rest)
 
-    def holds(self, system: AtomicSystem) -> dict[str, bool]:
-        """Whether a structure is as asked, for each part that the structure alone tells."""
+    def holds(self, system: AtomicSystem | None) -> dict[str, bool]:
+        """Whether a structure is as asked, for each part that the structure alone tells.
+
+        Without a structure nothing is.
+        """
+        if system is None:
+            return {name: False for name in self.asked if name != "properties"}
         found = {name: KINDS[name].holds(value, system) for name, value in self.asked.items()}
         if self.formula is not None and self.formula_units is not None:
             unit = sum(composition_of(self.formula).values())

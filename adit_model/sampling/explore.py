@@ -25,6 +25,7 @@ from adit_model.sampling.sampler import (
     row_kinds,
     run_batches,
     stream_samples,
+    turned,
 )
 from adit_model.systems import CRYSTAL, AtomicSystem
 
@@ -166,7 +167,12 @@ def trajectory(model: Weights, request: Request) -> list[PathPoint]:
     points = decode_path(
         model, np.split(latents, len(times)), is_crystal, times, [draw.choice] * len(times)
     )
-    final = finish_sample(draw, last, rotate=False)
+    if request.random_rotation:
+        points = [
+            replace(p, system=None if p.system is None else turned(p.system, draw.rotation))
+            for p in points
+        ]
+    final = finish_sample(draw, last, request.random_rotation)
     return [*points, PathPoint(1.0, final.system, final.reason)]
 
 

@@ -422,18 +422,21 @@ def _is_out_of_memory(error: BaseException) -> bool:
     return "out of memory" in text or "can't allocate memory" in text
 
 
+def turned(system: AtomicSystem, rotation: np.ndarray) -> AtomicSystem:
+    """Turn a system by a rotation matrix (3, 3)."""
+    cell = None if system.cell is None else system.cell @ rotation.T
+    return AtomicSystem(system.numbers, system.positions @ rotation.T, cell, system.info)
+
+
 def finish_sample(draw: Draw, raw: dict[str, Any], rotate: bool) -> Sample:
     """Build the sample a decoded dictionary describes."""
     condition = draw.condition
     raw = _as_fixed(draw, raw)
     system, reason = raw_to_system(raw)
-    holds = dict.fromkeys(condition.asked, False)
+    holds = condition.holds(system)
     if system is not None:
-        holds = condition.holds(system)
-        positions, cell = system.positions, system.cell
         if rotate:
-            positions = positions @ draw.rotation.T
-            cell = None if cell is None else cell @ draw.rotation.T
+            system = turned(system, draw.rotation)
         info: dict[str, Any] = {
             "index": draw.index,
             "seed": draw.seed,
@@ -442,7 +445,7 @@ def finish_sample(draw: Draw, raw: dict[str, Any], rotate: bool) -> Sample:
         }
         if condition:
             info.update(condition=str(condition), holds=all(holds.values()))
-        system = AtomicSystem(system.numbers, positions, cell, info)
+        system = AtomicSystem(system.numbers, system.positions, system.cell, info)
     return Sample(
         draw.index,
         draw.seed,

@@ -24,7 +24,6 @@ def encode_dataset(
     batch_size: int = 256,
     progress: bool = True,
     poses: torch.Generator | None = None,
-    properties: np.ndarray | None = None,
 ) -> LatentSource:
     """Mean latents of every system, in order.
 
@@ -40,8 +39,6 @@ def encode_dataset(
         Show a progress bar.
     poses : torch.Generator
         Draw a random pose of each system; without, they are encoded as they are.
-    properties : numpy.ndarray
-        Standardised labels, shape (S, P), see :class:`LatentSource`.
     """
     device = next(autoencoder.parameters()).device
     if device.type == "cuda":
@@ -56,7 +53,7 @@ def encode_dataset(
             batch = augment(batch, poses)
         mean, _ = autoencoder.encode(batch)
         parts.append(mean.float().cpu().numpy())
-    return LatentSource(np.concatenate(parts), dataset, autoencoder.config.exact, properties)
+    return LatentSource(np.concatenate(parts), dataset, autoencoder.config.exact)
 
 
 def cached_latents(

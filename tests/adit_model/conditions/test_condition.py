@@ -160,6 +160,7 @@ def test_holds():
     water = AtomicSystem([8, 1, 1], np.eye(3))
     assert not Condition(elements="O-H-C").holds(water)["elements"]
     assert Condition(properties={"band_gap": 1}).holds(water) == {}
+    assert Condition.from_text("crystal, band_gap=1").holds(None) == {"domain": False}
 
 
 def test_completing_a_structure():

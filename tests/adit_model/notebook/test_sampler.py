@@ -216,6 +216,10 @@ def test_trajectory_ends_at_the_sample(sampler, tmp_path):
         assert len(times) + len(frames.missing) == 4  # the tiny model takes three steps
         assert np.array_equal(frames[-1].positions, atoms.positions)
         assert np.array_equal(frames[-1].numbers, atoms.numbers)
+        turned = sampler.trajectory(index=index, random_rotation=True)
+        (alike,) = sampler.sample(1, first_index=index, random_rotation=True)
+        assert np.array_equal(turned[-1].positions, alike.positions)
+        assert not np.allclose(turned[0].positions, frames[0].positions)
         back = read(frames.write(tmp_path / f"{domain}.traj"), index=":")
         assert [list(a.numbers) for a in back] == [list(a.numbers) for a in frames]
 
