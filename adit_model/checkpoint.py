@@ -35,7 +35,11 @@ REQUIRED = ("config", "known", "hash", "licence", "metadata_hash")
 ORDERS = "element_orders."
 LARGEST_HEADER = 32_000_000  # bytes
 DEEPEST = 200  # levels of the metadata
-BUNDLED = {"default": "mini.safetensors", "mini": "mini.safetensors"}
+BUNDLED = {
+    "default": "mini.safetensors",
+    "mini": "mini.safetensors",
+    "mini-2": "mini-2.safetensors",
+}
 DIRECTORY_VARIABLE = "ADIT_CHECKPOINT_DIR"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 

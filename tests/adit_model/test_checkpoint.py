@@ -259,7 +259,7 @@ def test_an_unknown_name_lists_the_known_ones(clean_dir):
         ADiT.load("/nowhere/x.safetensors")
     with pytest.raises(CheckpointError, match="neither a file"):
         resolve_checkpoint(clean_dir)  # a folder
-    assert set(BUNDLED) == {"default", "mini"}
+    assert set(BUNDLED) == {"default", "mini", "mini-2"}
 
 
 def test_a_path_may_start_at_home(small, monkeypatch):
