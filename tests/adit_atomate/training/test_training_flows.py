@@ -96,7 +96,7 @@ def test_names_of_checkpoints(tiny_checkpoint, tmp_path):
     for name in ("default", "../up", "a b", "", "x.safetensors"):
         with pytest.raises(CheckpointError, match="cannot name a checkpoint"):
             register_checkpoint(tiny_checkpoint, name)
-    with pytest.raises(CheckpointError, match=r"one of the names default, mini, tiny-1\.0"):
+    with pytest.raises(CheckpointError, match=r"one of the names default, mini, mini-2, tiny-1\.0"):
         resolve_checkpoint("tiny-2")
 
 

@@ -91,7 +91,9 @@ def test_interrupted_while_sampling(tiny_checkpoint, tmp_path):
             *ADIT,
             "generate",
             "-n",
-            "50",
+            "600",
+            "--batch-atoms",
+            "100000",  # all in one batch, which takes minutes
             "--num-steps",
             "10000",
             "--checkpoint",
