@@ -10,12 +10,13 @@ from __future__ import annotations
 import logging
 import math
 import random
-import warnings
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from adit_model.data.phases import reduced_formula
 
 if TYPE_CHECKING:
     from pymatgen.analysis.phase_diagram import PhaseDiagram
@@ -170,7 +171,7 @@ class Hull:
                 table = table[~is_older]
             energies = table[ENERGY_COLUMN] - table[HULL_COLUMN]
             for formula, energy in zip(table[column], energies, strict=True):
-                name = _reduced(formula)
+                name = reduced_formula(formula)
                 phases[name] = min(float(energy), phases.get(name, math.inf))
         if not phases:
             raise ValueError(f"no row of {[str(path) for path in paths]} has both energies")
@@ -203,7 +204,7 @@ class Hull:
         """
         lowest: dict[str, float] = {}
         for entry in entries:
-            name = _reduced(entry.composition)
+            name = reduced_formula(entry.composition)
             lowest[name] = min(float(entry.energy_per_atom), lowest.get(name, math.inf))
         shares: dict[str, dict[str, float]] = {
             name: _composition(name).fractional_composition.as_dict() for name in lowest
@@ -270,7 +271,7 @@ class Hull:
                 "materials/thermo", part, fields, api_key=api_key, **options
             ):
                 if document.get(ENERGY_COLUMN) is not None:
-                    name = _reduced(document["formula_pretty"])
+                    name = reduced_formula(document["formula_pretty"])
                     energy = float(document[ENERGY_COLUMN])
                     phases[name] = min(energy, phases.get(name, math.inf))
         pure = [_composition(name) for name in phases]
@@ -424,12 +425,6 @@ def _composition(given: Composition | Mapping[str, float] | str) -> Composition:
     if not composition:
         raise ValueError("it is empty")
     return composition
-
-
-def _reduced(given: Composition | str) -> str:
-    with warnings.catch_warnings():  # that noble gases have no electronegativity to sort by
-        warnings.simplefilter("ignore")
-        return _composition(given).reduced_formula
 
 
 def _subsystems(systems: Iterable[str]) -> list[str]:
