@@ -15,7 +15,7 @@ from adit_model.network.groups import DomainGroups
 
 # Of the systems that are told something: how often each kind is.
 ALL_ELEMENTS, SOME_ELEMENTS = 0.45, 0.15
-ELEMENT_SET, SPACE_GROUP, PROPERTY, CELL, SITES = 0.35, 0.35, 0.2, 0.1, 0.15
+ELEMENT_SET, SPACE_GROUP, PROPERTY, CELL, SITES = 0.35, 0.35, 0.25, 0.1, 0.15
 
 
 def draw_told(
