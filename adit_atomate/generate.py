@@ -22,7 +22,7 @@ from adit_model.checkpoint import BUNDLED, read_known, resolve_checkpoint
 from adit_model.conditions.condition import Condition, as_condition
 from adit_model.conditions.known import Known
 from adit_model.files import package_versions
-from adit_model.sampling.request import Request, check_batch_atoms
+from adit_model.sampling.request import Request, check_positive
 
 if TYPE_CHECKING:
     from adit_model.sampling.sample import Sample
@@ -69,6 +69,10 @@ class ADiTGenerateMaker(Maker):
     batch_atoms : int or None
         Atoms integrated at a time; changes memory and speed, not the structures. None takes the
         worker's setting ``ADIT_BATCH_ATOMS``, and without it what suits the device.
+    workers : int or None
+        Threads that share the batches on a CPU; changes memory and speed, not the structures.
+        None takes the worker's setting ``ADIT_SAMPLE_WORKERS``, and without it the cores that the
+        job may use.
     random_rotation : bool
         Turn each structure at random; otherwise it comes in its canonical pose.
     check_validity : bool
@@ -94,6 +98,7 @@ class ADiTGenerateMaker(Maker):
     condition: Any = None
     device: str = "auto"
     batch_atoms: int | None = None
+    workers: int | None = None
     random_rotation: bool = False
     check_validity: bool = True
 
@@ -157,7 +162,10 @@ class ADiTGenerateMaker(Maker):
         model = ADiT.load(self.checkpoint, device=device)
         loaded = time.perf_counter()
         samples = model.sample(
-            request, batch_atoms=self.batch_atoms or settings.BATCH_ATOMS, progress=False
+            request,
+            batch_atoms=self.batch_atoms or settings.BATCH_ATOMS,
+            workers=self.workers or settings.SAMPLE_WORKERS,
+            progress=False,
         )
         sampled = time.perf_counter()
         records = record_samples(
@@ -222,7 +230,8 @@ class ADiTGenerateMaker(Maker):
 
     def _check(self, request: Request) -> tuple[Request, Known]:
         """Check the request and all fields; return it filled in, and what the checkpoint knows."""
-        check_batch_atoms(self.batch_atoms)
+        check_positive("batch_atoms", self.batch_atoms)
+        check_positive("workers", self.workers)
         if not _DEVICE.fullmatch(self.device):
             raise ValueError(f"device must be auto, cpu, cuda or cuda:1, got {self.device!r}")
         known, config = read_known(resolve_checkpoint(self.checkpoint))

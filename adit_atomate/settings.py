@@ -39,6 +39,11 @@ class ADiTSettings(BaseSettings):
         description="Atoms of a sampling batch in jobs whose Maker does not say; None leaves it "
         "to the model.",
     )
+    SAMPLE_WORKERS: PositiveInt | None = Field(
+        None,
+        description="Threads that share the batches of a sampling job on a CPU; None takes the "
+        "cores that may be used (OMP_NUM_THREADS, affinity, limits of a container).",
+    )
     CHECK_WORKERS: PositiveInt | None = Field(
         None,
         description="Processes of the validity checks; None takes the available cores, fewer for "

@@ -294,6 +294,7 @@ class ADiT(nn.Module):
         condition: ConditionLike | Sequence[ConditionLike] = None,
         *,
         batch_atoms: int | None = None,
+        workers: int | None = None,
         progress: bool = True,
         **options: Any,
     ) -> list[Sample]:
@@ -306,8 +307,9 @@ class ADiT(nn.Module):
         condition : Condition, str, mapping, or a sequence of n of them
             What is asked of them: ``"Li-P-S, atoms=4-12"``. See
             :class:`~adit_model.conditions.condition.Condition`.
-        batch_atoms : int
-            Atoms integrated at a time; None chooses by device and memory.
+        batch_atoms, workers : int
+            Atoms integrated at a time, and threads that do so on a CPU; None chooses. They change
+            memory and speed, not the samples; see :func:`adit_model.sampling.sampler.sample`.
         progress : bool
             Show a progress bar.
         **options
@@ -334,7 +336,7 @@ class ADiT(nn.Module):
         from adit_model.sampling.sampler import sample
 
         request = Request.of(n, condition, **options)
-        return sample(self, request, batch_atoms=batch_atoms, progress=progress)
+        return sample(self, request, batch_atoms=batch_atoms, workers=workers, progress=progress)
 
 
 def _check_size(

@@ -54,6 +54,7 @@ def add_generate_arguments(parser: argparse.ArgumentParser) -> None:
     add("--random-rotation", action="store_true", help="turn each structure at random")
     add("--device", default="auto", help="auto, cpu, cuda or cuda:1 (default %(default)s)")
     add("--batch-atoms", type=int, metavar="ATOMS", help="atoms integrated at a time")
+    add("--workers", type=int, metavar="THREADS", help="of sampling on a CPU (default: its cores)")
     add("--no-check", action="store_true", help="skip the validity checks")
     add("--plot", action="store_true", help=f"draw up to {MAX_PLOTTED} structures in {PICTURE}")
     add("--overwrite", action="store_true", help="replace what an earlier run left in DIR")
@@ -99,9 +100,10 @@ def build_request(args: argparse.Namespace) -> Request:
         If an argument is out of range, or two contradict each other.
     """
     from adit_model.conditions.condition import as_condition
-    from adit_model.sampling.request import Request, check_batch_atoms
+    from adit_model.sampling.request import Request, check_positive
 
-    check_batch_atoms(args.batch_atoms)
+    check_positive("--batch-atoms", args.batch_atoms)
+    check_positive("--workers", args.workers)
     properties = {}
     for text in args.property:
         name, equals, value = text.partition("=")
@@ -142,7 +144,12 @@ def _generate(args: argparse.Namespace, request: Request) -> int:
     started = time.perf_counter()
     interrupt: SamplingInterrupted | None = None
     try:
-        samples = model.sample(request, batch_atoms=args.batch_atoms, progress=not args.quiet)
+        samples = model.sample(
+            request,
+            batch_atoms=args.batch_atoms,
+            workers=args.workers,
+            progress=not args.quiet,
+        )
     except SamplingInterrupted as error:
         interrupt, samples = error, error.samples
     seconds = time.perf_counter() - started

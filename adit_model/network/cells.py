@@ -39,12 +39,16 @@ def cell_numbers(cells: Tensor, sizes: Tensor) -> Tensor:
 
 
 def cell_metric(numbers: Tensor, sizes: Tensor) -> Tensor:
-    """Metric tensors C C^T in square angstrom, shape (S, 3, 3), of :func:`cell_numbers`."""
-    log = numbers.new_zeros(len(numbers), 3, 3)
-    log[:, _ROWS, _COLUMNS] = numbers
-    log[:, _COLUMNS, _ROWS] = numbers
-    factor = (sizes.to(numbers) ** (2 / 3))[:, None, None]
-    return factor * torch.linalg.matrix_exp(2 * log)
+    """Metric tensors C C^T in square angstrom, shape (S, 3, 3), of :func:`cell_numbers`.
+
+    Computed in float64: in float32 the last digit depends on how many cells there are.
+    """
+    wide = numbers.double()
+    log = wide.new_zeros(len(wide), 3, 3)
+    log[:, _ROWS, _COLUMNS] = wide
+    log[:, _COLUMNS, _ROWS] = wide
+    factor = (sizes.double() ** (2 / 3))[:, None, None]
+    return (factor * torch.linalg.matrix_exp(2 * log)).to(numbers.dtype)
 
 
 def cell_parameters(numbers: Tensor, sizes: Tensor) -> tuple[Tensor, Tensor]:
@@ -77,7 +81,7 @@ def cell_features(normalised: Tensor, numbers: Tensor) -> Tensor:
     """
     metric = cell_metric(numbers, torch.ones_like(numbers[:, 0]))
     squares = metric.diagonal(dim1=-2, dim2=-1)
-    log = 0.5 * squares.log()
+    log = 0.5 * squares.double().log().to(squares.dtype)  # as in cell_metric
     ratios = log - log.roll(1, dims=-1)
     pairs = ((1, 2), (0, 2), (0, 1))
     cosines = torch.stack(

@@ -23,7 +23,7 @@ from adit_model.canonical import canonicalise
 from adit_model.checkpoint import BUNDLED, read_known, resolve_checkpoint
 from adit_model.conditions.condition import Condition, as_condition
 from adit_model.notebook.samples import SampleList, sample_to_atoms
-from adit_model.sampling.request import ConditionLike, Request, check_batch_atoms
+from adit_model.sampling.request import ConditionLike, Request, check_positive
 from adit_model.sampling.sample import Sample, SamplingInterrupted
 from adit_model.systems import CRYSTAL, MOLECULE, AtomicSystem
 
@@ -104,6 +104,9 @@ class ADiTSampler:
         Added to it: ``"crystal"``, ``"molecule"``, or ``"both"``, which leaves it free.
     num_steps, solver, guidance_scale, noise_scale
         See :class:`adit_model.config.SamplingConfig`; None takes the checkpoint's.
+    workers : int or None
+        Threads that share the batches on a CPU; None takes the cores that may be used. It changes
+        memory and speed, not the structures.
     check : bool
         Check validity, see :func:`adit_model.quality.records.record_samples`.
     progress : bool
@@ -136,6 +139,7 @@ class ADiTSampler:
         solver: str | None = None,
         guidance_scale: float | None = None,
         noise_scale: float | None = None,
+        workers: int | None = None,
         check: bool = True,
         progress: bool = True,
     ) -> None:
@@ -143,7 +147,8 @@ class ADiTSampler:
             raise ValueError(f"device must be auto, cpu, cuda or cuda:1, got {device!r}")
         if dtype is not None and dtype not in DTYPES:
             raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, got {dtype!r}")
-        self.device, self.dtype, self.seed = device, dtype, seed
+        check_positive("workers", workers)
+        self.device, self.dtype, self.seed, self.workers = device, dtype, seed, workers
         self._model: ADiT | None = None
         self._checkpoint = ""
         if isinstance(model, str | Path):
@@ -188,7 +193,7 @@ class ADiTSampler:
         **options: Any,
     ) -> Request:
         """Build and check a request; ``take`` takes its indices unless it says its first."""
-        check_batch_atoms(batch_atoms)
+        check_positive("batch_atoms", batch_atoms)
         if condition is None:
             condition = self.condition
             if options.get("domain") is not None:  # goes before that of the sampler
@@ -246,7 +251,9 @@ class ADiTSampler:
         """
         request = self._request(n, condition, first_index, True, batch_atoms, **options)
         try:
-            samples = self.model.sample(request, batch_atoms=batch_atoms, progress=self.progress)
+            samples = self.model.sample(
+                request, batch_atoms=batch_atoms, workers=self.workers, progress=self.progress
+            )
         except SamplingInterrupted as error:
             self.finished = SampleList.from_samples(error.samples, check=False)
             raise
@@ -305,7 +312,11 @@ class ADiTSampler:
             request = self._request(count, condition, first_index, True, **options)
             progress = self.progress and n is not None
             for samples in iter_samples(
-                self.model, request, batch_atoms=batch_atoms, progress=progress
+                self.model,
+                request,
+                batch_atoms=batch_atoms,
+                workers=self.workers,
+                progress=progress,
             ):
                 yield from self._finish(samples)
             if n is not None:
@@ -359,6 +370,7 @@ class ADiTSampler:
             request,
             strength=strength,
             batch_atoms=batch_atoms,
+            workers=self.workers,
             progress=self.progress,
         )
         return self._finish(samples)

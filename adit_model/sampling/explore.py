@@ -13,11 +13,10 @@ from adit_model.conditions.atoms import ElementChoice
 from adit_model.conditions.condition import Condition
 from adit_model.network.decoding import raw_to_system
 from adit_model.sampling.flow import time_grid
-from adit_model.sampling.request import Request
+from adit_model.sampling.request import Draw, Request, check_positive
 from adit_model.sampling.sample import Sample
 from adit_model.sampling.sampler import (
     Weights,
-    batch_limit,
     finish_sample,
     normalised_latents,
     prepare,
@@ -56,6 +55,7 @@ def variations(
     *,
     strength: float = 0.3,
     batch_atoms: int | None = None,
+    workers: int | None = None,
     progress: bool = True,
     **options: Any,
 ) -> list[Sample]:
@@ -75,7 +75,7 @@ def variations(
         of atoms of the system.
     strength : float
         In (0, 1]: how much of the way back to noise.
-    batch_atoms, progress
+    batch_atoms, workers, progress
         See :func:`adit_model.sampling.sampler.sample`.
     **options
         ``seed``, ``first_index``, ``random_rotation``, ``num_steps``, ...: see
@@ -95,13 +95,14 @@ def variations(
         or elements; before any sampling.
     """
     check_strength(strength)
+    check_positive("batch_atoms", batch_atoms)
+    check_positive("workers", workers)
     system = model.prepare(system)
     asked = Condition(domain=system.domain, num_atoms=len(system))
     request = Request.of(n, None if isinstance(n, Request) else asked, **options)
     if request.condition != asked:
         raise ValueError(f"variations of {system} are '{asked}', not '{request.condition}'")
     draws, settings = prepare(model, request)
-    limit = batch_limit(model, batch_atoms)
     origin = normalised_latents(model, system)
     config = model.config.denoiser
     if (config.element_condition or config.conditions) and not system.is_periodic:
@@ -112,7 +113,8 @@ def variations(
         model,
         [replace(draw, origin=origin, **told) for draw in draws],
         settings,
-        limit,
+        batch_atoms,
+        workers,
         rotate=request.random_rotation,
         progress=progress,
         start_time=1.0 - strength,
@@ -158,7 +160,10 @@ def trajectory(model: Weights, request: Request) -> list[PathPoint]:
     def keep(step: int, x: torch.Tensor) -> None:
         states.append(x[: len(draw.noise)].cpu().numpy())
 
-    ((_, (last,)),) = list(run_batches(model, [draw], settings, batch_limit(model), keep))
+    def decoded(draw: Draw, raw: dict[str, Any]) -> dict[str, Any]:
+        return raw
+
+    ((last,),) = list(run_batches(model, [draw], settings, keep, decoded))
     is_crystal = draw.domain == CRYSTAL
     packed = torch.from_numpy(np.concatenate(states[:-1])).to(model.device, model.dtype)
     times = list(time_grid(settings.num_steps)[:-1])

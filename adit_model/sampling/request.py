@@ -254,12 +254,12 @@ def check_integer(name: str, value: Any) -> None:
         raise TypeError(f"{name} must be an integer, got {value!r}")
 
 
-def check_batch_atoms(batch_atoms: int | None) -> None:
-    """Raise ValueError or TypeError unless it is None or a positive integer."""
-    if batch_atoms is not None:
-        check_integer("batch_atoms", batch_atoms)
-        if batch_atoms <= 0:
-            raise ValueError(f"batch_atoms must be positive, got {batch_atoms}")
+def check_positive(name: str, value: int | None) -> None:
+    """Raise ValueError or TypeError unless the value is None or a positive integer."""
+    if value is not None:
+        check_integer(name, value)
+        if value <= 0:
+            raise ValueError(f"{name} must be positive, got {value}")
 
 
 def _count(text: str) -> int:

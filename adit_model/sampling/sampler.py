@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -21,16 +22,20 @@ from adit_model.network.denoiser import Denoiser
 from adit_model.network.groups import DomainGroups
 from adit_model.progress import tqdm
 from adit_model.sampling.flow import integrate, time_grid
-from adit_model.sampling.request import Draw, Request, check_batch_atoms, draw_samples
+from adit_model.sampling.request import Draw, Request, check_positive, draw_samples
 from adit_model.sampling.sample import Sample, SamplingInterrupted
 from adit_model.sampling.telling import tell
+from adit_model.sampling.workers import OnStep, in_threads, worker_count
 from adit_model.systems import CRYSTAL, MOLECULE, AtomicSystem
 
-CPU_BATCH_ATOMS = 1024
+CPU_BATCH_ATOMS = 512  # fits caches, and divides a request among workers
 GPU_BYTES_PER_ATOM_CHANNEL = 600  # of activations, one forward pass; halved on out-of-memory
 LOG_SECONDS = 15.0
-SIZE_STEP = 16  # attention is padded to a multiple of this
+SIZE_STEP = 16  # rows of a system in attention are padded to a multiple of this
 MIN_SYSTEMS = 16  # CPU libraries compute smaller batches by other kernels, which round differently
+
+
+Result = TypeVar("Result")
 
 
 class Weights(Protocol):
@@ -86,7 +91,12 @@ class Weights(Protocol):
 
 
 def sample(
-    model: Weights, request: Request, *, batch_atoms: int | None = None, progress: bool = True
+    model: Weights,
+    request: Request,
+    *,
+    batch_atoms: int | None = None,
+    workers: int | None = None,
+    progress: bool = True,
 ) -> list[Sample]:
     """Make the samples of a request.
 
@@ -100,7 +110,12 @@ def sample(
     request : Request
         What to make.
     batch_atoms : int
-        Atoms integrated at a time; None chooses by device and memory. Halved on out-of-memory.
+        Atoms integrated at a time by a worker; None chooses by device and memory. Halved on
+        out-of-memory.
+    workers : int
+        Threads that share the batches on a CPU, each with one kernel thread; None takes the cores
+        that may be used, see :func:`adit_model.sampling.workers.worker_count`. It changes memory
+        and speed, not the samples.
     progress : bool
         Show a progress bar.
 
@@ -118,27 +133,53 @@ def sample(
         A ``KeyboardInterrupt`` that carries what was finished by then.
     """
     samples: list[Sample] = []
+    stream = _stream(model, request, batch_atoms, workers, progress, samples)
     try:
-        for part in iter_samples(model, request, batch_atoms=batch_atoms, progress=progress):
-            samples += part
+        for _ in stream:
+            pass
     except KeyboardInterrupt as error:
+        stream.close()  # ends the workers: the list is complete
         done = sorted(samples, key=lambda s: s.index)
         raise SamplingInterrupted(done, request.n) from error
     return sorted(samples, key=lambda s: s.index)
 
 
 def iter_samples(
-    model: Weights, request: Request, *, batch_atoms: int | None = None, progress: bool = True
+    model: Weights,
+    request: Request,
+    *,
+    batch_atoms: int | None = None,
+    workers: int | None = None,
+    progress: bool = True,
 ) -> Iterator[list[Sample]]:
     """Make the samples of a request and yield each batch as it is finished.
 
-    Batches are of one domain, small structures first. Parameters, samples and errors are those of
-    :func:`sample`; the request is checked at once.
+    Batches are of one domain; with one worker small structures come first. Parameters, samples
+    and errors are those of :func:`sample`; the request is checked at once.
     """
+    return _stream(model, request, batch_atoms, workers, progress)
+
+
+def _stream(
+    model: Weights,
+    request: Request,
+    batch_atoms: int | None,
+    workers: int | None,
+    progress: bool,
+    keep: list[Sample] | None = None,
+) -> Generator[list[Sample], None, None]:
+    check_positive("batch_atoms", batch_atoms)
+    check_positive("workers", workers)
     draws, settings = prepare(model, request)
-    limit = batch_limit(model, batch_atoms)
     return stream_samples(
-        model, draws, settings, limit, rotate=request.random_rotation, progress=progress
+        model,
+        draws,
+        settings,
+        batch_atoms,
+        workers,
+        rotate=request.random_rotation,
+        progress=progress,
+        keep=keep,
     )
 
 
@@ -204,12 +245,14 @@ def stream_samples(
     model: Weights,
     draws: list[Draw],
     settings: SamplingConfig,
-    limit: int,
+    batch_atoms: int | None = None,
+    workers: int | None = None,
     *,
     rotate: bool = False,
     progress: bool = True,
     start_time: float = 0.0,
-) -> Iterator[list[Sample]]:
+    keep: list[Sample] | None = None,
+) -> Generator[list[Sample], None, None]:
     """Make samples, a batch at a time, under a progress bar.
 
     Parameters
@@ -220,14 +263,17 @@ def stream_samples(
         What to make.
     settings : SamplingConfig
         How.
-    limit : int
-        Atoms of a batch.
+    batch_atoms, workers : int
+        See :func:`sample`.
     rotate : bool
         Turn each structure at random.
     progress : bool
         Show a progress bar.
     start_time : float
         Time in [0, 1) to start at; past 0 the draws need an ``origin``.
+    keep : list of Sample
+        Each sample is appended to it as soon as it is made, also where an interrupt comes before
+        its batch is yielded.
     """
     bar = tqdm(
         total=len(draws),
@@ -243,12 +289,18 @@ def stream_samples(
         bar.set_postfix_str(f"step {step}/{steps}", refresh=False)
         bar.update(0)
 
+    def finish(draw: Draw, raw: dict[str, Any]) -> Sample:
+        sample = finish_sample(draw, raw, rotate)
+        if keep is not None:
+            keep.append(sample)
+        return sample
+
     with bar:
-        for part, decoded in run_batches(model, draws, settings, limit, show_step, start_time):
+        for part in run_batches(
+            model, draws, settings, show_step, finish, batch_atoms, workers, start_time
+        ):
             bar.update(len(part))
-            yield [
-                finish_sample(draw, raw, rotate) for draw, raw in zip(part, decoded, strict=True)
-            ]
+            yield part
 
 
 def _bar_seconds() -> float:
@@ -257,17 +309,8 @@ def _bar_seconds() -> float:
     return 0.5 if live else LOG_SECONDS
 
 
-def batch_limit(model: Weights, batch_atoms: int | None = None) -> int:
-    """Atoms of a batch: as given, or cache-sized on a CPU, from the free memory on a GPU.
-
-    Raises
-    ------
-    ValueError, TypeError
-        If it is given and no positive integer.
-    """
-    check_batch_atoms(batch_atoms)
-    if batch_atoms is not None:
-        return int(batch_atoms)
+def batch_limit(model: Weights) -> int:
+    """Atoms of a batch: the same whatever the workers on a CPU, by free memory on a GPU."""
     if model.device.type != "cuda":
         return CPU_BATCH_ATOMS
     free, _ = torch.cuda.mem_get_info(model.device)
@@ -279,34 +322,72 @@ def run_batches(
     model: Weights,
     draws: list[Draw],
     settings: SamplingConfig,
-    limit: int,
-    on_step: Callable[[int, torch.Tensor], None],
+    on_step: OnStep,
+    finish: Callable[[Draw, dict[str, Any]], Result],
+    batch_atoms: int | None = None,
+    workers: int | None = None,
     start_time: float = 0.0,
-) -> Iterator[tuple[list[Draw], list[dict[str, Any]]]]:
-    """Integrate draws in batches of one domain and padded size, halving on out-of-memory."""
-    waiting = sorted(draws, key=lambda r: (r.domain, r.num_atoms, r.index))
-    while waiting:
-        part: list[Draw] = []
-        atoms = 0
-        for draw in waiting:
-            over = atoms + draw.num_atoms > limit
-            if part and (over or _kind(draw) != _kind(part[0])):
-                break
-            part.append(draw)
-            atoms += draw.num_atoms
-        decoded = None
-        try:
-            decoded = _integrate_batch(model, part, settings, on_step, start_time)
-        except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-            if not _is_out_of_memory(error) or len(part) == 1:
-                raise
-        if decoded is None:  # here the exception, which holds the tensors, is gone
-            limit = max(1, atoms // 2)
+) -> Iterator[list[Result]]:
+    """Integrate draws in batches of one domain and padded size, halving on out-of-memory.
+
+    Parameters
+    ----------
+    model, draws, settings, batch_atoms, workers, start_time
+        See :func:`stream_samples`.
+    on_step : callable
+        Called with the number of finished steps and x_t after each step of a batch.
+    finish : callable
+        Makes a result of a draw and what was decoded, where the batch is made.
+    """
+    on_cpu = model.device.type == "cpu"
+    number = worker_count(workers) if on_cpu else 1
+    limit = batch_limit(model) if batch_atoms is None else batch_atoms
+    waiting = deque(_cut(draws, limit))
+    number = min(number, len(waiting))
+    if number > 1:  # the largest first, so that all end at about the same time
+        waiting = deque(sorted(waiting, key=_size, reverse=True))
+
+    def work(report: OnStep) -> Iterator[list[Result]]:
+        nonlocal limit
+        while True:
+            try:
+                part = waiting.popleft()
+            except IndexError:
+                return
+            if len(part) > 1 and _size(part) > limit:
+                waiting.extendleft(reversed(_cut(part, limit)))
+                continue
+            decoded = None
+            try:
+                decoded = _integrate_batch(model, part, settings, report, start_time)
+            except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+                if not _is_out_of_memory(error) or len(part) == 1:
+                    raise
+            if decoded is not None:
+                yield [finish(draw, raw) for draw, raw in zip(part, decoded, strict=True)]
+                continue
+            # here the exception, which holds the tensors, is gone
+            limit = min(limit, max(1, _size(part) // 2))
+            waiting.appendleft(part)
             if model.device.type == "cuda":
                 torch.cuda.empty_cache()
-            continue
-        waiting = waiting[len(part) :]
-        yield part, decoded
+
+    return in_threads(work, number, on_step) if on_cpu else work(on_step)
+
+
+def _cut(draws: Sequence[Draw], limit: int) -> list[list[Draw]]:
+    """Divide draws into batches of one kind and at most ``limit`` atoms, or one draw."""
+    parts: list[list[Draw]] = []
+    for draw in sorted(draws, key=lambda d: (d.domain, d.num_atoms, d.index)):
+        last = parts[-1] if parts else []
+        if not last or _kind(draw) != _kind(last[0]) or _size(last) + draw.num_atoms > limit:
+            parts.append([])
+        parts[-1].append(draw)
+    return parts
+
+
+def _size(part: Sequence[Draw]) -> int:
+    return sum(draw.num_atoms for draw in part)
 
 
 @torch.no_grad()
@@ -314,14 +395,14 @@ def _integrate_batch(
     model: Weights,
     part: list[Draw],
     settings: SamplingConfig,
-    on_step: Callable[[int, torch.Tensor], None],
+    on_step: OnStep,
     start_time: float,
 ) -> list[dict[str, Any]]:
     assert model.denoiser is not None
     device = model.device
     counts = [r.num_atoms for r in part]
-    filler = _filler(counts) if device.type == "cpu" else []
-    cell = int(model.config.autoencoder.exact and part[0].domain == CRYSTAL)  # a row for it
+    cell = len(part[0].noise) - counts[0]  # 1 where it has a row
+    filler = _filler(counts, cell) if device.type == "cpu" else []
     blank_rows = sum(filler) + cell * len(filler)
     blank = np.zeros((blank_rows, model.denoiser.latent_dim), dtype=np.float32)
     sizes = torch.tensor(counts + filler, device=device)
@@ -396,23 +477,26 @@ def _start(draw: Draw, time: float) -> np.ndarray:
     return ((1 - time) * draw.noise + time * draw.origin).astype(np.float32)
 
 
-def _padded(num_atoms: int) -> int:
-    return -(-num_atoms // SIZE_STEP) * SIZE_STEP
+def _padded(rows: int) -> int:
+    return -(-rows // SIZE_STEP) * SIZE_STEP
 
 
 def _kind(draw: Draw) -> tuple[str, int]:
     """Which samples may share a batch: its padded size then follows from each of them alone."""
-    return draw.domain, _padded(draw.num_atoms)
+    return draw.domain, _padded(len(draw.noise))
 
 
-def _filler(counts: list[int]) -> list[int]:
+def _filler(counts: list[int], cell: int) -> list[int]:
     """Sizes of systems added so that all batches of a kind round alike; counts ascend.
 
-    Kernels for matrices of another shape sum in another order, and an ODE amplifies that.
+    Kernels for matrices of another shape sum in another order, and the last elements of an array,
+    as many as are left after multiples of 32, have other functions than the rest. An ODE
+    amplifies that.
     """
-    padded = _padded(counts[-1])
+    padded = _padded(counts[-1] + cell) - cell
     largest = [padded] if max(counts) < padded else []
-    return largest + [1] * (MIN_SYSTEMS - len(counts) - len(largest))
+    number = len(counts) + len(largest)
+    return largest + [1] * (max(MIN_SYSTEMS, number + number % 2) - number)
 
 
 def _is_out_of_memory(error: BaseException) -> bool:

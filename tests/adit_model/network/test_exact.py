@@ -18,7 +18,7 @@ from adit_model.batch import AtomicBatch
 from adit_model.config import AutoencoderConfig, ModelConfig, named_size
 from adit_model.geometry import cell_to_parameters
 from adit_model.model import ADiT
-from adit_model.network.cells import cell_metric, cell_numbers, cell_parameters
+from adit_model.network.cells import cell_features, cell_metric, cell_numbers, cell_parameters
 from adit_model.systems import AtomicSystem
 
 CRYSTALS = {
@@ -174,3 +174,14 @@ def test_training_tells_noisy_elements_apart():
 def test_exact_needs_canonical_poses():
     with pytest.raises(ValueError, match="exact needs identity_start"):
         AutoencoderConfig(exact=True)
+
+
+def test_a_cell_rounds_alike_whatever_stands_beside_it():
+    generator = torch.Generator().manual_seed(0)
+    numbers = torch.randn(53, 6, generator=generator)
+    sizes = torch.randint(1, 20, (53,), generator=generator)
+    metric, features = cell_metric(numbers, sizes), cell_features(numbers, numbers)
+    for first, last in ((0, 16), (10, 26), (20, 40), (52, 53)):
+        part = numbers[first:last]
+        assert torch.equal(cell_metric(part, sizes[first:last]), metric[first:last])
+        assert torch.equal(cell_features(part, part), features[first:last])

@@ -249,14 +249,17 @@ def test_list_shows_itself(sampler):
 def test_an_interrupt_keeps_what_is_done(sampler, monkeypatch):
     from adit_model.sampling import sampler as sampling
 
-    whole = sampling.run_batches
+    whole = sampling._integrate_batch
+    calls = []
 
     def stop_after_one(*args):
-        yield next(iter(whole(*args)))
-        raise KeyboardInterrupt
+        calls.append(args)
+        if len(calls) > 1:
+            raise KeyboardInterrupt
+        return whole(*args)
 
     expected = sampler.sample(9, first_index=0, domain="molecule", num_atoms=3)
-    monkeypatch.setattr(sampling, "run_batches", stop_after_one)
+    monkeypatch.setattr(sampling, "_integrate_batch", stop_after_one)
     with pytest.raises(SamplingInterrupted, match="of 9 samples are finished"):
         sampler.sample(9, first_index=0, domain="molecule", num_atoms=3, batch_atoms=12)
     assert 0 < len(sampler.finished) < 9
