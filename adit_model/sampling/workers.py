@@ -86,7 +86,8 @@ def in_threads(
     BaseException
         What an iterator raised first.
     """
-    events: SimpleQueue[Callable[[], Result | None] | BaseException | None] = SimpleQueue()
+    # what to call after a step, a result, an error, or the end of a thread
+    events: SimpleQueue[Callable[[], None] | tuple[Result] | BaseException | None] = SimpleQueue()
     stopping = threading.Event()
 
     def report(step: int, x: Tensor) -> None:
@@ -98,7 +99,7 @@ def in_threads(
         try:
             with one_kernel_thread():
                 for result in work(report):
-                    events.put(lambda result=result: result)
+                    events.put((result,))
                     if stopping.is_set():
                         return
         except _Stopped:
@@ -120,8 +121,10 @@ def in_threads(
                 running -= 1
             elif isinstance(event, BaseException):
                 raise event
-            elif (result := event()) is not None:
-                yield result
+            elif isinstance(event, tuple):
+                yield event[0]
+            else:
+                event()
     finally:
         stopping.set()
         for thread in threads:
