@@ -44,21 +44,33 @@ def add_generate_arguments(parser: argparse.ArgumentParser) -> None:
     add("--units", metavar="2|1-4", help="formula units in the cell")
     add("--space-group", metavar="225|Fm-3m", help="number or short symbol")
     add("--property", action="append", default=[], metavar="NAME=VALUE", help="may be repeated")
+    add("--num-atoms", metavar="12|4-12|4,5,6", help="one number, a range, or one for each sample")
+    add("--random-rotation", action="store_true", help="turn each structure at random")
+    add_sampling_arguments(parser)
+    add("--no-check", action="store_true", help="skip the validity checks")
+    add("--plot", action="store_true", help=f"draw up to {MAX_PLOTTED} structures in {PICTURE}")
+
+
+def add_sampling_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what every command that samples takes; :func:`sampling_options` reads some of it."""
+    add = parser.add_argument
     add("--seed", type=int, default=0, help="seed of all random numbers (default %(default)s)")
     add("--checkpoint", default="default", metavar="NAME|FILE", help="weights (default: bundled)")
-    add("--num-atoms", metavar="12|4-12|4,5,6", help="one number, a range, or one for each sample")
     add("--num-steps", type=int, metavar="STEPS", help="steps of the solver")
     add("--solver", metavar="NAME", help=", ".join(SOLVERS))
     add("--guidance-scale", type=float, metavar="SCALE", help="weight of what is told; 1 is none")
     add("--noise-scale", type=float, metavar="SCALE", help="of the noise that solvers renew")
-    add("--random-rotation", action="store_true", help="turn each structure at random")
     add("--device", default="auto", help="auto, cpu, cuda or cuda:1 (default %(default)s)")
     add("--batch-atoms", type=int, metavar="ATOMS", help="atoms integrated at a time")
     add("--workers", type=int, metavar="THREADS", help="of sampling on a CPU (default: its cores)")
-    add("--no-check", action="store_true", help="skip the validity checks")
-    add("--plot", action="store_true", help=f"draw up to {MAX_PLOTTED} structures in {PICTURE}")
     add("--overwrite", action="store_true", help="replace what an earlier run left in DIR")
     add("--quiet", action="store_true", help="no progress bars")
+
+
+def sampling_options(args: argparse.Namespace) -> dict[str, Any]:
+    """Return the options of :class:`~adit_model.config.SamplingConfig` among the arguments."""
+    names = ("num_steps", "solver", "guidance_scale", "noise_scale")
+    return {name: getattr(args, name) for name in names}
 
 
 def generate_command(args: argparse.Namespace) -> int:
@@ -127,10 +139,7 @@ def build_request(args: argparse.Namespace) -> Request:
         num_atoms=args.num_atoms,
         seed=args.seed,
         random_rotation=args.random_rotation,
-        num_steps=args.num_steps,
-        solver=args.solver,
-        guidance_scale=args.guidance_scale,
-        noise_scale=args.noise_scale,
+        **sampling_options(args),
     )
 
 

@@ -7,6 +7,7 @@ limit. Molecules: BFGS; GFN2-xTB is that of Bannwarth, Ehlert, Grimme, J. Chem. 
 
 from __future__ import annotations
 
+import importlib.util
 import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -14,16 +15,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from adit_model.quality.crystals import structural_fault
-from adit_model.quality.force_fields import SUPPORTED, calculator, force_field
+from adit_model.quality.force_fields import FORCE_FIELDS, SUPPORTED, calculator, force_field
 from adit_model.quality.molecules import require_molecule
-from adit_model.systems import AtomicSystem
+from adit_model.systems import CRYSTAL, AtomicSystem
 
 if TYPE_CHECKING:
     from ase import Atoms
 
 FMAX, STEPS = 0.05, 500  # largest force in eV/angstrom at which it is done, most steps
 MAX_EXPANSION, MIN_SHRINKAGE = 8.0, 0.1  # of the volume: beyond, a crystal blew up or collapsed
-METHOD, CHARGE = "GFN2-xTB", 0
+XTB, METHOD, CHARGE = "xtb", "GFN2-xTB", 0
 
 
 class RelaxationError(ValueError):
@@ -32,7 +33,7 @@ class RelaxationError(ValueError):
 
 @dataclass(frozen=True)
 class Relaxation:
-    """A relaxed crystal.
+    """A relaxed structure.
 
     Parameters
     ----------
@@ -45,7 +46,7 @@ class Relaxation:
     rmsd : float
         Root mean square displacement in angstrom; see :func:`relaxation_rmsd`.
     system : AtomicSystem
-        The relaxed crystal, atoms in the same order.
+        The relaxed structure, atoms in the same order.
     """
 
     energy_initial: float
@@ -68,42 +69,63 @@ def single_point(system: AtomicSystem, name: str) -> float:
 
 
 def relax(
-    system: AtomicSystem, name: str = "chgnet", *, fmax: float = FMAX, steps: int = STEPS
+    system: AtomicSystem,
+    name: str = "chgnet",
+    *,
+    fmax: float = FMAX,
+    steps: int = STEPS,
+    moving: np.ndarray | None = None,
+    cell: bool = True,
 ) -> Relaxation:
-    """Relax atoms and cell of a crystal.
+    """Relax atoms and cell of a crystal by a force field, or a molecule by GFN2-xTB.
 
     Parameters
     ----------
     system : AtomicSystem
-        A crystal.
+        A crystal; a molecule for ``"xtb"``.
     name : str
-        ``"chgnet"`` or ``"sevennet"``.
+        ``"chgnet"``, ``"sevennet"`` or ``"xtb"``.
     fmax : float
         Largest force in eV/angstrom at which it is done.
     steps : int
         Most steps.
+    moving : numpy.ndarray, optional
+        Which atoms move, bool of shape (N,); the others and the cell stay as they are.
+    cell : bool
+        Relax the cell of a crystal, too.
 
     Raises
     ------
     RelaxationError
-        If the structure is no crystal, has an element the force field does not know, blows up or
+        If it is no structure for this, has an element the force field does not know, blows up or
         collapses.
     ModuleNotFoundError
         If the force field is not installed.
     """
+    from ase.constraints import FixAtoms
     from ase.filters import FrechetCellFilter
-    from ase.optimize import FIRE
+    from ase.optimize import BFGS, FIRE
 
-    atoms = _prepare(system, name)
-    initial, volume = _energy(atoms), atoms.get_volume()
-    optimizer = FIRE(FrechetCellFilter(atoms), logfile=None)
+    atoms = _prepare_molecule(system) if name == XTB else _prepare(system, name)
+    if moving is not None:
+        atoms.set_constraint(FixAtoms(mask=~np.asarray(moving, dtype=bool)))
+    initial = _energy(atoms)
+    scales = cell and moving is None and system.is_periodic
+    start = atoms.get_volume() if scales else 1.0
+    optimizer: Any = (
+        FIRE(FrechetCellFilter(atoms) if scales else atoms, logfile=None)
+        if system.is_periodic
+        else BFGS(atoms, logfile=None)
+    )
     converged = False
     for converged in optimizer.irun(fmax=fmax, steps=steps):  # noqa: B007
-        if fault := volume_fault(atoms.get_volume() / volume):
+        if scales and (fault := volume_fault(atoms.get_volume() / start)):
             raise RelaxationError(f"{fault} after {optimizer.nsteps} steps")
-    relaxed = AtomicSystem(atoms.numbers, atoms.get_positions(), atoms.cell.array)
+    relaxed = AtomicSystem(
+        atoms.numbers, atoms.get_positions(), atoms.cell.array if system.is_periodic else None
+    )
     final = _energy(atoms)
-    if fault := relaxation_fault(system, relaxed):
+    if system.is_periodic and (fault := relaxation_fault(system, relaxed)):
         raise RelaxationError(fault)
     return Relaxation(
         energy_initial=initial,
@@ -192,32 +214,56 @@ def strain(system: AtomicSystem) -> dict[str, Any]:
     RuntimeError
         If the electronic structure does not converge.
     """
-    from ase.optimize import BFGS
-    from tblite.ase import TBLite
-
     require_molecule(system)
-    multiplicity = lowest_multiplicity(system.numbers)
-    atoms = system.to_atoms()
-    atoms.calc = TBLite(method=METHOD, charge=CHARGE, multiplicity=multiplicity, verbosity=0)
-    before = atoms.get_potential_energy()
-    optimizer = BFGS(atoms, logfile=None)
-    if not optimizer.run(fmax=FMAX, steps=STEPS):
+    found = relax(system, XTB)
+    if not found.converged:
         raise ValueError(f"{METHOD} does not relax {system.formula} within {STEPS} steps")
     heavy = system.numbers > 1
+    before, after = system.positions, found.system.positions
     return {
-        "xtb_energy_drop": float(before - atoms.get_potential_energy()) / len(system),
-        "xtb_rmsd": kabsch_rmsd(system.positions, atoms.positions),
-        "xtb_rmsd_heavy": (
-            kabsch_rmsd(system.positions[heavy], atoms.positions[heavy]) if heavy.any() else None
-        ),
-        "xtb_multiplicity": multiplicity,
-        "xtb_steps": int(optimizer.nsteps),
+        "xtb_energy_drop": found.energy_initial - found.energy_final,
+        "xtb_rmsd": found.rmsd,
+        "xtb_rmsd_heavy": kabsch_rmsd(before[heavy], after[heavy]) if heavy.any() else None,
+        "xtb_multiplicity": lowest_multiplicity(system.numbers),
+        "xtb_steps": found.steps,
     }
 
 
 def lowest_multiplicity(numbers: np.ndarray, charge: int = CHARGE) -> int:
     """Spin multiplicity of the lowest spin that the number of electrons allows, 1 or 2."""
     return 1 + (int(np.sum(numbers)) - charge) % 2
+
+
+def require_engine(name: str, domain: str) -> None:
+    """Check that something relaxes structures of a domain, and is installed.
+
+    Raises
+    ------
+    ValueError
+        If there is no such engine, or it is for the other domain.
+    ModuleNotFoundError
+        If it is not installed; the text says how to install it.
+    """
+    engines = tuple(FORCE_FIELDS) if domain == CRYSTAL else (XTB,)
+    if name not in engines:
+        raise ValueError(f"{domain}s are relaxed by {' or '.join(engines)}, got {name!r}")
+    if domain == CRYSTAL:
+        force_field(name).require()
+    elif importlib.util.find_spec("tblite") is None:
+        raise ModuleNotFoundError(
+            f"{METHOD} needs the package tblite: pip install 'adit-atomate[{XTB}]'"
+        )
+
+
+def _prepare_molecule(system: AtomicSystem) -> Atoms:
+    from tblite.ase import TBLite
+
+    if system.is_periodic:
+        raise RelaxationError(f"{METHOD} relaxes molecules, {system.formula} is a crystal")
+    atoms = system.to_atoms()
+    multiplicity = lowest_multiplicity(system.numbers)
+    atoms.calc = TBLite(method=METHOD, charge=CHARGE, multiplicity=multiplicity, verbosity=0)
+    return atoms
 
 
 def _prepare(system: AtomicSystem, name: str) -> Atoms:
