@@ -18,9 +18,10 @@ if TYPE_CHECKING:
     )
     from adit_atomate.discovery.flow import ADiTDiscoveryMaker, ADiTMoleculeDiscoveryMaker
     from adit_atomate.discovery.relax import ADiTRelaxStageMaker
-    from adit_atomate.documents import ADiTEvaluateDoc, ADiTGenerateDoc
+    from adit_atomate.documents import ADiTEvaluateDoc, ADiTGenerateDoc, ADiTPredictDoc
     from adit_atomate.evaluate import ADiTEvaluateMaker
     from adit_atomate.generate import ADiTGenerateMaker, ADiTGenerateShardsMaker
+    from adit_atomate.predict import ADiTCompleteMaker, ADiTPredictMaker
     from adit_atomate.settings import ADiTSettings
     from adit_atomate.training.active_learning import ADiTActiveLearningMaker
     from adit_atomate.training.data import ADiTDataMaker
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ADiTActiveLearningMaker",
+    "ADiTCompleteMaker",
     "ADiTCrystalCandidateDoc",
     "ADiTDataDoc",
     "ADiTDataMaker",
@@ -45,6 +47,8 @@ __all__ = [
     "ADiTGenerateShardsMaker",
     "ADiTMoleculeCandidateDoc",
     "ADiTMoleculeDiscoveryMaker",
+    "ADiTPredictDoc",
+    "ADiTPredictMaker",
     "ADiTRelaxStageMaker",
     "ADiTSettings",
     "ADiTTrainAutoencoderMaker",
@@ -63,9 +67,10 @@ _NAMES = {
     "discovery.documents": "ADiTCrystalCandidateDoc ADiTDiscoveryDoc ADiTMoleculeCandidateDoc",
     "discovery.flow": "ADiTDiscoveryMaker ADiTMoleculeDiscoveryMaker",
     "discovery.relax": "ADiTRelaxStageMaker",
-    "documents": "ADiTEvaluateDoc ADiTGenerateDoc",
+    "documents": "ADiTEvaluateDoc ADiTGenerateDoc ADiTPredictDoc",
     "evaluate": "ADiTEvaluateMaker",
     "generate": "ADiTGenerateMaker ADiTGenerateShardsMaker",
+    "predict": "ADiTCompleteMaker ADiTPredictMaker",
     "settings": "ADiTSettings",
     "training.active_learning": "ADiTActiveLearningMaker",
     "training.data": "ADiTDataMaker",

@@ -76,6 +76,55 @@ class ADiTGenerateDoc(BaseModel):
         return [s for s in self.structures if isinstance(s, Molecule)]
 
 
+class ADiTCandidateRow(BaseModel):
+    """One candidate, or a known crystal beside the candidates."""
+
+    rank: int | None = Field(description="Place among the candidates; None for a known crystal.")
+    source: str = Field(description="'generated', or which known crystal it is or was made from.")
+    formula: str = Field(description="Reduced formula (crystal) or full formula (molecule).")
+    num_atoms: int = Field(description="Atoms in the cell or molecule.")
+    energy_per_atom: float | None = Field(description="Relaxed energy in eV/atom.")
+    above_lowest: float | None = Field(description="Above the lowest of all rows, in eV/atom.")
+    space_group: int | None = Field(description="Number of the space group of a crystal.")
+    smiles: str | None = Field(description="Canonical SMILES of a molecule.")
+    known: str | None = Field(description="Id of the known crystal or molecule that is the same.")
+    samples: int = Field(description="Samples that became this structure.")
+    index: int | None = Field(description="Index of the sample.")
+    converged: bool | None = Field(description="Whether the relaxation converged.")
+    rmsd: float | None = Field(description="Displacement on relaxation, in angstrom.")
+    moved: float | None = Field(
+        description="Largest move of an atom in angstrom when it was symmetrised; None if not."
+    )
+
+
+class ADiTPredictDoc(BaseModel):
+    """Result of :class:`~adit_atomate.predict.ADiTPredictMaker` and ``ADiTCompleteMaker``.
+
+    ``structures``, ``beside`` and ``rows`` are kept in the additional store ``data``.
+    """
+
+    structures: list[Structure | Molecule] = Field(
+        description="Different candidates, the lowest in energy first; coordinates in angstrom. "
+        "Completions begin with the atoms of the host, in its order."
+    )
+    beside: list[Structure] = Field(
+        default_factory=list, description="Known crystals of the composition, or structure types."
+    )
+    rows: list[ADiTCandidateRow] = Field(description="The table: candidates and known crystals.")
+    found: dict[str, int | None] = Field(
+        default_factory=dict,
+        description="Rank of the candidate that is a known crystal, by the crystal's id; None if "
+        "none is.",
+    )
+    dropped: dict[str, str] = Field(description="Why a sample is no candidate, by its index.")
+    summary: str = Field(description="The result in a few lines.")
+    asked: dict[str, Any] = Field(description="What was asked for, filled in.")
+    checkpoint: ADiTCheckpoint = Field(description="The weights that were used.")
+    versions: dict[str, str] = Field(
+        description="Versions of adit-atomate, of Python and of the packages results depend on."
+    )
+
+
 class ADiTRate(BaseModel):
     """A share of structures."""
 

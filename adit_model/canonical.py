@@ -108,13 +108,15 @@ class Canonical:
         return AtomicSystem(system.numbers[self.atoms], positions, cell, system.info)
 
 
-def canonicalise(system: AtomicSystem) -> Canonical:
+def canonicalise(system: AtomicSystem, *, primitive: bool = True) -> Canonical:
     """Compute the canonical form of a crystal or molecule.
 
     Parameters
     ----------
     system : AtomicSystem
         In any order, orientation and cell.
+    primitive : bool
+        Divide the cell of a crystal into primitive ones; otherwise it is only reduced.
 
     Returns
     -------
@@ -128,7 +130,7 @@ def canonicalise(system: AtomicSystem) -> Canonical:
         If the reduced cell of a crystal is unphysical
         (:func:`~adit_model.geometry.unphysical_cell`).
     """
-    return _crystal(system) if system.is_periodic else _molecule(system)
+    return _crystal(system, primitive) if system.is_periodic else _molecule(system)
 
 
 # molecules
@@ -294,12 +296,12 @@ def _covalent_radii() -> np.ndarray:
 # crystals
 
 
-def _crystal(system: AtomicSystem) -> Canonical:
+def _crystal(system: AtomicSystem, primitive: bool) -> Canonical:
     assert system.cell is not None
     numbers, positions = system.numbers, system.positions
     images = np.arange(len(numbers))[:, None]  # of each atom of the primitive cell: (M, 1)
     cell = _short_basis(system.cell)
-    divided = _divide(numbers, positions, cell)
+    divided = _divide(numbers, positions, cell) if primitive else None
     if divided is not None:
         cell, images, positions = divided
         numbers = numbers[images[:, 0]]

@@ -1,4 +1,4 @@
-"""The command line: ``adit generate``, ``evaluate``, ``info``, ``data``, ``train``."""
+"""The command line: ``adit generate``, ``predict``, ``complete``, ``evaluate``, ``info``, ..."""
 
 from __future__ import annotations
 
@@ -69,9 +69,11 @@ def _parse(argv: list[str]) -> argparse.Namespace:
 
 
 def _parser() -> argparse.ArgumentParser:
+    from adit_model.cli.complete import add_complete_arguments, complete_command
     from adit_model.cli.evaluate import add_evaluate_arguments, evaluate_command
     from adit_model.cli.generate import add_generate_arguments, generate_command
     from adit_model.cli.info import add_info_arguments, info_command
+    from adit_model.cli.predict import add_predict_arguments, predict_command
     from adit_model.data.summary import add_data_arguments, data_command
 
     parser = _Parser(prog="adit", description="Generate crystals and molecules with ADiT.")
@@ -81,6 +83,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     for name, summary, add_arguments, run in (
         ("generate", "generate structures into a folder", add_generate_arguments, generate_command),
+        ("predict", "predict structures of a formula", add_predict_arguments, predict_command),
+        ("complete", "add atoms to a fixed host", add_complete_arguments, complete_command),
         ("evaluate", "measure structures one by one", add_evaluate_arguments, evaluate_command),
         ("info", "print what a checkpoint says of itself", add_info_arguments, info_command),
         ("data", "describe and convert structures", add_data_arguments, data_command),

@@ -78,6 +78,27 @@ def load_structures(
     return collect(bar, name, max_atoms)
 
 
+def read_one(path: str | Path) -> AtomicSystem:
+    """Read the one structure of a file as it is: its own cell, order and coordinates.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If its type is unknown, it cannot be read, or it holds none or several.
+    """
+    path = Path(path).expanduser()
+    if path.is_dir() or path.suffix.lower() == ".db":
+        raise ValueError(f"{path} holds many structures: give a file of one")
+    items = [item for _, item in _from_path(path)]
+    if len(items) != 1:
+        raise ValueError(f"{path} holds {len(items)} structures: give a file of one")
+    if isinstance(items[0], str):
+        raise ValueError(f"{path} cannot be used: {items[0]}")
+    return items[0]
+
+
 def is_structure_file(path: Path) -> bool:
     """Whether :func:`load_structures` reads files with such a name."""
     return path.suffix.lower() in FILE_SUFFIXES or bool(_POSCAR_NAME.match(path.name))

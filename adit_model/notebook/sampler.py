@@ -375,6 +375,91 @@ class ADiTSampler:
         )
         return self._finish(samples)
 
+    def complete(
+        self,
+        atoms: Atoms,
+        add: Mapping[str, int] | str | int,
+        n: int = 10,
+        *,
+        fixed: Sequence[Any] | np.ndarray | str | None = None,
+        relax: str = "none",
+        first_index: int | None = None,
+        batch_atoms: int | None = None,
+        workers: int = 1,
+    ) -> SampleList:
+        """Add atoms to a host whose own atoms and cell stay as they are.
+
+        Parameters
+        ----------
+        atoms : ase.Atoms
+            The host.
+        add : mapping, str or int
+            ``{"Li": 2}``, ``"Li2"``, or a number of atoms whose elements are free.
+        n : int
+            Candidates to generate.
+        fixed : sequence, str or None
+            Which atoms of the host are fixed: indices, a mask, or elements; None fixes all. The
+            others are made anew.
+        relax : str
+            ``"chgnet"``, ``"sevennet"`` or ``"xtb"``: what relaxes the added atoms while the host
+            is held, and then all atoms; ``"none"`` moves nothing.
+        first_index, batch_atoms
+            See :meth:`sample`.
+        workers : int
+            Processes that relax and compare.
+
+        Returns
+        -------
+        SampleList
+            Different candidates, the lowest in energy first, without energies what most samples
+            agree on. The atoms of the host come first, in its cell, order and coordinates.
+            ``info`` holds ``index``, ``samples`` (how many became this one) and, once relaxed,
+            ``energy_per_atom``; ``.missing`` says why a sample is not among them.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If the host cannot be completed or the request is out of range; before any work.
+        ModuleNotFoundError
+            If what relaxes is not installed.
+
+        Examples
+        --------
+        >>> from ase.build import bulk
+        >>> sodium = bulk("Na", "fcc", a=5.64)
+        >>> found = ADiTSampler("mini-2", progress=False).complete(sodium, {"Cl": 1}, 2)
+        """
+        from adit_model.prediction.complete import complete, task
+
+        check_batch_atoms(batch_atoms)
+        with self._lock:
+            first = self.next_index if first_index is None else first_index
+            asked = task(
+                self._known,
+                self._config,
+                atoms,
+                add,
+                n,
+                fixed=fixed,
+                engine=relax,
+                seed=self.seed,
+                first_index=first,
+                **self._sampling,
+            )
+            if first_index is None:
+                self.next_index += n
+        found = complete(
+            self.model, asked, workers=workers, batch_atoms=batch_atoms, progress=self.progress
+        )
+        result = SampleList()
+        for candidate in found.candidates:
+            info: dict[str, Any] = {"index": candidate.index, "samples": len(candidate.samples)}
+            if candidate.energy is not None:
+                info["energy_per_atom"] = candidate.energy
+            result.append(_atoms(candidate.system, {**info, "domain": candidate.system.domain}))
+        result.missing.update(found.dropped)
+        return result
+
     def trajectory(
         self, condition: ConditionLike = None, *, index: int | None = None, **options: Any
     ) -> SampleList:

@@ -2,7 +2,9 @@
 
 The same are two crystals that pymatgen's ``StructureMatcher.fit`` finds equal with the tolerances
 of CDVAE and ADiT: ltol 0.3, stol 0.5, 10 degrees, cells made primitive and volumes scaled to agree.
-These are loose; whether a crystal came back from an autoencoder is asked with the tight ones, too.
+These are loose: two atoms of rock salt and of zincblende pass for the same. Whether a crystal came
+back from an autoencoder is asked with tight ones, too, and polymorphs are told apart by pymatgen's
+own, which lie between.
 Molecules are the same by their canonical SMILES.
 """
 
@@ -25,29 +27,32 @@ if TYPE_CHECKING:
 
     from adit_model.data.dataset import AtomicDataset
 
-LOOSE: Mapping[str, Any] = {"ltol": 0.3, "stol": 0.5, "angle_tol": 10.0}
-TIGHT: Mapping[str, Any] = {"ltol": 0.05, "stol": 0.1, "angle_tol": 5.0, "scale": False}
+TOLERANCES: Mapping[str, Mapping[str, Any]] = {
+    "loose": {"ltol": 0.3, "stol": 0.5, "angle_tol": 10.0},
+    "pymatgen": {"ltol": 0.2, "stol": 0.3, "angle_tol": 5.0},
+    "tight": {"ltol": 0.05, "stol": 0.1, "angle_tol": 5.0, "scale": False},
+}
 MIN_MATCHING_TIME = 30.0  # seconds
 PAIR_TIME = 2.0  # seconds for each pair of crystals of one composition
 
 
 @functools.cache
-def structure_matcher(tight: bool = False) -> StructureMatcher:
-    """Build pymatgen's matcher, with the loose tolerances or with the tight ones."""
+def structure_matcher(tolerances: str = "loose") -> StructureMatcher:
+    """Build pymatgen's matcher with some of :data:`TOLERANCES`."""
     from pymatgen.analysis.structure_matcher import StructureMatcher
 
-    return StructureMatcher(**(TIGHT if tight else LOOSE))
+    return StructureMatcher(**TOLERANCES[tolerances])
 
 
-def distance(first: AtomicSystem, second: AtomicSystem, *, tight: bool = False) -> float | None:
+def distance(first: AtomicSystem, second: AtomicSystem, tolerances: str = "loose") -> float | None:
     """How far the atoms of two crystals are apart, None if the crystals are not the same.
 
     Parameters
     ----------
     first, second : AtomicSystem
         Crystals.
-    tight : bool
-        Compare with the tight tolerances, and without scaling of volumes.
+    tolerances : str
+        Of :data:`TOLERANCES`; the tight ones do not scale volumes.
 
     Returns
     -------
@@ -56,7 +61,7 @@ def distance(first: AtomicSystem, second: AtomicSystem, *, tight: bool = False) 
     """
     if min(system.volume / len(system) for system in (first, second)) < 1e-3:
         return None  # pymatgen would search without end
-    matcher = structure_matcher(tight)
+    matcher = structure_matcher(tolerances)
     pair = first.to_structure(), second.to_structure()
     if not matcher.fit(*pair):
         return None
@@ -83,6 +88,7 @@ class KnownMatch:
 def first_equal(
     structures: Sequence[AtomicSystem],
     *,
+    tolerances: str = "loose",
     workers: int = 1,
     time_limit: float = PAIR_TIME,
     progress: bool = False,
@@ -95,6 +101,8 @@ def first_equal(
     ----------
     structures : sequence of AtomicSystem
         Crystals.
+    tolerances : str
+        Of :data:`TOLERANCES`.
     workers : int
         Number of worker processes.
     time_limit : float
@@ -114,7 +122,7 @@ def first_equal(
     first: list[int | str] = list(range(len(structures)))
     shared = [members for members in groups.values() if len(members) > 1]
     outcomes = run_isolated(
-        _first_equal,
+        functools.partial(_first_equal, tolerances),
         [[structures[i] for i in members] for members in shared],
         time_limit=[
             max(MIN_MATCHING_TIME, time_limit * len(members) * (len(members) - 1) / 2)
@@ -130,8 +138,8 @@ def first_equal(
     return first
 
 
-def _first_equal(systems: list[AtomicSystem]) -> list[int]:
-    matcher = structure_matcher()
+def _first_equal(tolerances: str, systems: list[AtomicSystem]) -> list[int]:
+    matcher = structure_matcher(tolerances)
     structures = [system.to_structure() for system in systems]
     first: list[int] = []
     for i, structure in enumerate(structures):
@@ -144,6 +152,7 @@ def known_crystals(
     structures: Sequence[AtomicSystem],
     reference: AtomicDataset | Iterable[AtomicSystem],
     *,
+    tolerances: str = "loose",
     workers: int = 1,
     time_limit: float = PAIR_TIME,
     progress: bool = False,
@@ -159,6 +168,8 @@ def known_crystals(
     reference : AtomicDataset or iterable of AtomicSystem
         Known crystals, such as the training set, with ``info["id"]``. Molecules among them are
         passed over.
+    tolerances : str
+        Of :data:`TOLERANCES`.
     workers : int
         Number of worker processes.
     time_limit : float
@@ -177,7 +188,7 @@ def known_crystals(
     matches: list[KnownMatch | str | None] = [None] * len(structures)
     suspects = [i for i, key in enumerate(keys) if key in known]
     outcomes = run_isolated(
-        _nearest,
+        functools.partial(_nearest, tolerances),
         [(structures[i], known[keys[i]]) for i in suspects],
         time_limit=[max(MIN_MATCHING_TIME, time_limit * len(known[keys[i]])) for i in suspects],
         workers=workers,
@@ -189,9 +200,11 @@ def known_crystals(
     return matches
 
 
-def _nearest(item: tuple[AtomicSystem, list[AtomicSystem]]) -> KnownMatch | None:
+def _nearest(tolerances: str, item: tuple[AtomicSystem, list[AtomicSystem]]) -> KnownMatch | None:
     system, references = item
-    distances = [(distance(system, other), str(other.info.get("id"))) for other in references]
+    distances = [
+        (distance(system, other, tolerances), str(other.info.get("id"))) for other in references
+    ]
     found = [KnownMatch(name, value) for value, name in distances if value is not None]
     return min(found, key=lambda match: match.distance, default=None)
 

@@ -124,7 +124,7 @@ def compare_pair(pair: tuple[AtomicSystem, AtomicSystem | None]) -> dict[str, An
         return {**cells, "rmsd": kabsch_rmsd(before.positions, after.positions)}
     loose = distance(after, before)
     cells |= {"distance": loose, "loose": loose is not None}
-    cells["tight"] = cells["loose"] and distance(after, before, tight=True) is not None
+    cells["tight"] = cells["loose"] and distance(after, before, "tight") is not None
     cells["volume_error"] = 100 * abs(after.volume / before.volume - 1)
     for precision in PRECISIONS:
         cells[f"space_group_{precision:g}"] = _kept_group(before, after, precision)

@@ -55,6 +55,16 @@ def test_disguised_copies_and_supercells_are_not_unique(nacl, cscl_type_nacl, pe
     assert first_equal([]) == []
 
 
+def test_tolerances_of_pymatgen_tell_polymorphs_apart_that_loose_ones_do_not(nacl):
+    frac = np.array([[0.0, 0, 0], [0.25, 0.25, 0.25]])
+    zincblende = AtomicSystem(nacl.numbers, frac @ nacl.cell, nacl.cell, {"id": "zincblende"})
+    assert first_equal([nacl, zincblende]) == [0, 0]
+    assert first_equal([nacl, zincblende], tolerances="pymatgen") == [0, 1]
+    assert known_crystals([nacl], [zincblende], tolerances="pymatgen") == [None]
+    assert distance(nacl, zincblende) is not None
+    assert distance(nacl, zincblende, "pymatgen") is None
+
+
 def test_other_elements_on_the_same_sites_are_unique(nacl):
     kcl = AtomicSystem(np.where(nacl.numbers == 11, 19, 17), nacl.positions, nacl.cell)
     assert first_equal([nacl, kcl]) == [0, 1]
@@ -100,13 +110,13 @@ def test_of_several_known_crystals_the_nearest_is_named(perovskite):
 def test_the_tight_matcher_sees_volume_and_shifts_that_the_loose_one_forgives(nacl, perovskite):
     swollen = AtomicSystem(nacl.numbers, 1.06 * nacl.positions, 1.06 * nacl.cell)
     assert distance(nacl, swollen) == pytest.approx(0, abs=1e-6)
-    assert distance(nacl, swollen, tight=True) is None
+    assert distance(nacl, swollen, "tight") is None
     slightly = AtomicSystem(nacl.numbers, 1.01 * nacl.positions, 1.01 * nacl.cell)
-    assert distance(nacl, slightly, tight=True) == pytest.approx(0, abs=1e-6)
+    assert distance(nacl, slightly, "tight") == pytest.approx(0, abs=1e-6)
     noise = np.random.default_rng(0).normal(scale=0.4, size=(5, 3))
     rough = AtomicSystem(perovskite.numbers, perovskite.positions + noise, perovskite.cell)
     assert distance(perovskite, rough) is not None
-    assert distance(perovskite, rough, tight=True) is None
+    assert distance(perovskite, rough, "tight") is None
 
 
 def test_a_pair_is_the_same_only_if_each_of_its_atoms_is(perovskite):

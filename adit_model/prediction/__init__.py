@@ -1,0 +1,1 @@
+"""Prediction of structures from a formula, and completion of partial structures."""

@@ -1,0 +1,153 @@
+"""Completion: the host stays as it is, whatever its cell; what is wrong is told before work."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.build import bulk, molecule
+from pymatgen.core import Lattice, Structure
+
+from adit_model import ADiT
+from adit_model.checkpoint import read_known, resolve_checkpoint
+from adit_model.notebook.sampler import ADiTSampler
+from adit_model.prediction.complete import complete, fixed_mask, judge, read_add, task
+from adit_model.systems import AtomicSystem
+
+SODIUM = bulk("Na", "fcc", a=5.64)
+
+
+@pytest.fixture(scope="module")
+def told(tiny_checkpoint):
+    return read_known(resolve_checkpoint(str(tiny_checkpoint)))
+
+
+@pytest.fixture(scope="module")
+def model(tiny_checkpoint):
+    return ADiT.load(tiny_checkpoint)
+
+
+def hosts() -> list[Atoms]:
+    turned = bulk("Na", "fcc", a=5.64, cubic=True)[[2, 0, 3, 1]]
+    turned.rotate(37, (1, 2, 3), rotate_cell=True)
+    skewed = SODIUM.repeat((1, 1, 2))
+    skewed.set_cell(np.array([[1, 0, 0], [1, 1, 0], [-2, 1, 1]]) @ skewed.cell.array)
+    left = SODIUM.copy()
+    left.set_cell(left.cell.array[[1, 0, 2]])  # left-handed
+    return [SODIUM, turned, skewed, left]
+
+
+@pytest.mark.parametrize("host", hosts(), ids=["primitive", "turned", "skewed", "left-handed"])
+def test_host_keeps_cell_order_and_coordinates(model, told, host):
+    asked = task(*told, host, {"Cl": len(host)}, 3)
+    samples = model.sample(asked.request, progress=False)
+    systems = [asked.restore(sample, k) for k, sample in enumerate(samples)]
+    assert any(systems)
+    for sample, system in zip(samples, systems, strict=True):
+        if system is None:
+            continue
+        assert system.numbers.tolist() == [11] * len(host) + [17] * len(host)
+        assert np.abs(system.positions[: len(host)] - host.positions).max() < 1e-6
+        assert np.abs(system.cell - host.cell.array).max() < 1e-6
+        # the same crystal as the network made, in another cell: all distances agree
+        own = system.to_atoms().get_all_distances(mic=True)
+        made = sample.system.to_atoms().get_all_distances(mic=True)
+        assert own == pytest.approx(made, abs=1e-5)
+
+
+def test_hosts_of_samples_have_origins_of_their_own(told):
+    asked = task(*told, SODIUM, "Cl", 3)
+    first, second, _ = (c.atoms[0][1:] for c in asked.request.conditions)
+    assert np.abs(np.subtract(first, second)).max() > 0.01
+    again = task(*told, SODIUM, "Cl", 1, first_index=1)
+    assert again.request.conditions[0] == asked.request.conditions[1]
+
+
+def test_part_of_a_host_is_made_anew(model, told):
+    salt = bulk("NaCl", "rocksalt", a=5.64)
+    asked = task(*told, salt, "Na2", 2, fixed="Cl")
+    found = [asked.restore(s, k) for k, s in enumerate(model.sample(asked.request, progress=False))]
+    for system in filter(None, found):
+        assert system.numbers.tolist() == [17, 11, 11, 11]
+        assert np.abs(system.positions[0] - salt.positions[1]).max() < 1e-6
+    assert fixed_mask(AtomicSystem.from_atoms(salt), [1]).tolist() == [False, True]
+    assert fixed_mask(AtomicSystem.from_atoms(salt), "0").tolist() == [True, False]
+    assert fixed_mask(AtomicSystem.from_atoms(salt), [True, False]).tolist() == [True, False]
+    with pytest.raises(ValueError, match="say the elements to add"):
+        task(*told, salt, 2, 2, fixed="Cl")
+
+
+def test_a_molecule_keeps_its_pose():
+    ethanol = molecule("CH3CH2OH")
+    heavy = ethanol[[a.symbol != "H" for a in ethanol]]
+    heavy.translate((3, 1, 2))
+    sampler = ADiTSampler("mini-2", num_steps=4, progress=False)
+    asked = task(sampler._known, sampler._config, heavy, "H6", 2, num_steps=4)
+    samples = sampler.model.sample(asked.request, progress=False)
+    for k, sample in enumerate(samples):
+        system = asked.restore(sample, k)
+        assert np.abs(system.positions[:3] - heavy.positions).max() < 1e-6
+        own = system.to_atoms().get_all_distances()
+        assert own == pytest.approx(sample.system.to_atoms().get_all_distances(), abs=1e-5)
+
+
+def test_sampler_takes_indices_and_says_what_is_missing(tiny_checkpoint):
+    sampler = ADiTSampler(tiny_checkpoint, progress=False)
+    found = sampler.complete(SODIUM, {"Cl": 1}, 4)
+    assert sampler.next_index == 4
+    assert sum(a.info["samples"] for a in found) + len(found.missing) == 4
+
+
+@pytest.mark.parametrize(
+    ("host", "add", "problem"),
+    [
+        (SODIUM, {"Xx": 1}, "'Xx' is no element"),
+        (SODIUM, {}, "nothing is to be added"),
+        (SODIUM, "0", "at least one atom"),
+        (SODIUM, {"Cl": -1}, "at least one Cl"),
+        (SODIUM, "Cl40", "41 atoms with what is added, these weights know crystals of at most 8"),
+        (SODIUM, "Cl2", "no training crystal has 3 atoms"),
+        (molecule("CO"), 1, "cannot complete a molecule"),
+        (
+            Structure(Lattice.cubic(4), [{"Fe": 0.5, "Ni": 0.5}], [[0, 0, 0]]),
+            "Li",
+            "a host needs whole atoms; order it first",
+        ),
+    ],
+)
+def test_what_cannot_be_done_is_an_error_before_any_work(told, host, add, problem):
+    with pytest.raises(ValueError, match=problem):
+        task(*told, host, add, 2)
+
+
+def test_what_is_added_has_many_forms():
+    assert read_add("Li2") == read_add({"Li": 2}) == {"Li": 2}
+    assert read_add("3") == read_add(3) == 3
+    with pytest.raises(TypeError, match="integer"):
+        read_add({"Li": 1.5})
+
+
+def test_added_atoms_relax_first_and_the_lowest_wins(told):
+    pytest.importorskip("chgnet")
+    asked = task(*told, SODIUM, "Cl", 2, engine="chgnet")
+
+    def filled(frac: float) -> AtomicSystem:
+        spot = np.full((1, 3), frac) @ SODIUM.cell.array
+        positions = np.concatenate([SODIUM.positions, spot])
+        return AtomicSystem(np.array([11, 17]), positions, SODIUM.cell.array)
+
+    found = judge(asked, [filled(0.44), filled(0.02), filled(0.27)], [0, 1, 2], progress=False)
+    best = found.candidates[0]
+    assert set(found.dropped) == {1}  # nothing relaxes two atoms that are one
+    assert best.index == 0 and best.energy is not None
+    apart = best.system.frac_coords[1] - best.system.frac_coords[0]
+    assert apart - np.floor(apart) == pytest.approx(np.full(3, 0.5), abs=0.02)
+    assert np.abs(best.system.cell - SODIUM.cell.array).max() < 1e-6
+
+
+def test_complete_tells_what_became_of_each_sample(model, told):
+    asked = task(*told, SODIUM, "Cl", 4)
+    found = complete(model, asked, progress=False)
+    kept = {i for c in found.candidates for i in c.samples}
+    assert kept | set(found.dropped) == set(range(4))
+    assert "Cl into Na: 4 candidates" in found.summary()
