@@ -37,6 +37,7 @@ class _Sampling(Maker):
     noise_scale: float | None = None
     device: str = "auto"
     batch_atoms: int | None = None
+    workers: int | None = None
 
     def _options(self) -> dict[str, Any]:
         names = ("seed", "num_steps", "solver", "guidance_scale", "noise_scale")
@@ -54,7 +55,7 @@ class _Sampling(Maker):
         settings = ADiTSettings()
         device = settings.DEVICE if self.device == "auto" else self.device
         return ADiT.load(self.checkpoint, device=device), {
-            "workers": settings.CHECK_WORKERS or 1,
+            "workers": self.workers or settings.SAMPLE_WORKERS,
             "batch_atoms": self.batch_atoms or settings.BATCH_ATOMS,
             "progress": False,
         }
@@ -93,7 +94,7 @@ class ADiTPredictMaker(_Sampling):
     ----------
     name : str
         Name of the jobs.
-    checkpoint, seed, num_steps, solver, guidance_scale, noise_scale, device, batch_atoms
+    checkpoint, seed, num_steps, solver, guidance_scale, noise_scale, device, batch_atoms, workers
         See :class:`~adit_atomate.generate.ADiTGenerateMaker`.
     candidates : int
         Structures to generate.
@@ -182,7 +183,7 @@ class ADiTCompleteMaker(_Sampling):
     ----------
     name : str
         Name of the jobs.
-    checkpoint, seed, num_steps, solver, guidance_scale, noise_scale, device, batch_atoms
+    checkpoint, seed, num_steps, solver, guidance_scale, noise_scale, device, batch_atoms, workers
         See :class:`~adit_atomate.generate.ADiTGenerateMaker`.
     add : dict, str or int
         ``{"Li": 2}``, ``"Li2"``, or a number of atoms whose elements are free.

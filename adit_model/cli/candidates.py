@@ -48,7 +48,6 @@ def add_candidate_arguments(parser: argparse.ArgumentParser, number: int, relax:
         help="chgnet or sevennet (crystals), xtb (molecules), none "
         f"(default {relax or 'chgnet for crystals, xtb for molecules'})",
     )
-    add("--workers", type=int, default=1, metavar="N", help="processes that relax and compare")
 
 
 def write_candidates(

@@ -52,9 +52,10 @@ def complete_command(args: argparse.Namespace) -> int:
     from adit_model.checkpoint import read_known, resolve_checkpoint
     from adit_model.data.structures import read_one
     from adit_model.prediction.complete import complete, task
-    from adit_model.sampling.request import check_batch_atoms
+    from adit_model.sampling.request import check_positive
 
-    check_batch_atoms(args.batch_atoms)
+    check_positive("--batch-atoms", args.batch_atoms)
+    check_positive("--workers", args.workers)
     asked = task(
         *read_known(resolve_checkpoint(args.checkpoint)),
         read_one(args.host),

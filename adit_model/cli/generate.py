@@ -62,7 +62,7 @@ def add_sampling_arguments(parser: argparse.ArgumentParser) -> None:
     add("--noise-scale", type=float, metavar="SCALE", help="of the noise that solvers renew")
     add("--device", default="auto", help="auto, cpu, cuda or cuda:1 (default %(default)s)")
     add("--batch-atoms", type=int, metavar="ATOMS", help="atoms integrated at a time")
-    add("--workers", type=int, metavar="THREADS", help="of sampling on a CPU (default: its cores)")
+    add("--workers", type=int, metavar="THREADS", help="on a CPU (default: its cores)")
     add("--overwrite", action="store_true", help="replace what an earlier run left in DIR")
     add("--quiet", action="store_true", help="no progress bars")
 

@@ -68,9 +68,10 @@ def predict_command(args: argparse.Namespace) -> int:
     from adit_model.checkpoint import read_known, resolve_checkpoint
     from adit_model.conditions.condition import as_condition
     from adit_model.prediction.predict import formula_condition, predict, question
-    from adit_model.sampling.request import check_batch_atoms
+    from adit_model.sampling.request import check_positive
 
-    check_batch_atoms(args.batch_atoms)
+    check_positive("--batch-atoms", args.batch_atoms)
+    check_positive("--workers", args.workers)
     condition = as_condition(
         formula_condition(args.formula),
         domain=args.domain,

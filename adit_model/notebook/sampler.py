@@ -385,7 +385,6 @@ class ADiTSampler:
         relax: str = "none",
         first_index: int | None = None,
         batch_atoms: int | None = None,
-        workers: int = 1,
     ) -> SampleList:
         """Add atoms to a host whose own atoms and cell stay as they are.
 
@@ -405,8 +404,6 @@ class ADiTSampler:
             is held, and then all atoms; ``"none"`` moves nothing.
         first_index, batch_atoms
             See :meth:`sample`.
-        workers : int
-            Processes that relax and compare.
 
         Returns
         -------
@@ -431,7 +428,7 @@ class ADiTSampler:
         """
         from adit_model.prediction.complete import complete, task
 
-        check_batch_atoms(batch_atoms)
+        check_positive("batch_atoms", batch_atoms)
         with self._lock:
             first = self.next_index if first_index is None else first_index
             asked = task(
@@ -449,7 +446,7 @@ class ADiTSampler:
             if first_index is None:
                 self.next_index += n
         found = complete(
-            self.model, asked, workers=workers, batch_atoms=batch_atoms, progress=self.progress
+            self.model, asked, workers=self.workers, batch_atoms=batch_atoms, progress=self.progress
         )
         result = SampleList()
         for candidate in found.candidates:

@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from adit_model.quality.crystals import amounts, implausible, min_distance_ratio, space_group
+from adit_model.quality.crystals import amounts, min_distance_ratio, space_group
+from adit_model.quality.plausible import plausible
 from adit_model.quality.pool import run_isolated
 from adit_model.quality.relax import (
     METHOD,
@@ -98,16 +99,24 @@ def engine_label(engine: str) -> str:
     return METHOD if engine == XTB else force_field(engine).label
 
 
-def fault_of(system: AtomicSystem, closest: float = CLOSEST) -> str | None:
+def fault_of(system: AtomicSystem) -> str | None:
     """Say why a structure is not worth a relaxation, None if it is.
 
-    Crystals: atoms closer than ``closest`` of the sum of their covalent radii, or density, volume
-    or cell of no real crystal. Molecules: the distances.
+    Crystals have to be plausible (:func:`adit_model.quality.plausible.plausible`), the atoms of
+    molecules apart from each other: their bonds are looked at later.
     """
-    if system.is_periodic:
-        fault = implausible(system, closest)
-        return None if fault is None else f"implausible: {fault}"
-    ratio = closest_ratio(system)
+    if not system.is_periodic:
+        return too_close(system)
+    reason = plausible(system).reason
+    return None if reason is None else f"implausible: {reason}"
+
+
+def too_close(system: AtomicSystem, closest: float = CLOSEST) -> str | None:
+    """Say that atoms are closer than a share of the sum of their covalent radii; None if not."""
+    try:
+        ratio = closest_ratio(system)
+    except RuntimeError as error:
+        return f"implausible: the cell cannot be reduced: {error}"
     if ratio >= closest:
         return None
     needed = f"(at least {closest:.2g} needed)"
@@ -133,7 +142,7 @@ def relaxed(
     engine: str,
     *,
     first: Sequence[np.ndarray] | None = None,
-    workers: int = 1,
+    workers: int | None = None,
     progress: str | None = None,
 ) -> list[Candidate]:
     """Relax the candidates that have no fault; one that fails has the reason as its fault.
@@ -147,8 +156,8 @@ def relaxed(
     first : sequence of numpy.ndarray, optional
         Which atoms of each relax first, while the others are held; then all do, in the cell as it
         is. Without, all atoms and the cell relax.
-    workers : int
-        Worker processes.
+    workers : int, optional
+        Worker processes; one without.
     progress : str, optional
         Title of a progress bar; none without it.
     """
@@ -158,7 +167,7 @@ def relaxed(
         functools.partial(_relax, engine),
         [(candidates[i].system, first[i] if first else None) for i in todo],
         time_limit=RELAX_TIME,
-        workers=workers,
+        workers=workers or 1,
         prepare=functools.partial(_load, engine),
         progress=progress,
     )
@@ -219,7 +228,7 @@ def _energy_fault(system: AtomicSystem, engine: str, energy: float) -> str | Non
     return None
 
 
-def described(candidates: Sequence[Candidate], workers: int = 1) -> list[Candidate]:
+def described(candidates: Sequence[Candidate], workers: int | None = None) -> list[Candidate]:
     """Find the space groups of crystals, the SMILES of molecules; what has none has a fault."""
     result = list(candidates)
     sound = [i for i, candidate in enumerate(candidates) if candidate.fault is None]
@@ -240,7 +249,7 @@ def described(candidates: Sequence[Candidate], workers: int = 1) -> list[Candida
     return result
 
 
-def joined(candidates: Iterable[Candidate], workers: int = 1) -> list[Candidate]:
+def joined(candidates: Iterable[Candidate], workers: int | None = None) -> list[Candidate]:
     """Join those that are the same and rank what is left.
 
     The lowest energy comes first; without energies, what most samples agree on. The same are
@@ -251,8 +260,8 @@ def joined(candidates: Iterable[Candidate], workers: int = 1) -> list[Candidate]
     ----------
     candidates : iterable of Candidate
         Of one domain; those with a fault are left out.
-    workers : int
-        Worker processes.
+    workers : int, optional
+        Worker processes; one without.
     """
     from adit_model.quality.matching import first_equal
 
@@ -260,7 +269,7 @@ def joined(candidates: Iterable[Candidate], workers: int = 1) -> list[Candidate]
     sound.sort(key=_order)
     if sound and sound[0].system.is_periodic:
         first: list[Any] = list(
-            first_equal([c.system for c in sound], tolerances=POLYMORPHS, workers=workers)
+            first_equal([c.system for c in sound], tolerances=POLYMORPHS, workers=workers or 1)
         )
         first = [k if isinstance(k, int) else i for i, k in enumerate(first)]
     else:

@@ -25,10 +25,10 @@ from adit_model.prediction.candidates import (
     closest_ratio,
     described,
     engine_label,
-    fault_of,
     joined,
     relaxed,
     row,
+    too_close,
 )
 from adit_model.sampling.request import Request, check_integer
 from adit_model.sampling.sample import Sample
@@ -328,7 +328,7 @@ def complete(
     model: ADiT,
     asked: Task,
     *,
-    workers: int = 1,
+    workers: int | None = None,
     batch_atoms: int | None = None,
     progress: bool = True,
 ) -> Completion:
@@ -343,14 +343,16 @@ def complete(
         With both stages.
     asked : Task
         From :func:`task`.
-    workers : int
-        Worker processes of relaxation and comparison.
+    workers : int, optional
+        Threads of sampling on a CPU, processes that relax and compare (one without).
     batch_atoms : int, optional
         Atoms integrated at a time.
     progress : bool
         Show progress bars.
     """
-    samples = model.sample(asked.request, batch_atoms=batch_atoms, progress=progress)
+    samples = model.sample(
+        asked.request, batch_atoms=batch_atoms, workers=workers, progress=progress
+    )
     systems = [asked.restore(sample, k) for k, sample in enumerate(samples)]
     indices = [sample.index for sample in samples]
     found = judge(asked, systems, indices, workers=workers, progress=progress)
@@ -363,7 +365,7 @@ def judge(
     systems: Sequence[AtomicSystem | None],
     indices: Sequence[int],
     *,
-    workers: int = 1,
+    workers: int | None = None,
     progress: bool = True,
 ) -> Completion:
     """Screen, relax, join and rank completions; see :func:`complete`."""
@@ -371,7 +373,7 @@ def judge(
         CLOSEST, 0.95 * closest_ratio(asked.host)
     )  # what is wrong with the host is its own
     candidates = [
-        Candidate(system, index=i, fault=fault_of(system, closest))
+        Candidate(system, index=i, fault=too_close(system, closest))
         for i, system in zip(indices, systems, strict=True)
         if system is not None
     ]

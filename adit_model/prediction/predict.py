@@ -280,7 +280,7 @@ def predict(
     asked: Question,
     *,
     phases: AtomicDataset | None = None,
-    workers: int = 1,
+    workers: int | None = None,
     batch_atoms: int | None = None,
     progress: bool = True,
 ) -> Prediction:
@@ -294,8 +294,8 @@ def predict(
         From :func:`question`.
     phases : AtomicDataset, optional
         Known crystals; by default those that come with the package.
-    workers : int
-        Worker processes of relaxation and comparison.
+    workers : int, optional
+        Threads of sampling on a CPU, processes that relax and compare (one without).
     batch_atoms : int, optional
         Atoms integrated at a time.
     progress : bool
@@ -303,7 +303,9 @@ def predict(
     """
     samples: list[Sample] = []
     for request in asked.requests:
-        samples += model.sample(request, batch_atoms=batch_atoms, progress=progress)
+        samples += model.sample(
+            request, batch_atoms=batch_atoms, workers=workers, progress=progress
+        )
     return judge(samples, asked, phases=phases, workers=workers, progress=progress)
 
 
@@ -312,7 +314,7 @@ def judge(
     asked: Question,
     *,
     phases: AtomicDataset | None = None,
-    workers: int = 1,
+    workers: int | None = None,
     progress: bool = True,
 ) -> Prediction:
     """Screen, relax, join, rank and symmetrise samples; see :func:`predict`."""
@@ -347,16 +349,15 @@ def judge(
 
 
 def _checked(candidate: Candidate) -> Candidate:
-    """Look once more at what was relaxed: by the distances of real crystals."""
-    if candidate.fault is not None or not candidate.system.is_periodic:
+    """Look once more at what was relaxed."""
+    if candidate.fault is not None or (fault := fault_of(candidate.system)) is None:
         return candidate
-    from adit_model.quality.crystals import implausible
-
-    fault = implausible(candidate.system)
-    return replace(candidate, fault=None if fault is None else f"relaxed to nothing real: {fault}")
+    return replace(candidate, fault=f"relaxed to nothing real: {fault}")
 
 
-def known_of(dataset: AtomicDataset, numbers: np.ndarray, workers: int = 1) -> list[Candidate]:
+def known_of(
+    dataset: AtomicDataset, numbers: np.ndarray, workers: int | None = None
+) -> list[Candidate]:
     """Find the known crystals of a composition, each once, the lowest above the hull first.
 
     Those whose energy above hull is not known come last.
@@ -374,7 +375,7 @@ def known_of(dataset: AtomicDataset, numbers: np.ndarray, workers: int = 1) -> l
     ]
     places.sort(key=lambda i: (np.isnan(above[i]), above[i]))
     systems = [dataset[i] for i in places]
-    first = first_equal(systems, tolerances=POLYMORPHS, workers=workers)
+    first = first_equal(systems, tolerances=POLYMORPHS, workers=workers or 1)
     found = [
         Candidate(system, source=f"known {dataset.ids[i]}", known=str(dataset.ids[i]))
         for k, (i, system) in enumerate(zip(places, systems, strict=True))
@@ -395,7 +396,7 @@ def _types(dataset: AtomicDataset, numbers: np.ndarray, most: int) -> list[Candi
 
 
 def _matched(
-    candidates: Sequence[Candidate], known: Sequence[Candidate], workers: int
+    candidates: Sequence[Candidate], known: Sequence[Candidate], workers: int | None
 ) -> list[Candidate]:
     """Say which known crystal or molecule each is."""
     from adit_model.quality.matching import KnownMatch, known_crystals
@@ -407,7 +408,7 @@ def _matched(
         [c.system for c in candidates],
         [c.system for c in known],
         tolerances=POLYMORPHS,
-        workers=workers,
+        workers=workers or 1,
     )
     return [
         replace(c, known=match.id if isinstance(match, KnownMatch) else None)

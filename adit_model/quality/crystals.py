@@ -210,33 +210,11 @@ def strict(system: AtomicSystem) -> dict[str, Any]:
     }
 
 
-def implausible(system: AtomicSystem, closest: float = MIN_DISTANCE_RATIO) -> str | None:
-    """Say why a crystal looks like no real one, its composition aside; None if it does.
-
-    Parameters
-    ----------
-    system : AtomicSystem
-        A crystal.
-    closest : float
-        Least distance in units of the sum of two covalent radii.
-
-    Raises
-    ------
-    ValueError
-        For a molecule.
-    """
-    try:
-        fault = structural_fault(system) or _separation_fault(system, closest)
-        return fault or _density_fault(system) or _lattice_fault(system)
-    except RuntimeError as error:
-        return f"the cell cannot be reduced: {error}"
-
-
-def _separation_fault(system: AtomicSystem, closest: float = MIN_DISTANCE_RATIO) -> str | None:
+def _separation_fault(system: AtomicSystem) -> str | None:
     ratio = min_distance_ratio(system)
-    if ratio >= closest:
+    if ratio >= MIN_DISTANCE_RATIO:
         return None
-    return f"atoms at {ratio:.2f} of their covalent radii (at least {closest:.2g} needed)"
+    return f"atoms at {ratio:.2f} of their covalent radii (at least {MIN_DISTANCE_RATIO} needed)"
 
 
 def _density_fault(system: AtomicSystem) -> str | None:
