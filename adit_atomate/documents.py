@@ -37,6 +37,14 @@ class ADiTTimings(BaseModel):
     check: float = Field(description="Validity checks, in seconds.")
 
 
+class ADiTRate(BaseModel):
+    """A share of structures."""
+
+    passed: int = Field(description="Structures that pass.")
+    of: int = Field(description="Structures that it is a share of.")
+    share: float = Field(description="Their quotient, 0 to 1.")
+
+
 class ADiTGenerateDoc(BaseModel):
     """Result of :class:`~adit_atomate.generate.ADiTGenerateMaker`.
 
@@ -53,6 +61,15 @@ class ADiTGenerateDoc(BaseModel):
         description="One record for each sample asked for, in order of the index."
     )
     counts: dict[str, DomainCounts] = Field(description="Counts for each domain.")
+    holds: dict[str, ADiTRate] = Field(
+        default_factory=dict,
+        description="Of what was asked, how often a sample holds it: by part of the condition, "
+        "'elements within' (no other elements), 'space_group symmetrised' (in the group and valid "
+        "once moved onto its symmetry), 'all', 'all and valid'.",
+    )
+    tried: int | None = Field(
+        None, description="Samples drawn; more than asked for with `only_holding`."
+    )
     request: Request = Field(
         description="What was asked for, with the checkpoint's sampling defaults filled in: `n`, "
         "`condition` as text (or one for each sample), `seed`, `first_index`, `sampling`, "
@@ -123,14 +140,6 @@ class ADiTPredictDoc(BaseModel):
     versions: dict[str, str] = Field(
         description="Versions of adit-atomate, of Python and of the packages results depend on."
     )
-
-
-class ADiTRate(BaseModel):
-    """A share of structures."""
-
-    passed: int = Field(description="Structures that pass.")
-    of: int = Field(description="Structures that it is a share of.")
-    share: float = Field(description="Their quotient, 0 to 1.")
 
 
 class ADiTNumber(BaseModel):

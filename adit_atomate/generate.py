@@ -13,6 +13,7 @@ from jobflow import CURRENT_JOB, Flow, Job, JobConfig, Maker, OutputReference, j
 from adit_atomate.documents import (
     ADiTCheckpoint,
     ADiTGenerateDoc,
+    ADiTRate,
     ADiTSampleRecord,
     ADiTTimings,
 )
@@ -54,7 +55,7 @@ class ADiTGenerateMaker(Maker):
     seed : int
         Seed of all random numbers. Sample i depends on it, on i, the weights and the settings
         below: two jobs with one seed give the same structures.
-    num_steps, solver, guidance_scale, noise_scale : int, str, float, float or None
+    num_steps, solver, guidance_scale, noise_scale
         See :class:`adit_model.config.SamplingConfig`; None takes the checkpoint's default.
     num_atoms : int, str, tuple, list or None
         Atoms in each structure, added to the condition: one number, a range ``(4, 12)`` or
@@ -77,6 +78,10 @@ class ADiTGenerateMaker(Maker):
         Turn each structure at random; otherwise it comes in its canonical pose.
     check_validity : bool
         Check each structure; the results are in ``job.output.samples``.
+    only_holding : bool
+        Draw on, with consecutive indices, until n samples are valid and hold what was asked.
+    max_tries : int
+        At most so many times n samples are then drawn; the document says how many it took.
 
     Examples
     --------
@@ -92,7 +97,7 @@ class ADiTGenerateMaker(Maker):
     seed: int = 0
     num_steps: int | None = None
     solver: str | None = None
-    guidance_scale: float | None = None
+    guidance_scale: float | str | dict[str, float] | None = None
     noise_scale: float | None = None
     num_atoms: int | str | tuple[int, int] | list[int] | None = None
     condition: Any = None
@@ -101,6 +106,8 @@ class ADiTGenerateMaker(Maker):
     workers: int | None = None
     random_rotation: bool = False
     check_validity: bool = True
+    only_holding: bool = False
+    max_tries: int = 20
 
     def __post_init__(self) -> None:
         if isinstance(self.num_atoms, tuple):
@@ -156,24 +163,35 @@ class ADiTGenerateMaker(Maker):
 
         started = time.perf_counter()
         from adit_model.model import ADiT
+        from adit_model.quality.conditions import obeyed
+        from adit_model.quality.holding import sample_held
         from adit_model.quality.records import count_records, record_samples
 
         device = settings.DEVICE if self.device == "auto" else self.device
         model = ADiT.load(self.checkpoint, device=device)
         loaded = time.perf_counter()
-        samples = model.sample(
-            request,
-            batch_atoms=self.batch_atoms or settings.BATCH_ATOMS,
-            workers=self.workers or settings.SAMPLE_WORKERS,
-            progress=False,
-        )
-        sampled = time.perf_counter()
-        records = record_samples(
-            samples,
-            check=self.check_validity,
-            workers=settings.CHECK_WORKERS,
-            time_limit=settings.CHECK_TIME_LIMIT,
-        )
+        checks: dict[str, Any] = {
+            "workers": settings.CHECK_WORKERS,
+            "time_limit": settings.CHECK_TIME_LIMIT,
+        }
+
+        def draw(part: Request) -> list[Sample]:
+            return model.sample(
+                part,
+                batch_atoms=self.batch_atoms or settings.BATCH_ATOMS,
+                workers=self.workers or settings.SAMPLE_WORKERS,
+                progress=False,
+            )
+
+        if self.only_holding:
+            found = sample_held(draw, request, self.max_tries, **checks)
+            samples, records, tried = found.samples, found.records, found.tried
+            sampled = time.perf_counter()
+        else:
+            samples, tried = draw(request), n
+            sampled = time.perf_counter()
+            records = record_samples(samples, check=self.check_validity, **checks)
+        held = obeyed(samples, records, **checks)
         checked = time.perf_counter()
 
         counts = count_records(records)
@@ -186,6 +204,8 @@ class ADiTGenerateMaker(Maker):
                 for record, place in zip(records, _places(samples), strict=True)
             ],
             counts=counts,
+            holds={name: ADiTRate(**rate) for name, rate in held.items()},
+            tried=tried,
             request=request,
             checkpoint=ADiTCheckpoint(
                 name=self.checkpoint,
@@ -230,8 +250,10 @@ class ADiTGenerateMaker(Maker):
 
     def _check(self, request: Request) -> tuple[Request, Known]:
         """Check the request and all fields; return it filled in, and what the checkpoint knows."""
-        check_positive("batch_atoms", self.batch_atoms)
-        check_positive("workers", self.workers)
+        for name in ("batch_atoms", "workers", "max_tries"):
+            check_positive(name, getattr(self, name))
+        if self.only_holding and not self.check_validity:
+            raise ValueError("only_holding asks for valid samples: it needs check_validity=True")
         if not _DEVICE.fullmatch(self.device):
             raise ValueError(f"device must be auto, cpu, cuda or cuda:1, got {self.device!r}")
         known, config = read_known(resolve_checkpoint(self.checkpoint))
@@ -264,7 +286,8 @@ class ADiTGenerateShardsMaker(Maker):
     """Generate many structures in several jobs, which may run on as many workers.
 
     The samples are those of a single job, bit for bit on a CPU: how many jobs there are changes
-    the time alone. A job that failed is run again without the others.
+    the time alone. A job that failed is run again without the others. With ``only_holding`` each
+    job draws on by itself, so the samples are others than those of a single job.
 
     Parameters
     ----------
@@ -322,7 +345,10 @@ class ADiTGenerateShardsMaker(Maker):
             maker = self.generate_maker
             if not isinstance(whole.condition, Condition):
                 maker = replace(maker, condition=part.conditions, num_atoms=None, domain="both")
-            job = maker.make(part.n, part.first_index)
+            first_index = part.first_index
+            if maker.only_holding:  # each job draws on among indices of its own
+                first_index = whole.first_index + start * maker.max_tries
+            job = maker.make(part.n, first_index)
             job.append_name(f" {i}/{number}")
             jobs.append(job)
         return Flow(jobs, output=[job.output for job in jobs], name=self.name)

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import math
+import re
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal, TypeVar
 
 ENCODERS = ("transformer", "equivariant")
 SOLVERS = ("euler", "midpoint", "heun", "ancestral", "multistep")
 
+GUIDED_KINDS = ("elements", "formula", "space_group", "properties")
+
 T = TypeVar("T")
+Guidance = float | str
 Domain = Literal["crystal", "molecule", "both"]
 
 
@@ -241,8 +246,11 @@ class SamplingConfig:
         ``"ancestral"``, an Euler step that renews part of the noise; or ``"multistep"``, which
         extrapolates from the last two predictions and renews noise as the ancestral one, unless
         ``noise_scale`` is 0.
-    guidance_scale : float
-        Classifier-free guidance; 1 is none and costs no second forward pass.
+    guidance_scale : float, str or mapping
+        Classifier-free guidance; 1 is none and costs no second forward pass. By kind of
+        condition, ``{"space_group": 2, "properties": 1.5}``, kept as text,
+        ``"properties=1.5, space_group=2"``: one forward pass more for each kind whose weight is
+        not 1.
     noise_scale : float
         Standard deviation of the noise that these two solvers renew; below 1 it trades
         variety for validity.
@@ -250,7 +258,7 @@ class SamplingConfig:
 
     num_steps: int = 100
     solver: str = "euler"
-    guidance_scale: float = 2.0
+    guidance_scale: Guidance = 2.0
     noise_scale: float = 1.0
 
     def __post_init__(self) -> None:
@@ -259,10 +267,48 @@ class SamplingConfig:
         if self.num_steps > 10_000:
             raise ValueError(f"num_steps must be at most 10000, got {self.num_steps}")
         _one_of("solver", self.solver, SOLVERS)
-        if not 0 <= self.guidance_scale <= 100:
-            raise ValueError(f"guidance_scale must lie in 0..100, got {self.guidance_scale}")
+        object.__setattr__(self, "guidance_scale", _read_guidance(self.guidance_scale))
         if not 0 <= self.noise_scale <= 2:
             raise ValueError(f"noise_scale must lie in 0..2, got {self.noise_scale}")
+
+    @property
+    def guidance(self) -> float | dict[str, float]:
+        """Weight of all kinds together, or of each."""
+        scale = self.guidance_scale
+        return _guidance_weights(scale) if isinstance(scale, str) else scale
+
+
+def _guidance_weights(text: str) -> dict[str, float]:
+    weights: dict[str, float] = {}
+    for part in text.split(","):
+        kind, equals, value = (piece.strip() for piece in part.partition("="))
+        if kind not in GUIDED_KINDS or not equals or kind in weights:
+            raise ValueError(
+                "guidance_scale is a number or KIND=WEIGHT, each once, with kinds "
+                f"{', '.join(GUIDED_KINDS)}; got {text!r}"
+            )
+        weights[kind] = _guidance_number(value)
+    return weights
+
+
+def _guidance_number(value: Any) -> float:
+    try:
+        number = math.nan if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError):
+        number = math.nan
+    if not 0 <= number <= 100:
+        raise ValueError(f"guidance_scale must lie in 0..100, got {value}")
+    return number
+
+
+def _read_guidance(value: Any) -> Guidance:
+    """Bring guidance to a number or the text of the weights by kind."""
+    if isinstance(value, Mapping):
+        value = ", ".join(f"{kind}={weight}" for kind, weight in value.items())
+    if not isinstance(value, str) or re.fullmatch(r"[-+.\d]+(e[-+]?\d+)?|nan|inf", value.strip()):
+        return _guidance_number(value)
+    weights = sorted(_guidance_weights(value).items())
+    return ", ".join(f"{kind}={weight:g}" for kind, weight in weights)
 
 
 @dataclass(frozen=True)

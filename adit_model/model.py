@@ -296,6 +296,8 @@ class ADiT(nn.Module):
         batch_atoms: int | None = None,
         workers: int | None = None,
         progress: bool = True,
+        only_holding: bool = False,
+        max_tries: int = 20,
         **options: Any,
     ) -> list[Sample]:
         """Generate structures.
@@ -312,6 +314,10 @@ class ADiT(nn.Module):
             memory and speed, not the samples; see :func:`adit_model.sampling.sampler.sample`.
         progress : bool
             Show a progress bar.
+        only_holding : bool
+            Draw on, with consecutive indices, until n samples are valid and hold what was asked.
+        max_tries : int
+            At most so many times n samples are then drawn; if fewer hold, a warning says so.
         **options
             ``seed``, ``domain``, ``num_atoms``, ``num_steps``, ``solver``, ``guidance_scale``,
             ``noise_scale``, ``first_index``, ``random_rotation``: see
@@ -336,7 +342,15 @@ class ADiT(nn.Module):
         from adit_model.sampling.sampler import sample
 
         request = Request.of(n, condition, **options)
-        return sample(self, request, batch_atoms=batch_atoms, workers=workers, progress=progress)
+
+        def draw(part: Request) -> list[Sample]:
+            return sample(self, part, batch_atoms=batch_atoms, workers=workers, progress=progress)
+
+        if not only_holding:
+            return draw(request)
+        from adit_model.quality.holding import sample_held
+
+        return sample_held(draw, request, max_tries).samples
 
 
 def _check_size(

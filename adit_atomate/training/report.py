@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from jobflow import Job, Maker, OutputReference, job
@@ -15,6 +15,7 @@ from adit_atomate.training.documents import (
     ADiTTrainedCheckpoint,
     ADiTTrainReport,
 )
+from adit_model.conditions.condition import as_condition
 from adit_model.files import package_versions
 
 
@@ -32,6 +33,8 @@ class ADiTTrainReportMaker(Maker):
         Of the samples.
     num_steps : int or None
         Sampling steps; None takes the checkpoint's default.
+    condition : str, Condition or None
+        What is asked of the samples, ``"Li-P-S"``, of the domains in which it can be met.
     reconstruct : int
         Most structures of the validation data that are encoded and decoded; 0 leaves them out.
     register_as : str or None
@@ -43,8 +46,13 @@ class ADiTTrainReportMaker(Maker):
     n: int = 100
     seed: int = 0
     num_steps: int | None = None
+    condition: Any = None
     reconstruct: int = 200
     register_as: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.condition is not None:
+            self.condition = str(as_condition(self.condition))
 
     def make(
         self,
@@ -100,7 +108,12 @@ class ADiTTrainReportMaker(Maker):
             samples=samples,
             reconstruction=reconstruction,
             table="\n".join(lines),
-            settings={"n": self.n, "seed": self.seed, "num_steps": self.num_steps},
+            settings={
+                "n": self.n,
+                "seed": self.seed,
+                "num_steps": self.num_steps,
+                "condition": self.condition,
+            },
             versions=package_versions(),
         )
 
@@ -112,9 +125,15 @@ class ADiTTrainReportMaker(Maker):
 
         settings = ADiTSettings()
         samples = []
-        for domain in model.domains:
+        asked = as_condition(self.condition)
+        domains = model.domains if not asked else model.known.domains_for(asked)
+        for domain in domains:
             samples += model.sample(
-                self.n, domain=domain, seed=self.seed, num_steps=self.num_steps, progress=False
+                self.n,
+                replace(asked, domain=domain),
+                seed=self.seed,
+                num_steps=self.num_steps,
+                progress=False,
             )
         options = Options(
             workers=check_workers(len(samples)),

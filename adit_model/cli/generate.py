@@ -19,6 +19,7 @@ from adit_model.quality.records import COLUMNS, RECORDS, SETTINGS, STRUCTURES
 from adit_model.systems import CRYSTAL, DOMAINS
 
 if TYPE_CHECKING:
+    from adit_model.quality.holding import Held
     from adit_model.quality.records import SampleRecord
     from adit_model.sampling.request import Request
     from adit_model.sampling.sample import Sample
@@ -47,6 +48,18 @@ def add_generate_arguments(parser: argparse.ArgumentParser) -> None:
     add("--num-atoms", metavar="12|4-12|4,5,6", help="one number, a range, or one for each sample")
     add("--random-rotation", action="store_true", help="turn each structure at random")
     add_sampling_arguments(parser)
+    add(
+        "--only-holding",
+        action="store_true",
+        help="draw on until N samples are valid and as asked",
+    )
+    add(
+        "--max-tries",
+        type=int,
+        default=20,
+        metavar="K",
+        help="with it, draw at most K times N samples (default %(default)s)",
+    )
     add("--no-check", action="store_true", help="skip the validity checks")
     add("--plot", action="store_true", help=f"draw up to {MAX_PLOTTED} structures in {PICTURE}")
 
@@ -58,7 +71,11 @@ def add_sampling_arguments(parser: argparse.ArgumentParser) -> None:
     add("--checkpoint", default="default", metavar="NAME|FILE", help="weights (default: bundled)")
     add("--num-steps", type=int, metavar="STEPS", help="steps of the solver")
     add("--solver", metavar="NAME", help=", ".join(SOLVERS))
-    add("--guidance-scale", type=float, metavar="SCALE", help="weight of what is told; 1 is none")
+    add(
+        "--guidance-scale",
+        metavar="SCALE|KIND=SCALE,...",
+        help="weight of what is told, 1 is none; or of each kind: space_group=2,properties=1.5",
+    )
     add("--noise-scale", type=float, metavar="SCALE", help="of the noise that solvers renew")
     add("--device", default="auto", help="auto, cpu, cuda or cuda:1 (default %(default)s)")
     add("--batch-atoms", type=int, metavar="ATOMS", help="atoms integrated at a time")
@@ -93,9 +110,13 @@ def generate_command(args: argparse.Namespace) -> int:
         written or holds files already.
     """
     from adit_model.checkpoint import read_known, resolve_checkpoint
+    from adit_model.sampling.request import check_positive
 
     if args.n <= 0:
         raise ValueError(f"-n must be a positive integer, got {args.n}")
+    check_positive("max_tries", args.max_tries)
+    if args.only_holding and args.no_check:
+        raise ValueError("--only-holding asks for valid samples: leave --no-check away")
     request = build_request(args)
     request = request.filled(request.check(*read_known(resolve_checkpoint(args.checkpoint))))
     check_folder(args.out, args.overwrite)
@@ -145,20 +166,27 @@ def build_request(args: argparse.Namespace) -> Request:
 
 def _generate(args: argparse.Namespace, request: Request) -> int:
     from adit_model.model import ADiT
-    from adit_model.quality.conditions import held
+    from adit_model.quality.conditions import obeyed
+    from adit_model.quality.holding import sample_held
     from adit_model.quality.records import count_records, record_samples
     from adit_model.sampling.sample import SamplingInterrupted
 
     model = ADiT.load(args.checkpoint, device=args.device)
     started = time.perf_counter()
     interrupt: SamplingInterrupted | None = None
-    try:
-        samples = model.sample(
-            request,
-            batch_atoms=args.batch_atoms,
-            workers=args.workers,
-            progress=not args.quiet,
+    held: Held | None = None
+
+    def draw(part: Request) -> list[Sample]:
+        return model.sample(
+            part, batch_atoms=args.batch_atoms, workers=args.workers, progress=not args.quiet
         )
+
+    try:
+        if args.only_holding:
+            held = sample_held(draw, request, args.max_tries)
+            samples = held.samples
+        else:
+            samples = draw(request)
     except SamplingInterrupted as error:
         interrupt, samples = error, error.samples
     seconds = time.perf_counter() - started
@@ -175,20 +203,26 @@ def _generate(args: argparse.Namespace, request: Request) -> int:
             write_results(args.out, samples, record_samples(samples, check=False), run)
         raise interrupt
     try:
-        records = record_samples(samples, check=not args.no_check, progress=not args.quiet)
+        if held is not None:
+            records, run["tried"] = held.records, held.tried
+        else:
+            records = record_samples(samples, check=not args.no_check, progress=not args.quiet)
     except BaseException:  # what is generated is not lost with the checks
         write_results(args.out, samples, record_samples(samples, check=False), run)
         raise
+    run["holds"] = obeyed(samples, records)
     write_results(args.out, samples, records, run)
     print(
         f"{args.n} samples in {seconds:.1f} s on {model.device}, "
         f"checkpoint {args.checkpoint} ({model.checkpoint_hash[:12]}), seed {args.seed}"
     )
+    if held is not None:
+        print(f"{len(samples)} of {held.tried} samples drawn are valid and as asked")
     for domain, counts in count_records(records).items():
         print(f"{domain}s: {counts}")
-    for name, count in held([{"holds": sample.holds} for sample in samples]).items():
-        share = f"{100 * count['share']:.1f} %"
-        print(f"{name} as asked: {count['passed']} of {count['of']} ({share})")
+    for name, rate in run["holds"].items():
+        share = f"{100 * rate['share']:.1f} %"
+        print(f"{name} as asked: {rate['passed']} of {rate['of']} ({share})")
     written = sum(record.decoded for record in records)
     print(f"{written} structures written to {args.out}, see {args.out / RECORDS}")
     if args.plot and written:
@@ -284,7 +318,8 @@ def _write_results(
                 path = folder / name
                 path.parent.mkdir(exist_ok=True)
                 path.write_text(text)
-            row = {**record.model_dump(), "holds": json.dumps(record.holds), "file": name}
+            row = {**record.model_dump(), "file": name}
+            row.update(holds=json.dumps(record.holds), targets=json.dumps(record.targets))
             table.writerow(row)
 
 

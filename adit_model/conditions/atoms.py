@@ -45,7 +45,7 @@ def composition_of(formula: str) -> dict[str, int]:
     ValueError
         If it is no formula or an element is unknown.
     """
-    text = formula.strip()
+    text = "".join(formula.split())
     if not re.fullmatch(r"[A-Za-z0-9()]+", text):
         raise ValueError(f"{formula!r} is no formula: write it as LiMn3O4 or Ca(OH)2")
     for symbol in re.findall(r"[A-Z][a-z]?|[a-z]+", text):
@@ -420,34 +420,96 @@ class ElementChoice:
         Atomic numbers of all atoms together in any order, shape (N,): they are assigned so that
         the sum of the log-probabilities is largest.
     allowed : numpy.ndarray or None
-        Atomic numbers that free atoms may have.
+        Atomic numbers that free atoms may have; each occurs at least once.
     """
 
     numbers: np.ndarray | None = None
     composition: np.ndarray | None = None
     allowed: np.ndarray | None = None
 
-    def choose(self, logits: np.ndarray) -> np.ndarray:
-        """Atomic numbers for logits of shape (N, E), whose column 0 is no element; shape (N,)."""
+    def choose(self, logits: np.ndarray, orbits: np.ndarray | None = None) -> np.ndarray:
+        """Choose the elements whose log-probabilities have the largest sum.
+
+        Parameters
+        ----------
+        logits : numpy.ndarray
+            Shape (N, E), column 0 is no element.
+        orbits : numpy.ndarray
+            Atoms with equal numbers get one element, shape (N,); by default each has its own.
+
+        Returns
+        -------
+        numpy.ndarray
+            Atomic numbers, shape (N,).
+
+        Raises
+        ------
+        ValueError
+            If the orbits cannot make up the composition, or hold all allowed elements.
+        """
         logits = logits.astype(np.float64)
         logits[:, 0] = -np.inf
-        given = np.zeros(len(logits), np.int64) if self.numbers is None else self.numbers
-        free = np.flatnonzero(given == 0)
-        result = given.astype(np.int64)
+        scores = np.nan_to_num(logits - np.logaddexp.reduce(logits, axis=1, keepdims=True))
+        scores[:, 0] = -np.inf
+        given = np.zeros(len(scores), np.int64) if self.numbers is None else self.numbers
+        result, free = given.astype(np.int64), np.flatnonzero(given == 0)
         if not len(free):
             return result
+        group = (
+            np.arange(len(free))
+            if orbits is None
+            else np.unique(orbits[free], return_inverse=True)[1]
+        )
+        sizes = np.bincount(group)
+        together = np.zeros((len(sizes), scores.shape[1]))
+        np.add.at(together, group, scores[free])
         if self.composition is not None:
-            from scipy.optimize import linear_sum_assignment
-
             rest = Counter(self.composition.tolist())
             rest.subtract(given[given > 0].tolist())
-            slots = np.array(sorted(rest.elements()))
-            scores = np.nan_to_num(logits - np.logaddexp.reduce(logits, axis=1, keepdims=True))
-            rows, columns = linear_sum_assignment(scores[np.ix_(free, slots)], maximize=True)
-            result[free[rows]] = slots[columns]
-            return result
-        if self.allowed is not None:
-            result[free] = self.allowed[logits[np.ix_(free, self.allowed)].argmax(axis=1)]
+            chosen = _composed(together, sizes, {z: k for z, k in rest.items() if k})
+        elif self.allowed is not None:
+            chosen = _all_of(together, self.allowed, np.setdiff1d(self.allowed, given))
         else:
-            result[free] = logits[free].argmax(axis=1)
+            chosen = together.argmax(axis=1)
+        result[free] = chosen[group]
         return result
+
+
+def _composed(scores: np.ndarray, sizes: np.ndarray, count: Mapping[int, int]) -> np.ndarray:
+    """Assign elements to groups of atoms so that they make up a composition, shape (G,)."""
+    from scipy.optimize import Bounds, LinearConstraint, linear_sum_assignment, milp
+
+    if (sizes == 1).all():
+        slots = np.array(sorted(z for z, k in count.items() for _ in range(k)))
+        rows, columns = linear_sum_assignment(scores[:, slots], maximize=True)
+        return slots[columns[rows.argsort()]]
+    elements = np.array(sorted(count))
+    groups, kinds = len(sizes), len(elements)
+    one = np.kron(np.eye(groups), np.ones(kinds))  # each group has one element
+    amounts = np.kron(sizes, np.eye(kinds))  # (kinds, groups * kinds)
+    wanted = [count[z] for z in elements.tolist()]
+    found = milp(
+        -scores[:, elements].reshape(-1),
+        integrality=np.ones(groups * kinds),
+        bounds=Bounds(0, 1),
+        constraints=[LinearConstraint(one, 1, 1), LinearConstraint(amounts, wanted, wanted)],
+    )
+    if found.x is None:
+        text = formula_text({chemical_symbols[z]: k for z, k in count.items()})
+        raise ValueError(f"orbits of {sizes.tolist()} atoms cannot make up {text}")
+    return elements[found.x.reshape(groups, kinds).argmax(axis=1)]
+
+
+def _all_of(scores: np.ndarray, allowed: np.ndarray, needed: np.ndarray) -> np.ndarray:
+    """Choose an allowed element for each group of atoms, each needed one for some, shape (G,)."""
+    from scipy.optimize import linear_sum_assignment
+
+    best = allowed[scores[:, allowed].argmax(axis=1)]
+    if not set(needed.tolist()) - set(best.tolist()):
+        return best
+    if len(needed) > len(scores):
+        raise ValueError(f"{len(scores)} orbits cannot hold {len(needed)} more elements")
+    loss = scores[np.arange(len(best)), best][:, None] - scores[:, needed]
+    rows, columns = linear_sum_assignment(loss)
+    best[rows] = needed[columns]
+    return best

@@ -67,6 +67,7 @@ KINDS: dict[str, Kind] = {
     )
 }
 _KEYS = {key: kind for kind in KINDS.values() for key in kind.keys}
+PROPERTY = "property:"  # before the name of a property, which may then be one of the keys
 _SYSTEM = re.compile(r"[A-Za-z]+(\s*-\s*[A-Za-z]+)*")
 
 
@@ -141,7 +142,11 @@ class Condition(MSONable):
         return bool(self.asked)
 
     def __str__(self) -> str:
-        parts = [part for name, v in self.asked.items() for part in KINDS[name].write(v)]
+        parts = []
+        for name, value in self.asked.items():
+            for part in KINDS[name].write(value):
+                clash = name == "properties" and part.partition("=")[0] in _KEYS
+                parts.append(f"{PROPERTY}{part}" if clash else part)
         return ", ".join(parts)
 
     def __repr__(self) -> str:
@@ -153,7 +158,8 @@ class Condition(MSONable):
 
         A part is a domain (``crystal``), a chemical system (``Li-P-S``), a formula (``LiMn3O4``)
         or ``KEY=VALUE`` with the keys ``atoms``, ``units``, ``spacegroup``, ``cell``, ``fixed``,
-        ``elements``, ``formula``, ``domain`` or the name of a property.
+        ``elements``, ``formula``, ``domain`` or the name of a property (``property:NAME`` where
+        that is one of the keys).
 
         Raises
         ------
@@ -166,6 +172,7 @@ class Condition(MSONable):
         for part in parts if text.strip() else []:
             key, equals, value = (piece.strip() for piece in part.partition("="))
             if equals and key not in _KEYS:
+                key = key.removeprefix(PROPERTY)
                 if not re.match(r"[+-.\d]", value):
                     raise ValueError(
                         f"unknown key {key!r} in {text!r}, known: {', '.join(_KEYS)}; "
@@ -259,7 +266,7 @@ def _what(part: str, text: str) -> str:
         return "domain"
     if _SYSTEM.fullmatch(part) and (part in SYMBOLS or "-" in part):
         return "elements"
-    if re.fullmatch(r"[A-Z][A-Za-z0-9()]*", part):
+    if re.fullmatch(r"[A-Z][A-Za-z0-9() ]*", part):
         return "formula"
     raise ValueError(
         f"{part!r} in {text!r} is no condition: write crystal or molecule, a chemical system "

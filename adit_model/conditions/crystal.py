@@ -34,18 +34,48 @@ def _plain(symbol: str) -> str:
     return re.sub(r"[\s_]", "", symbol)
 
 
-def space_group_of(system: AtomicSystem) -> int | None:
-    """Find the number with spglib at :data:`SYMMETRY_TOLERANCE`; None if there is none."""
+def space_group_of(system: AtomicSystem, tolerance: float = SYMMETRY_TOLERANCE) -> int | None:
+    """Find the number with spglib at a tolerance in angstrom; None if there is none."""
     import spglib
 
     if system.cell is None:
         return None
     cell: Any = (system.cell, system.frac_coords, system.numbers)
     try:
-        found = spglib.get_symmetry_dataset(cell, SYMMETRY_TOLERANCE)
+        found = spglib.get_symmetry_dataset(cell, tolerance)
     except spglib.SpglibError:
         return None
     return None if found is None else int(found.number)
+
+
+def symmetrised(system: AtomicSystem, tolerance: float = SYMMETRY_TOLERANCE) -> AtomicSystem | None:
+    """Move atoms and cell of a crystal onto the symmetry that spglib finds.
+
+    Parameters
+    ----------
+    system : AtomicSystem
+        A crystal.
+    tolerance : float
+        How far atoms may move, in angstrom.
+
+    Returns
+    -------
+    AtomicSystem or None
+        Primitive cell in spglib's standard setting; None if spglib finds no symmetry.
+    """
+    import spglib
+
+    if system.cell is None:
+        return None
+    cell: Any = (system.cell, system.frac_coords, system.numbers)
+    try:
+        found = spglib.standardize_cell(cell, to_primitive=True, symprec=tolerance)
+    except spglib.SpglibError:
+        return None
+    if found is None:
+        return None
+    vectors, sites, numbers = (np.asarray(part) for part in found)
+    return AtomicSystem(numbers, sites @ vectors, vectors, system.info)
 
 
 class SpaceGroup(Kind):

@@ -201,7 +201,9 @@ class Known:
             Those of the training molecules, to draw from those with the elements asked for.
         """
         found: Mapping[int, int] = self.sizes[domain]
-        least = max(len(condition.elements or ()), len(condition.atoms or ()))
+        least = len(condition.atoms or ()) + len(
+            set(condition.elements or ()) - set(fixed_elements(condition))
+        )
         if domain == MOLECULE and condition.elements is not None and orders is not None:
             found = {
                 k: n for k, n in orders.of_elements(condition.elements).counts.items() if k in found

@@ -70,7 +70,7 @@ def load_structures(
 
     if isinstance(source, (str, Path)):
         path = Path(source).expanduser()
-        items, default = _from_path(path), path.absolute().name
+        items, default = read_structures(path), path.absolute().name
     else:
         items, default = _from_objects(source), "structures"
     name = default if name is None else name
@@ -128,7 +128,21 @@ def system_from_structure_dict(structure: dict[str, Any]) -> AtomicSystem:
     return AtomicSystem(numbers, frac @ cell, cell)
 
 
-def _from_path(path: Path) -> Iterator[Item]:
+def holds_structures(path: Path) -> bool:
+    """Whether :func:`read_structures` takes it: a folder, or a file by its name."""
+    return path.is_dir() or (
+        path.is_file() and (path.suffix.lower() == ".db" or is_structure_file(path))
+    )
+
+
+def read_structures(path: Path) -> Iterator[Item]:
+    """Read files of structures as they are: an id of each, and a system or why there is none.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        As :func:`load_structures`.
+    """
     if path.is_dir():
         return _from_folder(path)
     if not path.is_file():
@@ -192,7 +206,7 @@ def _from_ase_db(path: Path) -> Iterator[Item]:
         with connect(path, type="db") as database:
             for row in database.select():
                 row_id = _id_of(row.key_value_pairs) or str(row.id)
-                yield row_id, _convert(row.toatoms)
+                yield row_id, _convert(row.toatoms, **row.key_value_pairs)
     except sqlite3.DatabaseError as error:
         raise ValueError(f"{path} is no readable ASE database: {error}") from error
 
@@ -269,12 +283,12 @@ def _read_xyz_frame(frame: str) -> AtomicSystem | str:
     return extended
 
 
-def _convert(read: Any) -> AtomicSystem | str:
+def _convert(read: Any, **info: Any) -> AtomicSystem | str:
     """Read one ``ase.Atoms``; a string says why it cannot be used."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            return AtomicSystem.from_atoms(read())
+            return AtomicSystem.from_atoms(read(), **info)
         except Exception as error:  # the readers of ASE raise any type on malformed text
             return f"{type(error).__name__}: {error}"
 

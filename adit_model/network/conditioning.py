@@ -18,6 +18,12 @@ PROPERTY_RADIAL = 16
 PROPERTY_FEATURES = PROPERTY_RADIAL + 2
 PROPERTY_RANGE = 3.0  # standard deviations that the radial functions span
 GUIDED = ("elements", "element_set", "space_group", "properties")
+FIELDS = {  # of what is told, by the kind of condition that guidance compares with and without
+    "elements": ("elements", "element_set"),
+    "formula": ("elements",),
+    "space_group": ("space_group",),
+    "properties": ("properties",),
+}
 
 
 @dataclass

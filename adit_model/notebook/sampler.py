@@ -137,7 +137,7 @@ class ADiTSampler:
         domain: str = "both",
         num_steps: int | None = None,
         solver: str | None = None,
-        guidance_scale: float | None = None,
+        guidance_scale: float | str | Mapping[str, float] | None = None,
         noise_scale: float | None = None,
         workers: int | None = None,
         check: bool = True,
@@ -216,6 +216,8 @@ class ADiTSampler:
         *,
         first_index: int | None = None,
         batch_atoms: int | None = None,
+        only_holding: bool = False,
+        max_tries: int = 20,
         **options: Any,
     ) -> SampleList:
         """Generate n structures.
@@ -231,6 +233,10 @@ class ADiTSampler:
             Index of the first sample; by default the call takes the next n indices.
         batch_atoms : int, optional
             Atoms integrated at a time; changes memory and speed, not the structures.
+        only_holding : bool
+            Draw on, with consecutive indices, until n samples are valid and hold what was asked.
+        max_tries : int
+            At most so many times n samples are then drawn; if fewer hold, a warning says so.
         **options
             ``domain``, ``num_atoms``, ``random_rotation``: see
             :meth:`adit_model.sampling.request.Request.of`.
@@ -240,7 +246,7 @@ class ADiTSampler:
         SampleList
             A list of ``ase.Atoms``, whose ``info`` holds ``seed``, ``index``, ``domain``,
             ``source``, ``valid`` and, where it is not, ``reason``; where something was asked for,
-            ``condition`` and ``holds``.
+            ``condition`` and ``holds``. ``.tried`` says how many samples it took.
 
         Raises
         ------
@@ -249,15 +255,27 @@ class ADiTSampler:
         SamplingInterrupted
             A ``KeyboardInterrupt``; what is done by then is in :attr:`finished`.
         """
-        request = self._request(n, condition, first_index, True, batch_atoms, **options)
-        try:
-            samples = self.model.sample(
-                request, batch_atoms=batch_atoms, workers=self.workers, progress=self.progress
+        request = self._request(n, condition, first_index, not only_holding, batch_atoms, **options)
+
+        def draw(part: Request) -> list[Sample]:
+            return self.model.sample(
+                part, batch_atoms=batch_atoms, workers=self.workers, progress=self.progress
             )
+
+        try:
+            if not only_holding:
+                return self._finish(draw(request))
+            from adit_model.quality.holding import sample_held
+
+            found = sample_held(draw, request, max_tries)
         except SamplingInterrupted as error:
             self.finished = SampleList.from_samples(error.samples, check=False)
             raise
-        return self._finish(samples)
+        if first_index is None:
+            self.next_index = max(self.next_index, request.first_index + found.tried)
+        result = SampleList.from_samples(found.samples)
+        result.tried = found.tried
+        return result
 
     def iter_sample(
         self,

@@ -35,11 +35,17 @@ class SampleList(list["Atoms"]):
         The structures.
     missing : dict
         From the index of a sample that is no structure to the reason.
+
+    Attributes
+    ----------
+    tried : int
+        Samples that it took.
     """
 
     def __init__(self, atoms: Iterable[Atoms] = (), missing: dict[int, str] | None = None) -> None:
         super().__init__(atoms)
         self.missing = dict(missing or {})
+        self.tried = len(self) + len(self.missing)
 
     @classmethod
     def from_samples(cls, samples: Sequence[Sample], check: bool = True) -> SampleList:
@@ -66,6 +72,7 @@ class SampleList(list["Atoms"]):
                 if not record.valid:
                     info["reason"] = str(record.reason)
             result.append(sample_to_atoms(sample.system, **info))
+        result.tried = len(samples)
         return result
 
     @property

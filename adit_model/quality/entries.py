@@ -6,16 +6,19 @@ import csv
 import hashlib
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from adit_model.conditions.condition import Condition, as_condition
+from adit_model.data.collect import canonical_item, collect
 from adit_model.data.dataset import AtomicDataset
 from adit_model.data.qm9 import SPLITS, load_qm9_smiles
 from adit_model.data.sources import load_source
+from adit_model.data.structures import holds_structures, read_structures
 from adit_model.quality.records import RECORDS, SETTINGS, STRUCTURES
 from adit_model.systems import AtomicSystem
 
@@ -45,6 +48,8 @@ class Entry:
         Why there is no system.
     holds : dict
         Whether it holds each thing that was asked of it, as far as that is known.
+    condition : Condition
+        What was asked of it.
     """
 
     id: str
@@ -54,6 +59,7 @@ class Entry:
     system: AtomicSystem | None
     reason: str | None = None
     holds: dict[str, bool] = field(default_factory=dict)
+    condition: Condition = field(default_factory=Condition)
 
 
 def load_samples(spec: str, limit: int | None = None, progress: bool = False) -> list[Entry]:
@@ -63,7 +69,8 @@ def load_samples(spec: str, limit: int | None = None, progress: bool = False) ->
     ----------
     spec : str
         A folder written by ``adit generate``, whose samples that could not be decoded count too;
-        or anything that :func:`~adit_model.data.sources.load_source` takes.
+        or anything that :func:`~adit_model.data.sources.load_source` takes. Structures of files
+        whose information has a ``condition`` are compared with it.
     limit : int, optional
         Only so many, the first ones.
     progress : bool
@@ -83,8 +90,24 @@ def load_samples(spec: str, limit: int | None = None, progress: bool = False) ->
     if spec and (folder / RECORDS).is_file() and (folder / SETTINGS).is_file():
         entries = _generated(folder)
     else:
-        dataset = load_source(spec, progress=progress)
-        entries = [_entry(str(system.info["id"]), system) for system in dataset]
+        asked: list[AtomicSystem] = []
+        if spec and holds_structures(folder):
+            items = list(read_structures(folder))
+            forms = [(name, canonical_item(item)) for name, item in items]
+            dataset = collect(forms, folder.absolute().name, canonical=True)
+            pairs = zip(items, forms, strict=True)
+            asked = [
+                item
+                for (_, item), (_, form) in pairs
+                if not isinstance(form, str) and not isinstance(item, str)
+            ]
+        else:
+            dataset = load_source(spec, progress=progress)
+        found = [_asked(system) for system in asked] or [{}] * len(dataset)
+        entries = [
+            replace(_entry(str(system.info["id"]), system), **more)
+            for system, more in zip(dataset, found, strict=True)
+        ]
         domains = {entry.domain for entry in entries}
         domain = domains.pop() if len(domains) == 1 else UNKNOWN
         entries += [Entry(i, domain, None, "", None, reason) for i, reason in dataset.skipped]
@@ -99,7 +122,8 @@ def make_entries(structures: Iterable[Any]) -> list[Entry]:
     entries = []
     for i, structure in enumerate(structures):
         try:
-            entries.append(_entry(str(i), AtomicSystem.from_any(structure)))
+            system = AtomicSystem.from_any(structure)
+            entries.append(replace(_entry(str(i), system), **_asked(system)))
         except (TypeError, ValueError) as error:
             entries.append(Entry(str(i), UNKNOWN, None, "", None, str(error)))
     return entries
@@ -109,17 +133,27 @@ def sample_entries(samples: Iterable[Sample]) -> list[Entry]:
     """Make entries of samples, those that could not be decoded included."""
     entries = []
     for sample in samples:
-        holds = sample.holds
+        name, size = str(sample.index), sample.num_atoms
         if sample.system is not None:
-            entries.append(_entry(str(sample.index), sample.system, holds))
+            entry = _entry(name, sample.system)
         else:
-            name, size = str(sample.index), sample.num_atoms
-            entries.append(Entry(name, sample.domain, size, "", None, sample.reason, holds))
+            entry = Entry(name, sample.domain, size, "", None, sample.reason)
+        entries.append(replace(entry, holds=sample.holds, condition=sample.condition))
     return entries
 
 
-def _entry(name: str, system: AtomicSystem, holds: dict[str, bool] | None = None) -> Entry:
-    return Entry(name, system.domain, len(system), system.formula, system, None, holds or {})
+def _entry(name: str, system: AtomicSystem) -> Entry:
+    return Entry(name, system.domain, len(system), system.formula, system)
+
+
+def _asked(system: AtomicSystem) -> dict[str, Any]:
+    """Read what was asked of a structure from its information, and say whether it holds it."""
+    text = system.info.get("condition")
+    try:
+        condition = as_condition(text) if isinstance(text, str) else Condition()
+    except ValueError:  # somebody else's word
+        return {}
+    return {"condition": condition, "holds": condition.holds(system)}
 
 
 def _generated(folder: Path) -> list[Entry]:
@@ -138,13 +172,14 @@ def _generated(folder: Path) -> list[Entry]:
     systems = iter([AtomicSystem.from_atoms(atoms) for atoms in frames])
     entries = []
     for row in table:
-        name, holds = row["index"], json.loads(row.get("holds") or "{}")
         if row["decoded"] == "True":
-            entries.append(_entry(name, next(systems), holds))
+            entry = _entry(row["index"], next(systems))
         else:
-            size, formula = int(row["num_atoms"]), row["formula"]
-            reason = row["reason"] or None
-            entries.append(Entry(name, row["domain"], size, formula, None, reason, holds))
+            size, reason = int(row["num_atoms"]), row["reason"] or None
+            entry = Entry(row["index"], row["domain"], size, row["formula"], None, reason)
+        holds = json.loads(row.get("holds") or "{}")
+        asked = as_condition(row.get("condition") or None)
+        entries.append(replace(entry, holds=holds, condition=asked))
     return entries
 
 

@@ -69,12 +69,16 @@ class SampleRecord(Verdict):
         default_factory=dict,
         description="Whether the sample is so, for each part of the condition.",
     )
+    targets: dict[str, float] = Field(
+        default_factory=dict,
+        description="Value of each property it was made for; of a range, the one drawn from it.",
+    )
 
 
 COLUMNS = (
     *("index", "domain", "num_atoms", "formula", "decoded"),
     *Verdict.model_fields,
-    *("condition", "holds"),
+    *("condition", "holds", "targets"),
 )
 
 
@@ -185,6 +189,7 @@ def record_samples(
                 decoded=sample.system is not None,
                 condition=str(sample.condition),
                 holds=sample.holds,
+                targets=dict(sample.targets),
                 **verdict.model_dump(),
             )
         )

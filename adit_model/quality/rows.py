@@ -14,6 +14,7 @@ from typing import Any
 from adit_model.data.dataset import AtomicDataset
 from adit_model.files import atomic_path
 from adit_model.quality.cells import CellStore, fingerprint, measure_systems
+from adit_model.quality.conditions import more_verdicts
 from adit_model.quality.entries import Entry, Reference
 from adit_model.quality.matching import first_equal, known_crystals
 from adit_model.quality.measures import BONDS, CHUNK, MEASURES, Measure
@@ -94,6 +95,14 @@ def make_rows(entries: Sequence[Entry], reference: Reference | None, options: Op
         }
         for i, entry in enumerate(entries)
     ]
+    more = more_verdicts(
+        [entry.condition for entry in entries],
+        [entry.system for entry in entries],
+        workers=options.workers,
+        **({} if options.time_limit is None else {"time_limit": options.time_limit}),
+    )
+    for row, verdicts in zip(rows, more, strict=True):
+        row.update(verdicts)
     for domain in DOMAINS:
         chosen = {
             i: entry.system
@@ -230,6 +239,7 @@ def columns_of(rows: Sequence[Row], measures: Sequence[Measure]) -> list[str]:
         column for measure in measures if measure.domain in domains for column in measure.columns
     ]
     holds = ["holds"] if any(row["holds"] for row in rows) else []
+    holds += [name for name in ("within", "symmetrised") if any(name in row for row in rows)]
     return [*HEAD, *holds, *middle, *TAIL]
 
 

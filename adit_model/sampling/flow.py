@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from itertools import pairwise
 
 import torch
 from torch import Tensor
 
-from adit_model.network.conditioning import Told
+from adit_model.network.conditioning import FIELDS, GUIDED, Told
 from adit_model.network.coupling import assign_noise
 from adit_model.network.denoiser import Denoiser
 from adit_model.network.groups import DomainGroups
+
+DECIDE_AT = 0.5  # time at which elements are decided, see :func:`integrate`
 
 
 def time_grid(num_steps: int, start: float = 0.0) -> list[float]:
@@ -76,12 +78,13 @@ def integrate(
     groups: DomainGroups,
     num_steps: int,
     solver: str,
-    guidance_scale: float,
+    guidance_scale: float | Mapping[str, float],
     on_step: Callable[[int, Tensor], None] | None = None,
     fresh_noise: Tensor | None = None,
     start_time: float = 0.0,
     told: Told | None = None,
     impose: Callable[[Tensor], Tensor] | None = None,
+    decide: Callable[[Tensor], Told] | None = None,
 ) -> Tensor:
     """Solve dx/dt = (x_1(x_t, t) - x_t) / (1 - t), from noise at 0 or later to latents at 1.
 
@@ -101,9 +104,10 @@ def integrate(
         Intervals from 0 to 1.
     solver : str
         ``"euler"``, ``"midpoint"``, ``"heun"``, ``"ancestral"`` or ``"multistep"``.
-    guidance_scale : float
-        Weight of the prediction that is told something over one that is told only what is fixed;
-        1 evaluates only the first, and so does a batch that is told nothing else.
+    guidance_scale : float or mapping
+        Weight w of the prediction that is told something over one that is told only what is
+        fixed; 1 evaluates only the first, and so does a batch that is told nothing else. By kind
+        of condition: ``told + sum of (w - 1) (told - told without the kind)``.
     on_step : callable
         Called with the number of finished steps and x_t.
     fresh_noise : torch.Tensor
@@ -115,6 +119,9 @@ def integrate(
         See :meth:`Denoiser.forward`; nothing by default.
     impose : callable
         Puts what is known into a prediction of x_1, which the flow then arrives at.
+    decide : callable
+        Called once, with the prediction of x_1 of the step that reaches :data:`DECIDE_AT`; what it
+        returns is told from then on.
 
     Returns
     -------
@@ -127,8 +134,11 @@ def integrate(
         If the ancestral solver has no fresh noise.
     """
     known = denoiser.tell_nothing(groups) if told is None else told
-    hidden = known.without()
-    guided = guidance_scale != 1.0 and known.is_guided()
+    together = not isinstance(guidance_scale, Mapping)
+    if isinstance(guidance_scale, Mapping):
+        parts = [(w, FIELDS[kind]) for kind, w in guidance_scale.items() if w != 1]
+    else:
+        parts = [(guidance_scale, GUIDED)] if guidance_scale != 1 else []
     use_memory = denoiser.config.self_condition > 0
     memory: Tensor | None = None
 
@@ -136,9 +146,14 @@ def integrate(
         nonlocal memory
         t = x.new_full((groups.packing.num_systems,), time)
         x_1 = denoiser(x, t, groups, known, memory)
-        if guided:
-            free = denoiser(x, t, groups, hidden, memory)
-            x_1 = free + guidance_scale * (x_1 - free)
+        told_all = x_1
+        for weight, kinds in parts:
+            if known.is_guided(kinds):
+                free = denoiser(x, t, groups, known.without(kinds), memory)
+                if together:
+                    x_1 = free + weight * (told_all - free)
+                else:
+                    x_1 = x_1 + (weight - 1) * (told_all - free)
         if impose is not None:
             x_1 = impose(x_1)
         if use_memory:
@@ -156,9 +171,13 @@ def integrate(
     if solver == "ancestral" and fresh_noise is None and last > 0:
         raise ValueError("the ancestral solver needs fresh_noise")
     x = x_0
+    decided = decide is None
     before: tuple[Tensor, float] | None = None  # the last prediction and its time
     for step, (now, then) in enumerate(pairwise(times)):
         width = then - now
+        if not decided and now >= DECIDE_AT:
+            assert decide is not None
+            known, decided = decide(predict(x, now) if memory is None else memory), True
         slope = (predict(x, now) - x) / (1 - now)
         if solver == "euler" or step == last:
             x = x + width * slope

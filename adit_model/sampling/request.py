@@ -216,13 +216,22 @@ class Request(MSONable):
             warnings.warn(text, stacklevel=2)
         settings = self.settings(config.sampling)
         told = {name for c in self.asked for name in c.asked} & set(known.learned)
+        guided = settings.guidance
+        idle = sorted(set(guided) - told) if isinstance(guided, dict) else []
+        if idle and "guidance_scale" in dict(self.sampling):
+            raise ValueError(
+                f"guidance_scale {settings.guidance_scale!r} acts on nothing for "
+                f"{' and '.join(idle)}: no condition that the network is told asks for it; "
+                "leave it away"
+            )
         acts = not told.isdisjoint(GUIDED)
         acts |= config.denoiser.element_condition and MOLECULE in domains
         if settings.guidance_scale == 1.0 or acts:
             return settings
         if "guidance_scale" in dict(self.sampling):
+            said = guided if isinstance(guided, dict) else f"{guided:g}"
             raise ValueError(
-                f"guidance_scale {settings.guidance_scale:g} acts on nothing: the network is told "
+                f"guidance_scale {said} acts on nothing: the network is told "
                 f"nothing of these {' and '.join(f'{d}s' for d in domains)} that it could do "
                 "without; leave it away or give 1"
             )
@@ -275,8 +284,8 @@ def _overrides(sampling: Any) -> tuple[tuple[str, Any], ...]:
     unknown = sorted(set(given) - set(_OPTIONS))
     if unknown:
         raise TypeError(f"unknown option {unknown[0]!r}, known: {', '.join(_OPTIONS)}")
-    replace(SamplingConfig(), **given)  # checks the values
-    return tuple(sorted(given.items()))
+    checked = replace(SamplingConfig(), **given)
+    return tuple((name, getattr(checked, name)) for name in sorted(given))
 
 
 @dataclass(frozen=True, eq=False)
@@ -306,6 +315,8 @@ class Draw:
         Normalised latents it starts from where that is not noise alone, shape (N, L).
     fixed, fixed_latents : numpy.ndarray or None
         Places of the fixed atoms, shape (F,), and their normalised latents, shape (F, L).
+    targets : mapping
+        Value of each property asked for; of a range, one that was drawn from it.
     """
 
     index: int
@@ -320,6 +331,12 @@ class Draw:
     origin: np.ndarray | None = None
     fixed: np.ndarray | None = None
     fixed_latents: np.ndarray | None = None
+    targets: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def decides(self) -> bool:
+        """Whether its elements, of which a set was asked for, are decided on the way."""
+        return self.choice is not None and self.choice.allowed is not None
 
     def fresh_noise(self, num_steps: int, settings: SamplingConfig) -> np.ndarray:
         """Noise that the ancestral solver renews, shape (num_steps - 1, num_atoms, L)."""
@@ -401,7 +418,19 @@ def _draw(
     choice = ElementChoice(told) if told is not None else _choice(condition, count, fixed)
     if config.denoiser.conditions:
         told = _named(condition, count, fixed)
-    return Draw(index, seed, condition, domain, count, noise, rotation, told, choice, fixed=fixed)
+    return Draw(
+        *(index, seed, condition, domain, count, noise, rotation, told, choice),
+        fixed=fixed,
+        targets=_targets(condition, np.random.default_rng([seed, index, 3])),
+    )
+
+
+def _targets(condition: Condition, generator: np.random.Generator) -> dict[str, float]:
+    """Value of each property asked for; of a range, a uniform draw from it."""
+    return {
+        name: float(generator.uniform(*value)) if isinstance(value, tuple) else value
+        for name, value in condition.properties or ()
+    }
 
 
 def _named(condition: Condition, count: int, fixed: np.ndarray | None) -> np.ndarray | None:

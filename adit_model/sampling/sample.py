@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -40,6 +41,8 @@ class Sample:
     holds : dict
         Whether it is so, for each part of the condition that the structure alone tells; all false
         where there is no structure.
+    targets : mapping
+        Value of each property that it was made for; of a range, the one drawn from it.
     """
 
     index: int
@@ -51,6 +54,7 @@ class Sample:
     decoded: dict[str, Any] = field(default_factory=dict, repr=False)
     condition: Condition = field(default_factory=Condition)
     holds: dict[str, bool] = field(default_factory=dict)
+    targets: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def valid(self) -> bool:

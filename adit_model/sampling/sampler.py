@@ -17,6 +17,7 @@ from adit_model.conditions.crystal import cell_matrix
 from adit_model.conditions.known import Known
 from adit_model.conditions.partial import fixed_part
 from adit_model.config import ModelConfig, SamplingConfig
+from adit_model.network.conditioning import Told
 from adit_model.network.decoding import raw_to_system
 from adit_model.network.denoiser import Denoiser
 from adit_model.network.groups import DomainGroups
@@ -418,21 +419,38 @@ def _integrate_batch(
         drawn.append(np.zeros((len(times) - 2, *blank.shape), dtype=np.float32))
         fresh = torch.from_numpy(np.concatenate(drawn, axis=1)).to(device, model.dtype)
     told = tell(model.denoiser, model.known, part, groups)
+    choices = [r.choice for r in part]
+
+    def decide(x_1: torch.Tensor) -> Told:
+        """Choose the elements that are asked for, tell them, and keep them at decoding."""
+        latents = model.denoiser.denormalise(x_1, groups.kinds)  # type: ignore[union-attr]
+        elements, start = told.elements.clone(), 0
+        for i, raw in enumerate(model.decode(latents, sizes, periodic, choices)[: len(part)]):
+            numbers = raw["numbers"]
+            if part[i].decides:
+                choices[i] = ElementChoice(numbers)
+                stop = start + len(numbers)
+                elements[start:stop] = torch.from_numpy(numbers).to(elements)
+            start += len(part[i].noise)
+        return replace(told, elements=elements)
+
+    decides = model.config.denoiser.conditions and any(r.decides for r in part)
     x_1 = integrate(
         model.denoiser,
         x,
         groups,
         settings.num_steps,
         settings.solver,
-        settings.guidance_scale,
+        settings.guidance,
         on_step,
         fresh,
         start_time,
         told,
         _imposing(part, x),
+        decide if decides else None,
     )
     latents = model.denoiser.denormalise(x_1, groups.kinds)
-    return model.decode(latents, sizes, periodic, [r.choice for r in part])[: len(part)]
+    return model.decode(latents, sizes, periodic, choices)[: len(part)]
 
 
 def _imposing(part: list[Draw], x: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor] | None:
@@ -529,6 +547,7 @@ def finish_sample(draw: Draw, raw: dict[str, Any], rotate: bool) -> Sample:
         }
         if condition:
             info.update(condition=str(condition), holds=all(holds.values()))
+        info.update({f"target_{name}": value for name, value in draw.targets.items()})
         system = AtomicSystem(system.numbers, system.positions, system.cell, info)
     return Sample(
         draw.index,
@@ -540,4 +559,5 @@ def finish_sample(draw: Draw, raw: dict[str, Any], rotate: bool) -> Sample:
         dict(raw),
         condition,
         holds,
+        draw.targets,
     )

@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 def tell(denoiser: Denoiser, known: Known, draws: Sequence[Draw], groups: DomainGroups) -> Told:
     """Put what is asked of samples into tensors; systems after them are told nothing.
 
-    Of a range of a property its middle is told.
-
     Parameters
     ----------
     denoiser : Denoiser
@@ -50,11 +48,10 @@ def tell(denoiser: Denoiser, known: Known, draws: Sequence[Draw], groups: Domain
             told.element_set[i, atomic_numbers[symbol]] = 1
         if condition.space_group is not None:
             told.space_group[i] = condition.space_group
-        for name, value in condition.properties or ():
+        for name, target in draw.targets.items():
             scale = known.properties[name]
-            middle = float(np.mean(value))
             place = denoiser.config.properties.index(name)
-            told.properties[i, place] = (middle - scale.mean) / scale.std
+            told.properties[i, place] = (target - scale.mean) / scale.std
         if draw.fixed is not None and draw.fixed_latents is not None:
             rows = torch.from_numpy(start + draw.fixed).to(device)
             told.fixed[rows] = True

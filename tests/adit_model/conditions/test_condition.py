@@ -76,6 +76,8 @@ def test_text_and_json_round_trips(condition):
         "atoms=8|4": {"num_atoms": frozenset({4, 8})},
         "cell=4/4/5/90/90/120": {"cell": (4, 4, 5, 90, 90, 120)},
         "molecule, CH3CH2OH": {"domain": "molecule", "formula": "C2H6O"},
+        "Li2 Mn4 O8": {"formula": "Li2Mn4O8"},
+        "property:cell=2, property:band_gap=1": {"properties": (("band_gap", 1.0), ("cell", 2.0))},
     }.items(),
 )
 def test_text(text, parts):
@@ -172,3 +174,9 @@ def test_completing_a_structure():
     )
     assert Condition.from_text(str(condition)) == condition
     assert Condition.completing(known.to_atoms(), 3).num_atoms == 5
+
+
+def test_a_property_may_be_named_like_a_key():
+    asked = Condition(properties={"cell": 2, "units": (1, 3), "band_gap": 1})
+    assert str(asked) == "band_gap=1, property:cell=2, property:units=1-3"
+    assert Condition.from_text(str(asked)) == asked

@@ -4,6 +4,7 @@ import ase.build
 import numpy as np
 import pytest
 
+from adit_model.conditions.condition import Condition
 from adit_model.quality.conditions import held
 from adit_model.quality.entries import Entry, make_entries, sample_entries
 from adit_model.quality.reconstruction import evaluate_reconstruction
@@ -23,6 +24,7 @@ class Drawn:
     num_atoms: int
     reason: str | None = None
     holds: dict[str, bool] = field(default_factory=dict)
+    condition: Condition = field(default_factory=Condition)
 
 
 def rock_salt(cation, anion, length, repeat=1):

@@ -74,7 +74,7 @@ def test_a_formula_names_every_atom(model):
 
 
 def test_kinds_of_whole_systems(model):
-    _, _, told = told_of(model, "crystal, Li-O, spacegroup=225, band_gap=2-4")
+    _, _, told = told_of(model, "crystal, Li-O, spacegroup=225, band_gap=3")
     assert told.element_set[0].nonzero()[:, 0].tolist() == [3, 8]
     assert told.space_group.tolist() == [225]
     assert told.properties[0, 0] == pytest.approx((3 - 1) / 2)
@@ -136,3 +136,67 @@ def test_a_property_is_told_of_its_domain_and_in_its_range(model):
     outside = "band_gap=8-12 is outside the training data, which have 0 to 9 eV"
     with pytest.warns(UserWarning, match=outside):
         told_of(model, "band_gap=8-12")
+
+
+def test_all_elements_of_a_set_come_and_are_told_once_decided(model, monkeypatch):
+    seen = []
+    forward = type(model.denoiser).forward
+
+    def spy(self, x, t, groups, told=None, memory=None):
+        seen.append(told.elements.clone())
+        return forward(self, x, t, groups, told, memory)
+
+    monkeypatch.setattr(type(model.denoiser), "forward", spy)
+    monkeypatch.setattr("adit_model.sampling.flow.DECIDE_AT", 0.5)
+    for condition in ("crystal, Li-Na-O, atoms=4", "molecule, C-H-O, atoms=3"):
+        seen.clear()
+        (sample,) = model.sample(1, condition, progress=False)
+        assert sample.holds["elements"]
+        assert set(sample.decoded["numbers"]) == {int(z) for z in seen[-1][: sample.num_atoms]}
+        assert seen[-1][: sample.num_atoms].tolist() == sample.decoded["numbers"].tolist()
+        told = [bool(elements.any()) for elements in seen]
+        assert told == [False, False, True, True]  # from the third of four steps on
+
+
+def test_elements_that_fixed_sites_have_need_no_atom_more(model):
+    fixed = "cell=4/4/4/90/90/90, fixed=Na@0/0/0;Na@0.5/0.5/0.5;Na@0.5/0/0"
+    for sample in model.sample(4, f"Cl-Na, {fixed}", progress=False):
+        assert sample.num_atoms >= 4 and sample.holds["elements"] and sample.holds["atoms"]
+    with pytest.raises(ValueError, match="cannot be made"):
+        model.sample(1, f"Cl-Na-O, atoms=4, {fixed}", progress=False)
+
+
+def test_a_range_of_a_property_is_drawn_from(model):
+    draws, _, told = told_of(model, "crystal, band_gap=2-4", n=8)
+    targets = [draw.targets["band_gap"] for draw in draws]
+    assert len(set(targets)) == 8 and all(2 <= target <= 4 for target in targets)
+    torch.testing.assert_close(
+        told.properties[:, 0], torch.tensor([(target - 1) / 2 for target in targets])
+    )
+    again, _, _ = told_of(model, "crystal, band_gap=2-4", n=3)
+    assert [draw.targets["band_gap"] for draw in again] == targets[:3]
+    (sample,) = model.sample(1, "crystal, band_gap=2-4", progress=False)
+    assert sample.targets == draws[0].targets
+    assert sample.system is None or sample.system.info["target_band_gap"] == targets[0]
+
+
+def test_guidance_by_kind(model):
+    options = {"progress": False, "seed": 3}
+
+    def positions(condition, scale):
+        (sample,) = model.sample(1, condition, guidance_scale=scale, **options)
+        return sample.decoded["frac_coords"]
+
+    one = "crystal, spacegroup=225, atoms=4"
+    together, alone = positions(one, 3), positions(one, {"space_group": 3})
+    np.testing.assert_allclose(together, alone, atol=1e-4)  # of one kind both are the same
+    two = "crystal, spacegroup=225, atoms=4, band_gap=2"
+    weights = ({"space_group": 3, "properties": 1}, {"properties": 3, "space_group": 1})
+    first, second = (positions(two, scale) for scale in weights)
+    assert not np.allclose(first, second) and not np.allclose(first, positions(two, 1))
+    with pytest.raises(ValueError, match="acts on nothing for properties: no condition"):
+        positions(one, "space_group=2, properties=1.5")
+    with pytest.raises(ValueError, match="with kinds elements, formula, space_group, properties"):
+        positions(one, {"spacegroup": 2})
+    with pytest.raises(ValueError, match=r"must lie in 0\.\.100, got -1"):
+        positions(one, "space_group=-1")

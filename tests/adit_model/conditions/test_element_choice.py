@@ -1,0 +1,70 @@
+"""Elements from the decoder's logits: within the set, all of it, by formula, by orbit."""
+
+from __future__ import annotations
+
+from itertools import product
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from adit_model.conditions.atoms import ElementChoice
+
+ALLOWED = np.array([3, 8, 15])
+
+
+def best(logits, orbits, fits):
+    """Search all assignments of the allowed elements to orbits for the likeliest that fits."""
+    scores = logits - np.logaddexp.reduce(logits, axis=1, keepdims=True)
+    rows = [np.flatnonzero(orbits == orbit) for orbit in np.unique(orbits)]
+    found = -np.inf
+    for elements in product(ALLOWED, repeat=len(rows)):
+        numbers = np.zeros(len(logits), np.int64)
+        for row, z in zip(rows, elements, strict=True):
+            numbers[row] = z
+        if fits(numbers):
+            found = max(found, scores[np.arange(len(numbers)), numbers].sum())
+    return found, lambda numbers: scores[np.arange(len(numbers)), numbers].sum()
+
+
+@given(st.integers(0, 10**6), st.booleans())
+def test_all_of_the_set_at_the_least_cost(seed, shared):
+    generator = np.random.default_rng(seed)
+    logits = generator.normal(size=(6, 20))
+    logits[:, generator.choice(ALLOWED)] += 3.0  # one element would take all
+    orbits = np.array([0, 0, 1, 1, 2, 3]) if shared else np.arange(6)
+    numbers = ElementChoice(allowed=ALLOWED).choose(logits, orbits if shared else None)
+    assert set(numbers) == set(ALLOWED)
+    assert all(len(set(numbers[orbits == orbit])) == 1 for orbit in orbits)
+    wanted, score = best(logits, orbits, lambda n: set(n) == set(ALLOWED))
+    assert score(numbers) == pytest.approx(wanted)
+
+
+@given(st.integers(0, 10**6), st.booleans())
+def test_a_formula_at_the_least_cost(seed, shared):
+    logits = np.random.default_rng(seed).normal(size=(6, 20))
+    orbits = np.array([0, 0, 1, 2, 2, 3]) if shared else np.arange(6)
+    composition = np.array([3, 8, 8, 8, 15, 15])
+    numbers = ElementChoice(composition=composition).choose(logits, orbits if shared else None)
+    assert sorted(numbers) == sorted(composition)
+    wanted, score = best(logits, orbits, lambda n: sorted(n) == sorted(composition))
+    assert score(numbers) == pytest.approx(wanted)
+
+
+def test_atoms_that_have_an_element_count():
+    logits = np.zeros((3, 20))
+    logits[:, 8] = 5.0
+    given_numbers = np.array([3, 0, 0])
+    numbers = ElementChoice(given_numbers, allowed=np.array([3, 8])).choose(logits)
+    assert numbers.tolist() == [3, 8, 8]
+    numbers = ElementChoice(given_numbers, allowed=ALLOWED).choose(logits)
+    assert sorted(numbers[1:]) == [8, 15]
+
+
+def test_orbits_that_cannot_hold_it_are_an_error():
+    logits, orbits = np.zeros((4, 20)), np.array([0, 0, 1, 1])
+    with pytest.raises(ValueError, match="2 orbits cannot hold 3 more elements"):
+        ElementChoice(allowed=ALLOWED).choose(logits, orbits)
+    with pytest.raises(ValueError, match=r"orbits of \[2, 2\] atoms cannot make up"):
+        ElementChoice(composition=np.array([3, 8, 8, 8])).choose(logits, orbits)
