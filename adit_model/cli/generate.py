@@ -19,6 +19,7 @@ from adit_model.quality.records import COLUMNS, RECORDS, SETTINGS, STRUCTURES
 from adit_model.systems import CRYSTAL, DOMAINS
 
 if TYPE_CHECKING:
+    from adit_model.conditions.condition import Condition
     from adit_model.quality.holding import Held
     from adit_model.quality.records import SampleRecord
     from adit_model.sampling.request import Request
@@ -45,6 +46,8 @@ def add_generate_arguments(parser: argparse.ArgumentParser) -> None:
     add("--units", metavar="2|1-4", help="formula units in the cell")
     add("--space-group", metavar="225|Fm-3m", help="number or short symbol")
     add("--property", action="append", default=[], metavar="NAME=VALUE", help="may be repeated")
+    add("--cell", metavar="FILE|4/4/6/90/90/120", help="cell of a crystal, or of a file's")
+    add("--fixed", metavar="FILE|Ti@0/0/0;...", help="sites that are there; a file gives its cell")
     add("--num-atoms", metavar="12|4-12|4,5,6", help="one number, a range, or one for each sample")
     add("--random-rotation", action="store_true", help="turn each structure at random")
     add_sampling_arguments(parser)
@@ -153,6 +156,13 @@ def build_request(args: argparse.Namespace) -> Request:
         space_group=args.space_group,
         properties=properties,
     )
+    for name, text in (("cell", args.cell), ("fixed", args.fixed)):
+        if text is not None and Path(text).is_file():
+            host = _read_host(Path(text))
+            sites = {"atoms": host.atoms} if name == "fixed" else {}
+            condition = as_condition(condition, cell=host.cell, **sites)
+        elif text is not None:
+            condition = as_condition(condition, **{"atoms" if name == "fixed" else name: text})
     return Request.of(
         args.n,
         condition,
@@ -162,6 +172,17 @@ def build_request(args: argparse.Namespace) -> Request:
         random_rotation=args.random_rotation,
         **sampling_options(args),
     )
+
+
+def _read_host(path: Path) -> Condition:
+    """Read the first structure of a file, with all its sites and its cell fixed."""
+    from adit_model.conditions.condition import Condition
+    from adit_model.data.structures import read_structures
+
+    _, system = next(read_structures(path))
+    if isinstance(system, str):
+        raise ValueError(f"{path} cannot be a host: {system}")
+    return Condition.completing(system, 0)
 
 
 def _generate(args: argparse.Namespace, request: Request) -> int:

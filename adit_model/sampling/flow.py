@@ -14,7 +14,7 @@ from adit_model.network.coupling import assign_noise
 from adit_model.network.denoiser import Denoiser
 from adit_model.network.groups import DomainGroups
 
-DECIDE_AT = 0.5  # time at which elements are decided, see :func:`integrate`
+DECIDE_AT = 0.2  # time at which elements are decided, see :func:`integrate`
 
 
 def time_grid(num_steps: int, start: float = 0.0) -> list[float]:

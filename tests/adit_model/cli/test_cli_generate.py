@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+import warnings
 from pathlib import Path
 
 import ase.io
@@ -305,6 +306,32 @@ BAD = {
     "domains": (["--condition", "crystal", "--domain", "molecule"], "contradict"),
     "group": (["--space-group", "300"], "'300' is no space group"),
     "property": (["--property", "gap"], "--property takes NAME=VALUE, got 'gap'"),
+    "kind of guidance": (
+        ["--guidance-scale", "spacegroup=2"],
+        "with kinds elements, formula, space_group, properties",
+    ),
+    "guidance of nothing": (
+        ["--guidance-scale", "space_group=2"],
+        "acts on nothing for space_group",
+    ),
+    "elements twice": (["--elements", "Li-O", "--condition", "Na-O"], "contradict"),
+    "formula twice": (["--formula", "LiO", "--condition", "NaO"], "contradict"),
+    "units twice": (
+        ["--formula", "LiO", "--units", "2", "--condition", "units=1, LiO"],
+        "contradict",
+    ),
+    "group of text": (["--condition", "Li-O, spacegroup=300"], "give its number, 1 to 230"),
+    "property of text": (
+        ["--condition", "band_gab=1"],
+        "these weights know no property 'band_gab'",
+    ),
+    "large formula": (
+        ["--formula", "Li20O20"],
+        "no training crystal has a number of atoms that fits",
+    ),
+    "tries": (["--only-holding", "--max-tries", "0"], "max_tries must be positive, got 0"),
+    "holding, unchecked": (["--only-holding", "--no-check"], "leave --no-check away"),
+    "host": (["--fixed", "no.cif"], "a fixed site is written Na@0/0.5/0.5, got 'no.cif'"),
     "unknown property": (["--property", "gap=1"], "these weights know no property 'gap'"),
     "atoms text": (["--num-atoms", "few"], "got 'few'"),
     "list": (["--num-atoms", "2,3", "-n", "3"], "lists 2 atom counts for 3 samples"),
@@ -382,3 +409,34 @@ def test_copied_checkpoint_gives_the_same_files(tiny_checkpoint, tmp_path):
     assert {k: v for k, v in a.items() if k != SETTINGS} == {
         k: v for k, v in b.items() if k != SETTINGS
     }
+
+
+def test_sites_and_cell_of_a_file(tiny_checkpoint, tmp_path, capsys):
+    from ase.build import bulk
+
+    host = bulk("MgO", "rocksalt", a=4.2)
+    ase.io.write(tmp_path / "host.cif", host)
+    options = ["-n", "3", "--fixed", str(tmp_path / "host.cif"), "--num-atoms", "4", "--no-check"]
+    assert generate(tiny_checkpoint, tmp_path / "a", *options) == 0
+    for atoms in ase.io.read(tmp_path / "a" / STRUCTURES, index=":"):
+        assert atoms.get_chemical_formula().count("Mg") and len(atoms) == 4
+        assert np.allclose(atoms.positions[:2], ase.io.read(tmp_path / "host.cif").positions)
+    text = (tmp_path / "host.cif").read_text()
+    (tmp_path / "half.cif").write_text(text.replace("1.0000", "0.5000"))
+    options[3] = str(tmp_path / "half.cif")
+    capsys.readouterr()
+    assert generate(tiny_checkpoint, tmp_path / "b", *options) == 2
+    assert "cannot be a host" in capsys.readouterr().err
+
+
+def test_only_those_that_hold(tiny_checkpoint, tmp_path, capsys):
+    options = ["-n", "3", "--condition", "crystal, atoms=2", "--max-tries", "2", "--only-holding"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # fewer may hold
+        assert generate(tiny_checkpoint, tmp_path / "a", *options) == 0
+    rows = read_table(tmp_path / "a")
+    assert all(row["valid"] == "True" for row in rows) and len(rows) <= 3
+    run = json.loads((tmp_path / "a" / SETTINGS).read_text())
+    assert len(rows) <= run["tried"] <= 6 and (len(rows) == 3 or run["tried"] == 6)
+    assert f"{len(rows)} of {run['tried']} samples drawn are valid" in capsys.readouterr().out
+    assert run["holds"].get("all and valid", {}).get("share", 1.0) == 1.0
