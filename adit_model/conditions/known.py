@@ -11,7 +11,6 @@ from adit_model.conditions.atoms import MOST_ATOMS, ElementOrders, composition_o
 from adit_model.conditions.condition import KINDS, Condition
 from adit_model.conditions.counts import allows
 from adit_model.conditions.partial import fixed_elements
-from adit_model.conditions.properties import number_text
 from adit_model.systems import CRYSTAL, DOMAINS, MAX_ATOMIC_NUMBER, MOLECULE
 
 
@@ -37,7 +36,7 @@ class PropertyRange:
     domains: tuple[str, ...] = (CRYSTAL,)
 
     def __str__(self) -> str:
-        return f"{number_text(self.min)} to {number_text(self.max)} {self.unit}".rstrip()
+        return f"{self.min:.4g} to {self.max:.4g} {self.unit}".rstrip()
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from difflib import get_close_matches
 from typing import Any
 
 from adit_model.conditions.kind import Asked, Kind, Knows
@@ -81,7 +82,9 @@ class Properties(Kind):
         names = ", ".join(f"{k} ({v})" for k, v in sorted(known.properties.items())) or "none"
         for name, _ in condition.properties or ():
             if name not in known.properties:
-                return f"these weights know no property {name!r}; they know {names}"
+                close = get_close_matches(name, known.properties, 1)
+                hint = f"did you mean {close[0]}? " if close else ""
+                return f"these weights know no property {name!r}; {hint}they know {names}"
             if domain not in known.properties[name].domains:
                 kinds = " and ".join(f"{d}s" for d in known.properties[name].domains)
                 return f"these weights know {name} of {kinds} alone"
