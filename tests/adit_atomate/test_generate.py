@@ -120,6 +120,28 @@ def test_settings_reach_the_model(maker, tiny_checkpoint, job_store):
     assert document.structures[0].properties["condition"] == "molecule, atoms=3-4"
 
 
+def test_shares_of_what_was_asked_and_guidance_by_kind(maker, job_store, tiny_checkpoint):
+    maker = replace(maker, domain="crystal", condition="Li-O, atoms=2-4", guidance_scale="1")
+    job = maker.make(n=4)
+    document = run_locally(job, store=job_store, ensure_success=True)[job.uuid][1].output
+    decoded = sum(record.decoded for record in document.samples)
+    assert document.tried == 4 and document.holds["elements within"].passed == decoded
+    assert {"elements", "num_atoms", "all", "all and valid"} <= set(document.holds)
+    assert document.holds["elements"].passed == decoded  # all of them
+    with pytest.raises(ValueError, match="acts on nothing for space_group"):
+        replace(maker, guidance_scale={"space_group": 2}).make(n=1)
+
+
+def test_a_training_report_samples_what_was_asked(tiny_checkpoint):
+    from adit_atomate.training import ADiTTrainReportMaker
+
+    maker = ADiTTrainReportMaker(n=3, condition="O-Li, atoms=2")
+    assert maker.condition == "Li-O, atoms=2"
+    summary = maker._sample(ADiT.load(tiny_checkpoint))
+    assert set(summary) == {"crystals"} and summary["crystals"]["count"] == 3
+    assert summary["crystals"]["holds"]["elements"]["of"] == 3
+
+
 # what the store keeps
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import fields, replace
 
 import numpy as np
@@ -109,3 +110,21 @@ def test_settings_of_the_jobs_can_be_updated(maker):
 def test_every_option_is_documented():
     for option in fields(ADiTGenerateShardsMaker):
         assert option.name in ADiTGenerateShardsMaker.__doc__
+
+
+def test_jobs_that_draw_on_have_indices_of_their_own(maker, job_store):
+    options = {"check_validity": True, "condition": "crystal, atoms=2", "max_tries": 3}
+    generate = replace(maker.generate_maker, only_holding=True, **options)
+    flow = ADiTGenerateShardsMaker("shards", generate, 2).make(n=4, first_index=1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # fewer may hold
+        responses = run_locally(flow, store=job_store, ensure_success=True)
+    documents = [responses[made.uuid][1].output for made in flow.jobs]
+    assert [document.request.first_index for document in documents] == [1, 7]
+    for document in documents:
+        assert len(document.samples) == len(document.structures) <= 2
+        assert len(document.samples) <= document.tried <= 6
+        assert all(record.valid and record.holds["num_atoms"] for record in document.samples)
+        assert all(rate.share == 1 for rate in document.holds.values())
+    with pytest.raises(ValueError, match="only_holding asks for valid samples"):
+        replace(generate, check_validity=False).make(n=1)
