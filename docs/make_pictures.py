@@ -6,9 +6,12 @@ python docs/make_pictures.py [FOLDER]
 import sys
 from pathlib import Path
 
+import numpy as np
+from ase import Atoms
 from matplotlib.patches import FancyBboxPatch
 
 from adit_atomate.ase import ADiTSampler
+from adit_model.conditions.condition import Condition
 from adit_model.drawing import Picture
 from adit_model.notebook.pictures import (
     contact_sheet,
@@ -29,6 +32,25 @@ def samples(sampler: ADiTSampler, folder: Path) -> None:
         shown += made.valid[:6]
     contact_sheet(shown, folder / "samples.png", columns=6)
     depict(shown[6:], folder / "formulas.png", columns=3)
+
+
+def asked(folder: Path) -> None:
+    """Three valid structures of each of four conditions, a row each, under what was asked."""
+    sampler = ADiTSampler("mini-2", seed=0, progress=False)
+    host = Atoms("WO3", 3.8 * np.array([[1, 1, 1], [0, 1, 1], [1, 0, 1], [1, 1, 0]]) / 2)
+    host.set_cell([3.8] * 3)
+    host.set_pbc(True)
+    conditions = {
+        "Ba-Ti-O": "Ba-Ti-O, atoms=5-10",
+        "LiMn3O4": "LiMn3O4, units=1",
+        "Fm-3m": "crystal, spacegroup=225, atoms=2-8",
+        "WO3 + Na": Condition.completing(host, {"Na": 1}),
+    }
+    shown, titles = [], []
+    for name, condition in conditions.items():
+        shown += sampler.sample(3, condition, first_index=0, only_holding=True, max_tries=6)
+        titles += [name] * (len(shown) - len(titles))
+    contact_sheet(shown, folder / "asked.png", columns=3, titles=titles)
 
 
 def trajectories(sampler: ADiTSampler, folder: Path) -> None:
@@ -85,6 +107,7 @@ def main() -> None:
     architecture(folder)
     sampler = ADiTSampler(seed=0, progress=False)
     samples(sampler, folder)
+    asked(folder)
     trajectories(sampler, folder)
     latent_map(
         sampler, sampler.sample(200, first_index=0), folder / "latent_map.png", color="class"
