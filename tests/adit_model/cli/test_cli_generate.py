@@ -333,7 +333,7 @@ BAD = {
     "atoms text": (["--num-atoms", "few"], "got 'few'"),
     "list": (["--num-atoms", "2,3", "-n", "3"], "lists 2 atom counts for 3 samples"),
     "device": (["--device", "toaster"], "unknown device 'toaster'"),
-    "batch": (["--batch-atoms", "0"], "batch_atoms must be positive, got 0"),
+    "batch": (["--batch-atoms", "0"], "--batch-atoms must be positive, got 0"),
     "checkpoint": (["--checkpoint", "nothing"], "no checkpoint 'nothing'"),
     "unknown": (["--colour", "red"], "unknown arguments --colour red"),
 }
