@@ -19,7 +19,6 @@ from adit_model.quality.records import COLUMNS, RECORDS, SETTINGS, STRUCTURES
 from adit_model.systems import CRYSTAL, DOMAINS
 
 if TYPE_CHECKING:
-    from adit_model.conditions.condition import Condition
     from adit_model.quality.holding import Held
     from adit_model.quality.records import SampleRecord
     from adit_model.sampling.request import Request
@@ -135,7 +134,8 @@ def build_request(args: argparse.Namespace) -> Request:
     ValueError, TypeError
         If an argument is out of range, or two contradict each other.
     """
-    from adit_model.conditions.condition import as_condition
+    from adit_model.conditions.condition import Condition, as_condition
+    from adit_model.data.structures import read_one
     from adit_model.sampling.request import Request, check_positive
 
     check_positive("--batch-atoms", args.batch_atoms)
@@ -158,7 +158,7 @@ def build_request(args: argparse.Namespace) -> Request:
     )
     for name, text in (("cell", args.cell), ("fixed", args.fixed)):
         if text is not None and Path(text).is_file():
-            host = _read_host(Path(text))
+            host = Condition.completing(read_one(text), 0)  # all its sites and its cell
             sites = {"atoms": host.atoms} if name == "fixed" else {}
             condition = as_condition(condition, cell=host.cell, **sites)
         elif text is not None:
@@ -172,17 +172,6 @@ def build_request(args: argparse.Namespace) -> Request:
         random_rotation=args.random_rotation,
         **sampling_options(args),
     )
-
-
-def _read_host(path: Path) -> Condition:
-    """Read the first structure of a file, with all its sites and its cell fixed."""
-    from adit_model.conditions.condition import Condition
-    from adit_model.data.structures import read_structures
-
-    _, system = next(read_structures(path))
-    if isinstance(system, str):
-        raise ValueError(f"{path} cannot be a host: {system}")
-    return Condition.completing(system, 0)
 
 
 def _generate(args: argparse.Namespace, request: Request) -> int:

@@ -91,7 +91,7 @@ def read_one(path: str | Path) -> AtomicSystem:
     path = Path(path).expanduser()
     if path.is_dir() or path.suffix.lower() == ".db":
         raise ValueError(f"{path} holds many structures: give a file of one")
-    items = [item for _, item in _from_path(path)]
+    items = [item for _, item in read_structures(path)]
     if len(items) != 1:
         raise ValueError(f"{path} holds {len(items)} structures: give a file of one")
     if isinstance(items[0], str):

@@ -423,7 +423,7 @@ def test_sites_and_cell_of_a_file(tiny_checkpoint, tmp_path, capsys):
     options[3] = str(tmp_path / "half.cif")
     capsys.readouterr()
     assert generate(tiny_checkpoint, tmp_path / "b", *options) == 2
-    assert "cannot be a host" in capsys.readouterr().err
+    assert "cannot be used" in capsys.readouterr().err
 
 
 def test_only_those_that_hold(tiny_checkpoint, tmp_path, capsys):
