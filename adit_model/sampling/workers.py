@@ -109,7 +109,10 @@ def in_threads(
         finally:
             events.put(None)
 
-    threads = [threading.Thread(target=consume, daemon=True) for _ in range(number)]
+    threads = [
+        threading.Thread(target=consume, name=f"adit-sampling-{i}", daemon=True)
+        for i in range(number)
+    ]
 
     try:
         for thread in threads:
