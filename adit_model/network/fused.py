@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -71,6 +72,27 @@ def compiled(backend: str = "inductor") -> Iterator[None]:
         yield
     finally:
         _functions.update(plain)
+
+
+@contextmanager
+def kernels() -> Iterator[None]:
+    """Compute attention with pair terms in Triton kernels in the body, up to 64 rows a system.
+
+    Results differ by rounding. See :mod:`adit_model.network.triton_attention`.
+    """
+    from adit_model.network import triton_attention
+
+    plain = _functions["attend"]
+
+    def attend(q: Tensor, *rest: Any) -> Tensor:
+        small = q.shape[2] <= triton_attention.LARGEST
+        return triton_attention.attend(q, *rest) if small else plain(q, *rest)
+
+    _functions["attend"] = attend
+    try:
+        yield
+    finally:
+        _functions["attend"] = plain
 
 
 def radial_functions(square: Tensor, number: int) -> Tensor:

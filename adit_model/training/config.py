@@ -65,6 +65,9 @@ class TrainingConfig:
     compile : bool
         Compile what lies between the matrix products, which takes a minute at the start (needs a
         C++ compiler, or on a GPU Triton).
+    attention : str
+        ``"plain"``, or ``"fused"``: attention with pair terms in Triton kernels, on a GPU, for
+        systems of up to 64 rows; larger ones stay plain. It has run in Triton's interpreter only.
     devices, num_nodes : int
         Processes a node, nodes.
     sharded : bool
@@ -97,6 +100,7 @@ class TrainingConfig:
     precision: str = "32"
     cuda_graphs: bool = False
     compile: bool = False
+    attention: str = "plain"
     devices: int = 1
     num_nodes: int = 1
     sharded: bool = False
@@ -121,6 +125,8 @@ class TrainingConfig:
             )
         if self.precision not in ("32", "bf16"):
             raise ValueError(f"training.precision must be '32' or 'bf16', got {self.precision!r}")
+        if self.attention not in ("plain", "fused"):
+            raise ValueError(f"training.attention must be plain or fused, got {self.attention!r}")
         if self.accelerator not in ("auto", "cpu", "gpu"):
             raise ValueError(
                 f"training.accelerator must be auto, cpu or gpu, got {self.accelerator!r}"

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +25,7 @@ from torch.utils.data import DataLoader
 from adit_model.checkpoint import resolve_checkpoint
 from adit_model.data.dataset import AtomicDataset
 from adit_model.model import ADiT
-from adit_model.network.fused import compiled
+from adit_model.network import fused
 from adit_model.network.pairs import PairEncoder
 from adit_model.training.batches import (
     FixedBatches,
@@ -216,6 +218,8 @@ def _check_run(stage: str, config: RunConfig, folder: Path, resume: bool) -> Non
         raise ValueError("freeze_encoder is for stage 1 with init_from, a trained encoder")
     if config.training.cuda_graphs:
         _check_graphs(stage, config.training)
+    if config.training.attention == "fused":
+        _check_kernels(config.training)
     if config.training.sharded and config.training.devices * config.training.num_nodes < 2:
         raise ValueError("sharded needs several processes: set devices or num_nodes")
     for name in (config.autoencoder, config.init_from):
@@ -230,6 +234,15 @@ def _check_graphs(stage: str, settings: TrainingConfig) -> None:
         raise ValueError("cuda_graphs is for one GPU")
     if settings.accelerator == "cpu" or not torch.cuda.is_available():
         raise ValueError("cuda_graphs needs a CUDA GPU: leave it out")
+
+
+def _check_kernels(settings: TrainingConfig) -> None:
+    if find_spec("triton") is None:
+        raise ValueError("attention fused needs Triton: pip install triton, or attention=plain")
+    interpreted = os.environ.get("TRITON_INTERPRET") == "1"
+    on_gpu = settings.accelerator != "cpu" and torch.cuda.is_available()
+    if not (on_gpu or interpreted):
+        raise ValueError("attention fused needs a CUDA GPU: leave it plain")
 
 
 def step_sampler(
@@ -333,7 +346,11 @@ def _fit(
     )
     saver.install()
     try:
-        with compiled() if settings.compile else nullcontext():
+        with ExitStack() as stack:
+            if settings.compile:
+                stack.enter_context(fused.compiled())
+            if settings.attention == "fused":
+                stack.enter_context(fused.kernels())
             trainer.fit(
                 module, datamodule=data, ckpt_path=str(state) if resume else None, weights_only=True
             )

@@ -116,3 +116,21 @@ def test_graphs_without_a_gpu_are_refused_before_any_work(run, tmp_path):
         with pytest.raises(ValueError, match=message):
             run(stage, tmp_path / "out", cuda_graphs=True, **options)
     assert not (tmp_path / "out").exists()
+
+
+def test_fused_attention_takes_the_same_steps(run, tmp_path):
+    """On a CPU through Triton's interpreter, which ``conftest.py`` asks for."""
+    pytest.importorskip("triton")
+    options = {"steps": 1, "batch_size": 2, "validate_every": 9, "log_every": 1}
+    plain = run("denoiser", tmp_path / "plain", **options)
+    ours = run("denoiser", tmp_path / "fused", attention="fused", **options)
+    assert ours.metrics["loss"] == pytest.approx(plain.metrics["loss"], rel=1e-4)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without GPU")
+def test_fused_attention_without_a_gpu_is_refused(run, tmp_path, monkeypatch):
+    pytest.importorskip("triton")
+    monkeypatch.delenv("TRITON_INTERPRET")
+    with pytest.raises(ValueError, match="attention fused needs a CUDA GPU"):
+        run("denoiser", tmp_path / "out", attention="fused")
+    assert not (tmp_path / "out").exists()
