@@ -9,6 +9,9 @@ The kernels run in Triton's interpreter on a CPU (``TRITON_INTERPRET=1``), which
 tested; they have not run on a GPU yet.
 """
 
+# Triton gives annotations of arguments a meaning of its own.
+# mypy: disable-error-code="no-untyped-def"
+
 from __future__ import annotations
 
 import os
@@ -226,8 +229,8 @@ class _Attend(torch.autograd.Function):
         total = dvalues.sum(0)
         if not ctx.periodic:  # the last of the four is constant
             total = torch.cat([total[..., :3], torch.zeros_like(total[..., :1])], dim=-1)
-        dscale = None if scale is None else dscale.to(scale.dtype)
-        return dq, dk, dv, dpair, dscale, None, total.to(values.dtype), None
+        given_scale = None if scale is None else dscale.to(scale.dtype)
+        return dq, dk, dv, dpair, given_scale, None, total.to(values.dtype), None
 
 
 def attend(
