@@ -162,15 +162,25 @@ class ADiTHull(BaseModel):
 
 
 class ADiTHullTrust(BaseModel):
-    """How far a partial hull is to be trusted for these crystals."""
+    """What the hull knows of these crystals."""
 
-    of: int = Field(description="Crystals with an energy above hull.")
+    of: int = Field(description="Crystals with a formation energy.")
+    stable: int = Field(description="Those -0.1 to 0 eV/atom above the hull, converged or not.")
+    metastable: int = Field(description="Those above 0, to 0.1 eV/atom above the hull.")
+    unstable: int = Field(description="Those more than 0.1 eV/atom above the hull or the elements.")
+    unknown: int = Field(
+        description="Those of which the hull says nothing: no known compound competes, or lower."
+    )
     elements_only: int = Field(
         description="Those that compete with pure elements only: the hull knows no compound near "
-        "their composition, so their energy above hull is the formation energy."
+        "their composition, and there is no energy above hull."
     )
     far_below: int = Field(
         description="Those more than 0.1 eV/atom below the hull, which tells of missing phases."
+    )
+    competitors_known: int = Field(
+        description="Those of which the hull knows a compound of the same composition, or of each "
+        "pair of elements."
     )
 
 
@@ -188,8 +198,8 @@ class ADiTEnergies(BaseModel):
         "though none is.",
     )
     rates: dict[str, ADiTRate | None] = Field(
-        description="'converged', 'stable' (at most 0 eV/atom above the hull), 'metastable' (at "
-        "most 0.1), 'sun' and 'msun' (besides unique and novel; None without a reference): shares "
+        description="'converged', 'stable' (-0.1 to 0 eV/atom above the hull), 'metastable' (to "
+        "0.1), 'sun' and 'msun' (besides unique and novel; None without a reference): shares "
         "of all crystals, valid or not; a relaxation that failed counts as not passed."
     )
     numbers: dict[str, ADiTNumber] = Field(

@@ -13,6 +13,7 @@ from jobflow import CURRENT_JOB, Job, JobConfig, Maker, OutputReference, job
 from adit_atomate.documents import ADiTEvaluateDoc
 from adit_atomate.settings import check_workers
 from adit_atomate.stores import check_job_store
+from adit_model.data.phases import KNOWN, is_known, without_none
 from adit_model.data.sources import absolute_source
 from adit_model.systems import DOMAINS
 
@@ -38,9 +39,11 @@ class ADiTEvaluateMaker(Maker):
         Name of the jobs.
     reference : list of str
         Known structures: what is not there is novel. Paths and names of data sets, see
-        ``adit data --help``.
+        ``adit data --help``. By default ``["known"]``, the crystals and molecules of the package;
+        empty: nothing is said of novelty.
     compare_to : list of str
-        Held-out data to compare distributions to, in place of the reference.
+        Held-out data to compare distributions to; by default the reference, unless it is
+        ``["known"]``.
     compare_number : int
         Structures drawn from it.
     skip : list of str
@@ -52,11 +55,11 @@ class ADiTEvaluateMaker(Maker):
         Force fields that relax the crystals: ``"chgnet"``, ``"sevennet"``; half a minute or more
         for each crystal. The extra of the same name is needed where the job runs.
     hull : list
-        Known phases, of which the energy above hull is: CSV files with
-        ``formation_energy_per_atom`` and ``e_above_hull``; or ``["mp"]``, the Materials Project,
-        with an API key where the job runs; or ``ComputedEntry`` objects, elements among them, on
-        the energy scale of the one force field (for CHGNet that of MP2020). Empty takes the
-        elements only.
+        Known phases, of which the energy above hull is: ``["known"]`` (the default), those of the
+        package; CSV files with ``formation_energy_per_atom`` and ``e_above_hull``; ``["mp"]``, the
+        Materials Project, with an API key where the job runs; or ``ComputedEntry`` objects,
+        elements among them, on the energy scale of the one force field (for CHGNet that of
+        MP2020). Empty: there is no energy above hull.
     plot : bool
         Draw pictures.
     folder : str or None
@@ -74,13 +77,13 @@ class ADiTEvaluateMaker(Maker):
     """
 
     name: str = "ADiT evaluate"
-    reference: list[str] = field(default_factory=list)
+    reference: list[str] = field(default_factory=lambda: [KNOWN])
     compare_to: list[str] = field(default_factory=list)
     compare_number: int = 2000
     skip: list[str] = field(default_factory=list)
     also: list[str] = field(default_factory=list)
     energies: list[str] = field(default_factory=list)
-    hull: list[Any] = field(default_factory=list)
+    hull: list[Any] = field(default_factory=lambda: [KNOWN])
     plot: bool = True
     folder: str | None = None
 
@@ -119,9 +122,9 @@ class ADiTEvaluateMaker(Maker):
         # Jobs may run in other folders, so paths must be absolute.
         maker = replace(
             self,
-            reference=[absolute_source(spec) for spec in self.reference],
+            reference=[absolute_source(spec) for spec in without_none(self.reference)],
             compare_to=[absolute_source(spec) for spec in self.compare_to],
-            hull=[_absolute_hull(source) for source in self.hull],
+            hull=[_absolute_hull(source) for source in without_none(self.hull)],
             folder=self.folder and str(Path(self.folder).expanduser().resolve()),
         )
         return maker._evaluate(structures, samples)
@@ -134,7 +137,7 @@ class ADiTEvaluateMaker(Maker):
         from adit_model.files import output_folder
         from adit_model.quality.cells import CellStore
         from adit_model.quality.energies import choose_energies, require_installed
-        from adit_model.quality.entries import load_reference
+        from adit_model.quality.entries import load_references
         from adit_model.quality.rows import Options
         from adit_model.quality.run import KEPT, evaluate
 
@@ -147,8 +150,7 @@ class ADiTEvaluateMaker(Maker):
         workers = check_workers(len(entries))
         options = Options(CellStore(folder / KEPT), workers, measures=measures)
         with output_folder(folder):
-            reference = load_reference(self.reference) if self.reference else None
-            compared = load_reference(self.compare_to) if self.compare_to else reference
+            reference, compared = load_references(self.reference, self.compare_to)
             about = {
                 "samples": Path(structures).name if isinstance(structures, str) else self.name,
                 "reference": [Path(spec).name for spec in self.reference],
@@ -180,7 +182,8 @@ class ADiTEvaluateMaker(Maker):
                 raise TypeError(f"{option} must be a list, got {getattr(self, option)!r}")
         if self.folder is not None and Path(self.folder).expanduser().is_file():
             raise ValueError(f"{self.folder} is a file, not a folder")
-        return choose_measures(self.skip, self.also) + choose_energies(self.energies, self.hull)
+        hull = without_none(self.hull)
+        return choose_measures(self.skip, self.also) + choose_energies(self.energies, hull)
 
     def _folder(self) -> Path:
         if self.folder is not None:
@@ -192,7 +195,7 @@ class ADiTEvaluateMaker(Maker):
 def _absolute_hull(source: Any) -> Any:
     from adit_model.quality.hull import MATERIALS_PROJECT
 
-    if not isinstance(source, str | Path) or str(source) in MATERIALS_PROJECT:
+    if not isinstance(source, str | Path) or str(source) in MATERIALS_PROJECT or is_known(source):
         return source
     return str(Path(source).expanduser().resolve())
 

@@ -8,6 +8,8 @@ from typing import Any
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from adit_model.data.phases import KNOWN
+
 DEFAULT_CONFIG_FILE = "~/.adit.yaml"
 ENV_PREFIX = "adit_"
 
@@ -55,14 +57,15 @@ class ADiTSettings(BaseSettings):
         "then it counts as invalid.",
     )
     REFERENCE: str | list[str] | None = Field(
-        None,
-        description="Known structures that discovery flows compare to: a path or the name of a "
-        "data set, or a list of them.",
+        KNOWN,
+        description="Known structures that discovery flows compare to: 'known', the crystals and "
+        "molecules of the package; a path or the name of a data set, or a list of them; 'none'.",
     )
     HULL: str | list[str] | None = Field(
-        None,
-        description="Known phases that discovery flows build the convex hull from: a CSV file, a "
-        "list of them, or 'materials-project'; None takes the elements alone.",
+        KNOWN,
+        description="Known phases that discovery flows build the convex hull from: 'known', those "
+        "of the package; a CSV file, a list of them, or 'materials-project'; 'none': there is no "
+        "energy above hull.",
     )
     TRAINING_DIR: str = Field(
         "~/adit-training",

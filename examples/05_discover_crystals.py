@@ -3,7 +3,8 @@
     python examples/05_discover_crystals.py [N] [REFERENCE.csv]
 
 Needs CHGNet (pip install 'adit-atomate[chgnet]', weights included). REFERENCE.csv, in the format
-of MP-20, holds what is known: its crystals are not new, and its energies make the convex hull.
+of MP-20, holds what is known: its crystals are not new, and its energies make the convex hull. By
+default these are the known phases of the package.
 """
 
 import sys
@@ -20,7 +21,7 @@ from adit_atomate.discovery.stages import ADiTNoveltyMaker
 
 def main() -> None:
     n = int(sys.argv[1]) if len(sys.argv) > 1 else 8
-    known = str(Path(sys.argv[2]).resolve()) if len(sys.argv) > 2 else None
+    known = str(Path(sys.argv[2]).resolve()) if len(sys.argv) > 2 else "known"
     maker = ADiTDiscoveryMaker(
         generate_maker=ADiTGenerateMaker(domain="crystal", num_atoms="2-6", seed=1),
         novelty_maker=ADiTNoveltyMaker(reference=known),
@@ -43,10 +44,9 @@ def main() -> None:
         print(sample.index, sample.formula, sample.fate, sample.reason or "")
     for candidate in document.candidates:
         above = candidate.energy_above_hull
-        print(
-            f"{candidate.rank}. {candidate.formula_pretty} ({candidate.symmetry.symbol}):",
-            candidate.hull_reason if above is None else f"{above:.3f} eV/atom above the hull",
-        )
+        hull = candidate.hull_reason if above is None else f"{above:.3f} eV/atom above the hull"
+        name = f"{candidate.formula_pretty} ({candidate.symmetry.symbol})"
+        print(f"{candidate.rank}. {name}: {candidate.stability}, {hull}")
 
 
 if __name__ == "__main__":

@@ -142,9 +142,11 @@ def test_discover_crystals(tmp_path):
     fates = [line for line in lines if re.match(r"[0-2] \w+ (kept|invalid|not|dup|known)", line)]
     assert len(fates) == 3
     kept = [line for line in fates if re.match(r"\d \w+ kept", line)]
-    ranked = [line for line in lines if line.endswith(" eV/atom above the hull")]
-    energies = [float(line.split(": ")[1].split()[0]) for line in ranked]
-    assert len(ranked) == len(kept) and energies == sorted(energies)
+    ranked = [re.match(r"\d\. .+: (stable|metastable|unstable|unknown), ", line) for line in lines]
+    labels = [found[1] for found in ranked if found]
+    order = {"stable": 0, "metastable": 0, "unknown": 1, "unstable": 2}
+    assert len(labels) == len(kept)
+    assert [order[label] for label in labels] == sorted(order[label] for label in labels)
 
 
 @pytest.mark.slow

@@ -24,7 +24,7 @@ KEY = "group_id"
 MEMBER_FIELDS = ("candidate_id", "seed", "index", "checkpoint_hash", "score", "energy_above_hull")
 FORMATS = ("cif", "extxyz", "db")
 VALUES = ("score", "energy_above_hull", "strain_energy_per_atom", "formation_energy_per_atom")
-NAMES = ("group_id", "candidate_id", "smiles", "checkpoint_hash", "hull_source")
+NAMES = ("group_id", "candidate_id", "smiles", "checkpoint_hash", "hull_source", "stability")
 
 
 class CandidateBuilder(Builder):
@@ -293,7 +293,7 @@ def export_candidates(
 
 
 def _rank(document: dict[str, Any]) -> tuple[int, float, str]:
-    key = rank_key(document.get("score"), document.get("hull_doubtful", False))
+    key = rank_key(document.get("score"), document.get("stability"))
     return *key, document[KEY]
 
 

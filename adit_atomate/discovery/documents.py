@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field
 from pymatgen.core import Molecule, Structure
 
 from adit_atomate.documents import ADiTSampleRecord
-from adit_model.quality.hull import ELEMENTS_ONLY, METASTABLE
+from adit_model.quality.hull import ELEMENTS_ONLY, METASTABLE, STABILITIES, Stability
 
 Fate = Literal[
     "pending",
@@ -106,7 +106,9 @@ class ADiTSampleFate(ADiTSampleRecord):
         None, description="Crystals: formation energy from the elements, in eV/atom."
     )
     energy_above_hull: float | None = Field(
-        None, description="Crystals: energy above the convex hull, in eV/atom; negative if below."
+        None,
+        description="Crystals: energy above the convex hull, in eV/atom; negative if below. None "
+        "where no known compound competes.",
     )
     hull_source: str | None = Field(None, description="What the hull was built from.")
     hull_complete: bool | None = Field(
@@ -118,18 +120,27 @@ class ADiTSampleFate(ADiTSampleRecord):
     competing_phases: list[str] | None = Field(
         None, description="Formulas of the phases it would decompose to."
     )
-    hull_doubtful: bool = Field(
-        False,
-        description="Whether it lies so far below a partial hull that the hull probably lacks the "
-        "phases that compete; ranked after those within 0.1 eV/atom of the hull.",
+    known_phases: int | None = Field(
+        None, description="Compounds that the hull knows within its chemical system."
+    )
+    competitors_known: bool | None = Field(
+        None,
+        description="Whether what is likely to compete is known: the hull is complete, or has a "
+        "compound of the same composition, or one of each pair of its elements.",
+    )
+    stability: Stability | None = Field(
+        None,
+        description="Crystals: 'stable' (-0.1 to 0 eV/atom above the hull), 'metastable' (to 0.1), "
+        "'unstable' (more, or so far above the elements), 'unknown' (no known compound competes, "
+        "or lower than -0.1).",
     )
     strain_energy_per_atom: float | None = Field(
         None, description="Molecules: energy the relaxation released, in eV/atom."
     )
     score: float | None = Field(
         None,
-        description="What the ranking sorts by, lowest first, in eV/atom: energy above hull "
-        "(crystals), strain energy (molecules).",
+        description="What the ranking sorts by, lowest first, in eV/atom: energy above hull, or "
+        "formation energy where no known compound competes (crystals); strain energy (molecules).",
     )
     rank: int | None = Field(None, description="Place in the ranking, from 1.")
     job_uuids: dict[str, str] = Field(
@@ -209,6 +220,8 @@ class ADiTRankingRow(BaseModel):
     formula: str = Field(description="Reduced formula (crystal) or full formula (molecule).")
     score: float | None = Field(description="What the ranking sorts by, in eV/atom.")
     energy_above_hull: float | None = Field(None, description="In eV/atom.")
+    stability: Stability | None = Field(None, description="By the energy above hull.")
+    known_phases: int | None = Field(None, description="Known compounds in its system.")
     strain_energy_per_atom: float | None = Field(None, description="In eV/atom.")
     novel: bool | None = Field(None, description="Whether the reference lacks it.")
     dft_state: str | None = Field(None, description="State of its DFT calculation.")
@@ -218,14 +231,18 @@ class ADiTNearHull(BaseModel):
     """How many crystals lie near the convex hull, and what that number is worth."""
 
     threshold: float = Field(description="Largest energy above hull that counts, in eV/atom.")
-    count: int = Field(description="Crystals at most that far above the hull, doubtful ones apart.")
-    doubtful: int = Field(
-        description="Crystals so far below a partial hull that it probably lacks what competes."
+    count: int = Field(description="Crystals at most that far above the hull, unknown ones apart.")
+    stability: dict[str, int] = Field(
+        default_factory=dict, description="How many are stable, metastable, unstable, unknown."
     )
-    of: int = Field(description="Crystals with an energy above hull.")
+    competitors_known: int = Field(
+        0, description="Crystals of which the hull knows what is likely to compete."
+    )
+    of: int = Field(description="Crystals with a formation energy.")
     bound: Literal["exact", "upper bound", "unknown"] = Field(
         description="'exact': the hull has all known phases; 'upper bound': it has some, and the "
-        "others can only lower it; 'unknown': it has the elements alone, so any compound counts."
+        "others can only lower it, so that of those that it judges no more are so near; 'unknown': "
+        "it has no compound."
     )
     hull: str = Field(description="What the hull was built from.")
     null: dict[str, Any] | None = Field(
@@ -242,21 +259,23 @@ class ADiTNearHull(BaseModel):
         threshold: float = METASTABLE,
         null: dict[str, Any] | None = None,
     ) -> ADiTNearHull | None:
-        """Count, None if no sample has an energy above hull."""
-        found = [s for s in samples if s.energy_above_hull is not None]
+        """Count, None if no sample has a formation energy."""
+        found = [s for s in samples if s.stability is not None]
         if not found:
             return None
-        trusted = [s.energy_above_hull for s in found if not s.hull_doubtful]
+        trusted = [s.energy_above_hull for s in found if s.stability != "unknown"]
         source = found[0].hull_source or ""
         bound: Literal["exact", "upper bound", "unknown"] = "upper bound"
         if found[0].hull_complete:
             bound = "exact"
         elif source == ELEMENTS_ONLY:
             bound = "unknown"
+        labels = [s.stability for s in found]
         return cls(
             threshold=threshold,
             count=sum(energy is not None and energy <= threshold for energy in trusted),
-            doubtful=len(found) - len(trusted),
+            stability={label: labels.count(label) for label in STABILITIES},
+            competitors_known=sum(bool(s.competitors_known) for s in found),
             of=len(found),
             bound=bound,
             hull=source,
@@ -264,9 +283,10 @@ class ADiTNearHull(BaseModel):
         )
 
     def __str__(self) -> str:
+        labels = ", ".join(f"{count} {label}" for label, count in self.stability.items())
         text = (
             f"at most {self.threshold:g} eV/atom above the hull: {self.count} of {self.of} "
-            f"({self.bound}; {self.doubtful} doubtful; hull: {self.hull})"
+            f"({self.bound}; {labels}; hull: {self.hull})"
         )
         if self.null is not None:
             shares = [

@@ -21,6 +21,7 @@ from adit_atomate.discovery.stages import (
 )
 from adit_atomate.generate import GENERATE_DATA, ADiTGenerateMaker
 from adit_atomate.stores import check_job_store
+from adit_model.data.phases import without_none
 
 
 @dataclass
@@ -39,8 +40,8 @@ class ADiTDiscoveryMaker(Maker):
     generate_maker : Maker or None
         Makes the structures; None if they are given.
     validity_maker, uniqueness_maker, novelty_maker : Maker or None
-        Stages as ``discovery.stages`` describes them. Novelty is left out, too, if its Maker
-        has no reference.
+        Stages as ``discovery.stages`` describes them. Novelty is left out, too, if its Maker's
+        reference is None or ``"none"``; by default it is the known crystals of the package.
     relax_maker : Maker or None
         Relaxes a structure: any relaxation Maker or flow Maker of atomate2. See
         :class:`~adit_atomate.discovery.relax.ADiTRelaxStageMaker`.
@@ -117,7 +118,9 @@ class ADiTDiscoveryMaker(Maker):
 
         def add(stage: str, maker: Maker | None, after: str = "") -> None:
             nonlocal shapes, samples
-            if maker is None or (isinstance(maker, ADiTNoveltyMaker) and not maker.reference):
+            if maker is None:
+                return
+            if isinstance(maker, ADiTNoveltyMaker) and not without_none(maker.reference):
                 return
             made = maker.make(shapes, samples)
             if after:

@@ -19,8 +19,9 @@ from adit_atomate.discovery.stages import (
     pending,
     structure_of,
 )
-from adit_atomate.settings import ADiTSettings
-from adit_model.quality.force_fields import ElementReferences, references_for
+from adit_atomate.settings import ADiTSettings, check_workers
+from adit_model.data.phases import is_known, known_splits, without_none
+from adit_model.quality.force_fields import ElementReferences, force_field_of, references_for
 from adit_model.quality.hull import (
     FAR_BELOW,
     MATERIALS_PROJECT,
@@ -30,6 +31,7 @@ from adit_model.quality.hull import (
     check_formation_energy,
     check_scale,
 )
+from adit_model.systems import AtomicSystem
 
 
 @dataclass
@@ -38,18 +40,22 @@ class ADiTHullMaker(Maker):
 
     The formation energy is that of the relaxation, from the energies of the elements as the same
     calculator gives them. A crystal without an answer (no reference energy of an element, say)
-    goes on with the reason, and is ranked last. One that lies more than 0.1 eV/atom below a hull
-    made of files is ranked after those within 0.1 eV/atom of it: the files probably lack the phases
-    that compete with it.
+    goes on with the reason, and is ranked last. Each is named stable, metastable, unstable or
+    unknown; see :class:`adit_model.quality.hull.HullResult`. Unknown ones (nothing but elements is
+    known to compete, or they lie more than 0.1 eV/atom below the hull) are ranked after the stable
+    and metastable ones and before the others.
 
     Parameters
     ----------
     name : str
         Name of the jobs.
     hull : str, list of str or None
-        CSV files of known phases, see :meth:`adit_model.quality.hull.Hull.from_csv`, or
-        ``"mp"`` or ``"materials-project"`` to ask there, with an API key. By default the setting
-        ``ADIT_HULL``; without one the hull is that of the elements, and the documents say so.
+        ``"known"``, the phases of the package, and CSV files of known phases, see
+        :meth:`adit_model.quality.hull.Hull.from_csv`; or ``"mp"`` or ``"materials-project"`` to
+        ask there, with an API key. By default the setting ``ADIT_HULL``, which is ``"known"``
+        unless set. For SevenNet-0, whose energies are on another scale, the job computes the known
+        phases near the hull by it. None or ``"none"``: no compound has an energy above hull, and
+        they are ranked by their formation energy.
     element_energies : dict or None
         Energy of each element in eV/atom, as ``relax_maker`` gives it for the stable form. Known
         for CHGNet and SevenNet-0; needed for other calculators.
@@ -82,26 +88,31 @@ class ADiTHullMaker(Maker):
         if len(sources) > 1 and set(sources) & set(MATERIALS_PROJECT):
             raise ValueError(f"the hull is of files or of the Materials Project, got {sources}")
         for path in self._files():
-            if not Path(path).is_file():
+            if is_known(path):
+                known_splits(path)
+            elif not Path(path).is_file():
                 raise FileNotFoundError(f"there is no file {path} to build the hull from")
         return replace(self, hull=self._files() or sources)._make(structures, samples)
 
     def _sources(self) -> list[str]:
-        return [self.hull] if isinstance(self.hull, str) else list(self.hull or [])
+        return without_none(self.hull)
 
     def _files(self) -> list[str]:
         sources = self._sources()
         if set(sources) & set(MATERIALS_PROJECT):
             return []
-        return [str(Path(path).expanduser().resolve()) for path in sources]
+        return [
+            path if is_known(path) else str(Path(path).expanduser().resolve()) for path in sources
+        ]
 
     @job(output_schema=ADiTStageDoc, data=STAGE_DATA)
     def _make(self, structures: list[Any], samples: list[Any]) -> ADiTStageDoc:
         started = time.time()
         flat, opened = flatten(structures), open_samples(samples)
         coming = pending(opened)
-        compositions = [structure_of(sample, flat).composition for sample in coming]
-        hull = self._hull({composition.chemical_system for composition in compositions})
+        crystals = [structure_of(sample, flat) for sample in coming]
+        compositions = [crystal.composition for crystal in crystals]
+        hull = self._hull(coming, crystals)
         for sample, composition in zip(coming, compositions, strict=True):
             self._place(sample, composition, hull)
         return close_stage(
@@ -115,11 +126,24 @@ class ADiTHullMaker(Maker):
             null=hull.null_rates() if len(hull) and not hull.complete else None,
         )
 
-    def _hull(self, systems: set[str]) -> Hull:
-        if not self.hull:
+    def _hull(self, samples: Sequence[ADiTSampleFate], crystals: Sequence[Any]) -> Hull:
+        sources, files = self._sources(), self._files()
+        if not sources:
             return Hull.of_elements(self.scale)
-        files = self._files()
-        return Hull.from_csv(files) if files else Hull.from_materials_project(sorted(systems))
+        if not files:
+            return Hull.from_materials_project(
+                sorted({crystal.composition.chemical_system for crystal in crystals})
+            )
+        relaxed = [sample.relaxation for sample in samples if sample.relaxation is not None]
+        fields = {force_field_of(relaxation.calculator) for relaxation in relaxed}
+        field = fields.pop() if len(fields) == 1 and self.element_energies is None else None
+        if field is None or field.scale == MP2020:
+            return Hull.from_csv(files)
+        from adit_model.quality.energies import make_hull
+        from adit_model.quality.rows import Options
+
+        systems = [AtomicSystem.from_structure(crystal) for crystal in crystals]
+        return make_hull(field.name, files, systems, Options(workers=check_workers(len(systems))))
 
     def _place(self, sample: ADiTSampleFate, composition: Any, hull: Hull) -> None:
         sample.hull_source, sample.hull_complete = hull.source, hull.complete
@@ -139,18 +163,21 @@ class ADiTHullMaker(Maker):
             energy = elements.formation_energy(composition, relaxation.energy_per_atom)
             sample.formation_energy_per_atom = energy
             check_formation_energy(energy)
+            found = hull.above(composition, energy, scale=elements.scale)
         except ValueError as error:
             sample.hull_reason = str(error)
             return
-        found = hull.above(composition, energy, scale=elements.scale)
-        above = sample.energy_above_hull = sample.score = found.energy_above_hull
+        above = sample.energy_above_hull = found.energy_above_hull
+        sample.score = energy if above is None else above
         sample.hull_reason = found.reason
         sample.competing_phases = found.competing or None
-        if above is not None and above < FAR_BELOW and not found.complete:
-            sample.hull_doubtful = bool(self.hull)  # a hull of elements judges none
+        sample.known_phases = found.known_phases
+        sample.competitors_known = found.competitors_known
+        sample.stability = found.stability
+        if above is not None and above < FAR_BELOW:
             sample.notes.append(
-                f"{-above:.2f} eV/atom below a partial hull: it probably lacks the phases that "
-                "compete, so the energy says little"
+                f"{-above:.2f} eV/atom below the hull: it probably lacks the phases that compete, "
+                "or the force field fails, so the energy says little"
             )
 
 
@@ -191,17 +218,17 @@ class ADiTStrainMaker(Maker):
 
 def rank(samples: Sequence[ADiTSampleFate]) -> list[ADiTSampleFate]:
     """Sort as :func:`rank_key` says; equal ones by index."""
-    return sorted(samples, key=lambda s: (*rank_key(s.score, s.hull_doubtful), s.index))
+    return sorted(samples, key=lambda s: (*rank_key(s.score, s.stability), s.index))
 
 
-def rank_key(score: float | None, doubtful: bool) -> tuple[int, float]:
+def rank_key(score: float | None, stability: str | None) -> tuple[int, float]:
     """Return what to sort by: the score, lowest first.
 
-    Doubtful ones come after those with a score of at most 0.1 eV/atom and before the rest, those
-    without a score last.
+    Those of unknown stability come after those with a score of at most 0.1 eV/atom and before the
+    rest, unstable ones after them, those without a score last.
     """
     if score is None:
         return 3, 0.0
-    if doubtful:
+    if stability == "unknown":
         return 1, score
     return (0 if score <= METASTABLE else 2), score

@@ -20,6 +20,7 @@ from jobflow import Job, Maker, job
 from adit_atomate.discovery.documents import ADiTSampleFate, ADiTStageDoc, ADiTStageTiming
 from adit_atomate.documents import ADiTSampleRecord
 from adit_atomate.settings import ADiTSettings, check_workers
+from adit_model.data.phases import without_none
 from adit_model.data.sources import absolute_source
 
 if TYPE_CHECKING:
@@ -293,7 +294,8 @@ class ADiTNoveltyMaker(Maker):
     reference : str, list of str or None
         Known structures, any of the sources of :func:`adit_model.data.sources.load_source`: a CSV
         file with CIFs, a folder, ``"mp20:train"``, ``"qm9:train"``. By default the setting
-        ``ADIT_REFERENCE``; without one the stage is left out.
+        ``ADIT_REFERENCE``, which is ``"known"``, the crystals and molecules of the package, unless
+        set. None or ``"none"`` leaves the stage out of a discovery.
     """
 
     name: str = "ADiT novelty"
@@ -322,7 +324,7 @@ class ADiTNoveltyMaker(Maker):
         ValueError
             If there is none, or none of that name.
         """
-        given = [self.reference] if isinstance(self.reference, str) else self.reference
+        given = without_none(self.reference)
         if not given:
             raise ValueError(
                 "novelty needs a reference: give ADiTNoveltyMaker(reference=...) or ADIT_REFERENCE"
@@ -350,7 +352,7 @@ class ADiTNoveltyMaker(Maker):
                 sample.reason = f"known as {sample.nearest_known}"
         sizes = {
             "crystals": 0 if reference.crystals is None else len(reference.crystals),
-            "molecules": 0 if reference.molecules is None else len(reference.molecules),
+            "molecules": reference.num_molecules,
         }
         return close_stage(
             "novelty", started, len(coming), opened, reference=reference.names, size=sizes
@@ -387,8 +389,8 @@ def _find_molecules(
 ) -> None:
     from adit_model.quality.rows import Options, known_molecules
 
-    count = 0 if reference.molecules is None else len(reference.molecules)
-    known = known_molecules(reference, Options(workers=check_workers(count)))
+    workers = check_workers(reference.num_molecules)
+    known = known_molecules(reference, Options(workers=workers))
     for sample in samples:
         smiles = _smiles(sample, structures)
         sample.novel = None if smiles is None else smiles not in known

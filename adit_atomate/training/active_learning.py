@@ -77,8 +77,8 @@ class ADiTActiveLearningMaker(Maker):
     n : int
         Samples of each round. Round i takes the seed of ``generate_maker`` plus i - 1.
     hull_threshold : float or None
-        Largest energy above hull, in eV/atom, of candidates that are learned from; those whose
-        energy is doubtful are not. None takes all candidates.
+        Largest energy above hull, in eV/atom, of candidates that are learned from; those of
+        unknown stability are not. None takes all candidates.
     """
 
     name: str = "ADiT active learning"
@@ -242,10 +242,10 @@ def _reason_against(candidate: ADiTCandidateDoc, hull_threshold: float | None) -
     """Say why a candidate is not to be learned from, None if it is."""
     if hull_threshold is None:
         return None
+    if candidate.stability == "unknown":
+        return "stability unknown: no known compound competes, or it lies far below the hull"
     if candidate.energy_above_hull is None:
         return "no energy above hull"
-    if candidate.hull_doubtful:
-        return "so far below a partial hull that the energy is doubtful"
     if candidate.energy_above_hull > hull_threshold:
         return f"more than {hull_threshold:g} eV/atom above the hull"
     return None

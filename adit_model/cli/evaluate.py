@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from adit_model.data.phases import KNOWN, without_none
 from adit_model.data.sources import HELP
 from adit_model.files import output_folder
 from adit_model.systems import DOMAINS
@@ -29,9 +30,11 @@ def add_evaluate_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--reference",
         nargs="+",
-        default=[],
+        default=[KNOWN],
         metavar="DATA",
-        help="known structures: novel is what is not there; distributions are compared to it",
+        help="known structures: novel is what is not there; distributions are compared to it. By "
+        "default known, the crystals and molecules of the package, for novelty alone; none: no "
+        "novelty",
     )
     add(
         "--compare-to",
@@ -75,10 +78,11 @@ def add_evaluate_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--hull",
         nargs="+",
-        default=[],
+        default=[KNOWN],
         metavar="CSV",
-        help="known phases: files with formation_energy_per_atom and e_above_hull, or mp, the "
-        "Materials Project (key in MP_API_KEY); by default there is nothing but the elements",
+        help="known phases: known (default), those of the package; files with "
+        "formation_energy_per_atom and e_above_hull; mp, the Materials Project (key in "
+        "MP_API_KEY); none: only formation energies",
     )
     add("--workers", type=int, default=1, metavar="N", help="processes (default %(default)s)")
     add("--no-plot", action="store_true", help="no pictures")
@@ -105,7 +109,7 @@ def evaluate_command(args: argparse.Namespace) -> int:
     """
     from adit_model.quality.cells import CellStore
     from adit_model.quality.energies import choose_energies, require_installed
-    from adit_model.quality.entries import load_reference, load_samples
+    from adit_model.quality.entries import load_references, load_samples
     from adit_model.quality.measures import choose_measures
     from adit_model.quality.rows import Options
     from adit_model.quality.run import KEPT, REPORT, SUMMARY, TABLE, evaluate
@@ -114,7 +118,8 @@ def evaluate_command(args: argparse.Namespace) -> int:
         value = getattr(args, name)
         if value is not None and value < 1:
             raise ValueError(f"--{name.replace('_', '-')} must be positive, got {value}")
-    if args.hull and not args.energies:
+    args.reference, args.hull = without_none(args.reference), without_none(args.hull)
+    if args.hull not in ([], [KNOWN]) and not args.energies:
         raise ValueError("--hull is of use with --energies only")
     energies = choose_energies(args.energies, args.hull)
     require_installed(energies)
@@ -124,8 +129,7 @@ def evaluate_command(args: argparse.Namespace) -> int:
     options = Options(CellStore(args.out / KEPT), args.workers, not args.quiet, measures)
     with output_folder(args.out):
         entries = load_samples(args.samples, args.limit, not args.quiet)
-        reference = load_reference(args.reference, not args.quiet) if args.reference else None
-        compared = load_reference(args.compare_to, not args.quiet) if args.compare_to else reference
+        reference, compared = load_references(args.reference, args.compare_to, not args.quiet)
         done = evaluate(
             entries,
             args.out,
@@ -155,6 +159,7 @@ def _about(args: argparse.Namespace) -> dict[str, Any]:
 
 def _print(summary: Mapping[str, Any]) -> None:
     from adit_model.quality.energies import RATES as ENERGY_RATES
+    from adit_model.quality.report import null_lines
     from adit_model.quality.summary import RATES
     from adit_model.quality.tables import share
 
@@ -170,13 +175,15 @@ def _print(summary: Mapping[str, Any]) -> None:
                 for key, label, *_ in ENERGY_RATES:
                     if found["rates"][key]:
                         print(f"  {found['model']}, {label}: {share(found['rates'][key])}")
+                for line in null_lines(found.get("null"))[:1]:
+                    print(f"  {found['model']}, {line.replace('**', '')}")
 
 
 def _command(args: argparse.Namespace) -> str:
     """Command line that repeats the run, without the folders above each file."""
     parts = ["adit evaluate", shlex.quote(Path(args.samples).name or args.samples)]
     for flag in ("reference", "compare_to", "skip", "also", "energies", "hull"):
-        if getattr(args, flag):
+        if getattr(args, flag) and getattr(args, flag) != [KNOWN]:
             names = [shlex.quote(Path(name).name or name) for name in getattr(args, flag)]
             parts.append(f"--{flag.replace('_', '-')} {' '.join(names)}")
     if args.limit:

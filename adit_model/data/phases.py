@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -24,12 +24,15 @@ from adit_model.geometry import WRAP_CUT
 from adit_model.systems import AtomicSystem
 
 if TYPE_CHECKING:
+    import pandas as pd
     from pymatgen.core import Composition
 
 FOLDER = Path(__file__).parent / "known"
 CRYSTALS, MOLECULES = FOLDER / "crystals.npz", FOLDER / "molecules.npz"
 SPLITS = ("train", "val", "test")
 GRID = 65520  # steps of fractional coordinates, 2^4 3^2 5 7 13: halves to twelfths are exact
+KNOWN = "known"  # name of these crystals and molecules as a source; "known:train" of one split
+NONE = "none"  # in place of a source: nothing is known
 LABELS = ("formation_energy_per_atom", "e_above_hull", "band_gap")
 
 
@@ -150,10 +153,7 @@ class KnownPhases:
         ValueError
             If there is no such split, element or formula.
         """
-        splits = [splits] if isinstance(splits, str) else list(splits)
-        if unknown := sorted(set(splits) - set(SPLITS)):
-            raise ValueError(f"known phases have the splits {', '.join(SPLITS)}, got {unknown}")
-        found = np.isin(self.splits, splits)
+        found = np.isin(self.splits, _checked(splits))
         if space_group is not None:
             found &= self.space_groups == space_group
         if num_atoms is not None:
@@ -212,8 +212,8 @@ class KnownMolecules:
         ValueError
             If there is no such split.
         """
-        splits = [splits] if isinstance(splits, str) else list(splits)
-        rows = np.sort(np.concatenate([qm9_split(split, len(self)) for split in splits]))
+        parts = [qm9_split(split, len(self)) for split in _checked(splits)]
+        rows = np.sort(np.concatenate(parts))
         return ((f"gdb_{self.numbers[i]}", self.smiles[i]) for i in rows)
 
 
@@ -239,6 +239,51 @@ def known_molecules() -> KnownMolecules:
         )
 
 
+def is_known(source: object) -> bool:
+    """Whether a source of structures is named ``"known"`` or ``"known:SPLIT"``."""
+    return isinstance(source, str) and source.partition(":")[0] == KNOWN
+
+
+def without_none(sources: str | Sequence[Any] | None) -> list[Any]:
+    """Return sources as a list, empty if they are ``None`` or ``"none"``.
+
+    Raises
+    ------
+    ValueError
+        If ``"none"`` stands among others.
+    """
+    given = [sources] if isinstance(sources, str | Path) else list(sources or [])
+    if not any(isinstance(source, str) and source == NONE for source in given):
+        return given
+    if len(given) > 1:
+        raise ValueError(f"{NONE!r} stands alone, got {given}")
+    return []
+
+
+def known_splits(source: str | Path) -> list[str]:
+    """Return the splits that ``"known"`` (all) or ``"known:SPLIT"`` names.
+
+    Raises
+    ------
+    ValueError
+        If there is no such split.
+    """
+    _, colon, split = str(source).partition(":")
+    return _checked([split] if colon else SPLITS)
+
+
+def known_table(splits: Sequence[str] = SPLITS) -> pd.DataFrame:
+    """Return formula, source and properties of known crystals, indexed by ``material_id``."""
+    import pandas as pd
+
+    known = known_phases()
+    chosen = known.select(splits)
+    columns = {"formula": known.formulas, "source": known.sources}
+    columns |= {name: getattr(known, name).astype(float) for name in LABELS}
+    table = pd.DataFrame({name: values[chosen] for name, values in columns.items()})
+    return table.set_index(pd.Index(known.ids[chosen], name="material_id"))
+
+
 def reduced_formula(given: Composition | str) -> str:
     """Write the reduced formula of a composition as pymatgen does: ``"Fe2O3"`` of ``"Fe4 O6"``.
 
@@ -255,6 +300,13 @@ def reduced_formula(given: Composition | str) -> str:
     with warnings.catch_warnings():  # that noble gases have no electronegativity to sort by
         warnings.simplefilter("ignore")
         return composition.reduced_formula
+
+
+def _checked(splits: str | Sequence[str]) -> list[str]:
+    splits = [splits] if isinstance(splits, str) else list(splits)
+    if unknown := sorted(set(splits) - set(SPLITS)):
+        raise ValueError(f"known phases have the splits {', '.join(SPLITS)}, got {unknown}")
+    return splits
 
 
 def _fractions(grid: np.ndarray) -> np.ndarray:

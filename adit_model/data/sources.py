@@ -12,11 +12,14 @@ from adit_model.data.download import REMOTE_FILES, download_source
 from adit_model.data.drugs import load_geom
 from adit_model.data.mof import MAX_ATOMS as QMOF150_ATOMS
 from adit_model.data.mof import load_qmof
+from adit_model.data.phases import is_known, known_phases, known_splits
 from adit_model.data.qm9 import SPLITS, load_qm9
 from adit_model.data.structures import is_structure_file, load_structures
 
 FORMATS = ("csv", "npz", "db", "qmof", "geom")
 HELP = """\
+  known, known:train, known:val, :test    crystals of the package (Materials Project); as what is
+                                          known, the molecules of QM9 too
   qm9, qm9:train, qm9:val, qm9:test       QM9 from the package qm9pack
   mp20:train, perov5:val, carbon24:test   downloaded once, then read from the cache
   mp20, qmof150, geom-drugs               downloaded once (large)
@@ -93,6 +96,10 @@ def load_source(
     if head == "qm9" and (not colon or rest in SPLITS):
         dataset = load_qm9(rest or "all", cache_dir, progress)
         return dataset if max_atoms is None else at_most(dataset, max_atoms)
+    if is_known(spec):
+        phases = known_phases()
+        dataset = phases.dataset(phases.select(known_splits(spec)))
+        return dataset if max_atoms is None else at_most(dataset, max_atoms)
     if colon and rest and head in formats:
         return formats[head](rest)
     # A file or folder of that name goes before a download.
@@ -134,6 +141,9 @@ def absolute_source(spec: str) -> str:
         return str(path.resolve())
     head, colon, rest = spec.partition(":")
     if spec in REMOTE_FILES or (head == "qm9" and (not colon or rest in SPLITS)):
+        return spec
+    if is_known(spec):
+        known_splits(spec)
         return spec
     if rest and head in FORMATS and Path(rest).expanduser().exists():
         return f"{head}:{Path(rest).expanduser().resolve()}"

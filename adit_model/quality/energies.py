@@ -1,9 +1,10 @@
 """Energies of crystals in the evaluation: relaxation, energy above hull, what is stable.
 
 *Stable*: relaxed within the steps, at most 0 eV/atom above the hull; *metastable*: at most 0.1
-eV/atom. *S.U.N.*: stable, unique and novel; *M.S.U.N.*: metastable, unique and novel. Unique and
-novel are those of the relaxed crystals, see :mod:`adit_model.quality.matching`; every rate is a
-share of all samples, valid or not.
+eV/atom. What competes with the elements only, or lies more than 0.1 eV/atom below the hull, is
+neither: its stability is unknown. *S.U.N.*: stable, unique and novel; *M.S.U.N.*: metastable,
+unique and novel. Unique and novel are those of the relaxed crystals, see
+:mod:`adit_model.quality.matching`; every rate is a share of all samples, valid or not.
 """
 
 from __future__ import annotations
@@ -15,18 +16,23 @@ from typing import Any
 
 import numpy as np
 
+from adit_model.data.dataset import AtomicDataset
+from adit_model.data.phases import KNOWN, is_known, known_phases, known_splits
 from adit_model.quality.cells import measure_systems
 from adit_model.quality.crystals import amounts
 from adit_model.quality.entries import Entry, Reference
 from adit_model.quality.force_fields import FORCE_FIELDS, element_references, force_field
 from adit_model.quality.hull import (
     FAR_BELOW,
+    HULL_COLUMN,
     MATERIALS_PROJECT,
     METASTABLE,
     MP2020,
-    OLDER_SOURCES,
+    STABILITIES,
     Hull,
     check_formation_energy,
+    load_phases_table,
+    phases_name,
 )
 from adit_model.quality.measures import Measure
 from adit_model.quality.pool import FAILED
@@ -45,6 +51,9 @@ DERIVED = (
     "above_hull_initial",
     "above_hull",
     "competing",
+    "known_phases",
+    "competitors_known",
+    "stability",
     "stable",
     "metastable",
     "unique",
@@ -58,12 +67,17 @@ RATES = (
         ("converged",),
         "forces below 0.05 eV/angstrom within 500 steps, no collapse",
     ),
-    ("stable", "stable", ("stable",), "converged, at most 0 eV/atom above the hull"),
+    (
+        "stable",
+        "stable",
+        ("stable",),
+        f"converged, {FAR_BELOW} to 0 eV/atom above the hull, against a known compound",
+    ),
     (
         "metastable",
         "metastable",
         ("metastable",),
-        f"converged, at most {METASTABLE} eV/atom above the hull; stable ones included",
+        f"converged, {FAR_BELOW} to {METASTABLE} eV/atom above the hull; stable ones included",
     ),
     (
         "sun",
@@ -151,7 +165,7 @@ def choose_energies(names: Sequence[str], hull: Collection[Any] = ()) -> tuple[M
     FileNotFoundError
         If a file of the hull is missing.
     """
-    if len(hull) and not names:
+    if not names and any(source != KNOWN for source in hull):
         raise ValueError("a hull is of use with energies only")
     measures = tuple(energy_measure(name) for name in dict.fromkeys(names))
     for name in names:
@@ -204,7 +218,9 @@ def check_hull(name: str, sources: Collection[Any], *, alone: bool = True) -> No
         raise ValueError("computed entries are on the energy scale of one force field, not of two")
     if kinds == {"CSV files"}:
         for path in sources:
-            if not Path(path).expanduser().is_file():
+            if is_known(path):
+                known_splits(path)
+            elif not Path(path).expanduser().is_file():
                 raise FileNotFoundError(f"there is no file {path} to build the hull from")
 
 
@@ -213,7 +229,7 @@ def _kind(source: Any) -> str:
         return "the Materials Project" if str(source) in MATERIALS_PROJECT else "CSV files"
     if hasattr(source, "energy_per_atom"):
         return "entries"
-    raise TypeError(f"a hull is made of paths, 'mp' or computed entries, got {source!r}")
+    raise TypeError(f"a hull is made of paths, 'known', 'mp' or computed entries, got {source!r}")
 
 
 def make_hull(
@@ -226,8 +242,9 @@ def make_hull(
     name : str
         The force field.
     sources : sequence
-        CSV files; or ``"mp"`` alone, for the Materials Project; or computed entries, elements
-        among them, on the scale of the force field; or nothing, for elements only.
+        CSV files and ``"known"``, the phases of the package; or ``"mp"`` alone, for the Materials
+        Project; or computed entries, elements among them, on the scale of the force field; or
+        nothing, and no compound has an energy above hull.
     systems : sequence of AtomicSystem
         What is to be compared, for the chemical systems to compute.
     options : Options
@@ -247,13 +264,14 @@ def make_hull(
         return Hull.from_materials_project()
     if kind == "entries":
         return Hull.from_entries(sources, scale=found.scale)
-    paths = [Path(path).expanduser() for path in sources]
-    hull = Hull.from_csv(paths)
-    return hull if hull.scale == found.scale else _own_hull(name, paths, systems, options)
+    paths = [path if is_known(path) else Path(path).expanduser() for path in sources]
+    if found.scale == MP2020:
+        return Hull.from_csv(paths)
+    return _own_hull(name, paths, systems, options)
 
 
 def _own_hull(
-    name: str, sources: Sequence[Path], systems: Sequence[AtomicSystem], options: Options
+    name: str, sources: Sequence[str | Path], systems: Sequence[AtomicSystem], options: Options
 ) -> Hull:
     """Compute known phases near the hull by the force field, in the systems that are asked for."""
     found, references = force_field(name), element_references(name)
@@ -281,7 +299,7 @@ def _own_hull(
             computed += 1
             energy = references.formation_energy(amounts(system), cell["energy"])
             phases[system.formula] = min(energy, phases.get(system.formula, energy))
-    names = ", ".join(path.name for path in sources)
+    names = ", ".join(phases_name(path) for path in sources)
     return Hull(
         phases,
         references.energies,
@@ -291,23 +309,30 @@ def _own_hull(
     )
 
 
-def _near_hull(path: Path, wanted: set[frozenset[int]]) -> list[AtomicSystem]:
-    from adit_model.data.crystal_csv import load_crystal_csv, load_crystal_table
-
-    table = load_crystal_table(path)
-    table = table[table["e_above_hull"] <= HULL_MARGIN]
-    if "source" in table:
-        table = table[~table["source"].isin(OLDER_SOURCES)]
+def _near_hull(source: str | Path, wanted: set[frozenset[int]]) -> list[AtomicSystem]:
+    """Known compounds near the hull, within chemical systems that are asked for."""
+    table = load_phases_table(source)
+    if HULL_COLUMN in table:
+        table = table[table[HULL_COLUMN] <= HULL_MARGIN]
     ids = set(table.index)
     within: dict[frozenset[int], bool] = {}
     found = []
-    for system in load_crystal_csv(path, progress=False):
+    for system in _crystals(source):
         elements = frozenset(system.numbers.tolist())
         if elements not in within:
             within[elements] = len(elements) > 1 and any(elements <= asked for asked in wanted)
         if within[elements] and str(system.info["id"]) in ids:
             found.append(system)
     return found
+
+
+def _crystals(source: str | Path) -> AtomicDataset:
+    if is_known(source):
+        phases = known_phases()
+        return phases.dataset(phases.select(known_splits(source)))
+    from adit_model.data.crystal_csv import load_crystal_csv
+
+    return load_crystal_csv(source, progress=False)
 
 
 def fill_energies(
@@ -364,16 +389,19 @@ def _above_hull(row: Row, name: str, system: AtomicSystem, hull: Hull) -> None:
     row[f"{name}_formation_energy"] = after
     first = hull.above(composition, before, scale=references.scale)
     last = hull.above(composition, after, scale=references.scale)
-    if last.energy_above_hull is None:
-        reason = f"{FAILED}{last.reason}"
-        row.update(dict.fromkeys([f"{name}_{column}" for column in DERIVED[1:]], reason))
-        return
-    row[f"{name}_above_hull_initial"] = first.energy_above_hull
-    row[f"{name}_above_hull"] = last.energy_above_hull
-    row[f"{name}_competing"] = " + ".join(last.competing)
+    reason = None if last.reason is None else f"{FAILED}{last.reason}"
     converged = row[f"{name}_converged"] is True
-    row[f"{name}_stable"] = converged and last.energy_above_hull <= 0
-    row[f"{name}_metastable"] = converged and last.energy_above_hull <= METASTABLE
+    found = {
+        "above_hull_initial": reason or first.energy_above_hull,
+        "above_hull": reason or last.energy_above_hull,
+        "competing": " + ".join(last.competing) or reason,
+        "known_phases": last.known_phases,
+        "competitors_known": last.competitors_known,
+        "stability": last.stability,
+        "stable": converged and last.stability == "stable",
+        "metastable": converged and last.stability in ("stable", "metastable"),
+    }
+    row.update({f"{name}_{column}": value for column, value in found.items()})
 
 
 def _compare(
@@ -425,8 +453,9 @@ def summarise_energies(
     -------
     dict
         For each force field ``model``, ``scale``, ``hull`` (``source``, ``complete``,
-        ``compounds``), ``trust`` (of how many energies above hull are ``elements_only``, no known
-        compound competing, and ``far_below`` the hull), ``null`` (of an incomplete hull with
+        ``compounds``), ``trust`` (how many of the crystals with a formation energy have which
+        stability, compete with ``elements_only``, lie ``far_below`` the hull, have all
+        ``competitors_known``), ``null`` (of an incomplete hull with
         compounds, see :meth:`~adit_model.quality.hull.Hull.null_rates`), ``rates``,
         ``by_num_atoms`` and ``numbers`` (``count``, ``median``, ``mean``).
     """
@@ -453,17 +482,19 @@ def summarise_energies(
 
 
 def _trust(rows: Sequence[Row], name: str) -> dict[str, int]:
-    """Count the energies above hull that are so more for want of known phases than by nature."""
+    """Count how the crystals with a formation energy stand to what the hull knows."""
     from ase.data import chemical_symbols
 
-    above = [(row, row.get(f"{name}_above_hull")) for row in rows]
-    known = [(row[f"{name}_competing"].split(" + "), e) for row, e in above if isinstance(e, float)]
+    judged = [row for row in rows if row.get(f"{name}_stability") in STABILITIES]
+    labels = [row[f"{name}_stability"] for row in judged]
+    above = [row[f"{name}_above_hull"] for row in judged]
+    competing = [set(str(row[f"{name}_competing"]).split(" + ")) for row in judged]
     return {
-        "of": len(known),
-        "elements_only": sum(
-            len(phases) > 1 and set(phases) <= set(chemical_symbols) for phases, _ in known
-        ),
-        "far_below": sum(energy < FAR_BELOW for _, energy in known),
+        "of": len(judged),
+        **{label: labels.count(label) for label in STABILITIES},
+        "elements_only": sum(len(c) > 1 and c <= set(chemical_symbols) for c in competing),
+        "far_below": sum(isinstance(energy, float) and energy < FAR_BELOW for energy in above),
+        "competitors_known": sum(row[f"{name}_competitors_known"] for row in judged),
     }
 
 

@@ -16,6 +16,7 @@ import numpy as np
 from adit_model.conditions.condition import Condition, as_condition
 from adit_model.data.collect import canonical_item, collect
 from adit_model.data.dataset import AtomicDataset
+from adit_model.data.phases import KNOWN, is_known, known_molecules, known_splits
 from adit_model.data.qm9 import SPLITS, load_qm9_smiles
 from adit_model.data.sources import load_source
 from adit_model.data.structures import holds_structures, read_structures
@@ -195,12 +196,20 @@ class Reference:
         All crystals and all molecules of the sources; None where there are none.
     smiles : list of str or None
         SMILES published with the molecules; None where they have to be perceived.
+    canonical : dict
+        Of molecules whose geometry is not here: canonical SMILES to id.
     """
 
     names: list[str]
     crystals: AtomicDataset | None
     molecules: AtomicDataset | None
     smiles: list[str] | None
+    canonical: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def num_molecules(self) -> int:
+        """How many molecules are known, with or without geometry."""
+        return len(self.canonical) + (0 if self.molecules is None else len(self.molecules))
 
     @cached_property
     def crystals_hash(self) -> str:
@@ -224,13 +233,54 @@ def load_reference(specs: Sequence[str], progress: bool = False) -> Reference:
     crystals = _merge([_part(dataset, dataset.periodic) for dataset in sets])
     molecules = _merge([_part(dataset, ~dataset.periodic) for dataset in sets])
     smiles: list[str] | None = []
+    canonical: dict[str, str] = {}
     for spec, dataset in zip(specs, sets, strict=True):
+        if is_known(spec):
+            canonical |= known_canonical(known_splits(spec))
         head, _, split = spec.partition(":")
         if head == "qm9" and split in ("", *SPLITS):
             smiles = None if smiles is None else smiles + load_qm9_smiles(split or "all")
         elif not dataset.periodic.all():
             smiles = None
-    return Reference(list(specs), crystals, molecules, smiles or None)
+    return Reference(list(specs), crystals, molecules, smiles or None, canonical)
+
+
+def load_references(
+    reference: Sequence[str], compare_to: Sequence[str] = (), progress: bool = False
+) -> tuple[Reference | None, Reference | None]:
+    """Load what novelty is judged by, and what distributions are compared to.
+
+    Parameters
+    ----------
+    reference : sequence of str
+        Sources of known structures; ``["known"]`` for those of the package; empty for none.
+    compare_to : sequence of str
+        Sources to compare distributions to; by default the reference, unless it is ``["known"]``.
+    progress : bool
+        Show progress bars.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError, DownloadError
+        As :func:`~adit_model.data.sources.load_source`.
+    """
+    known = load_reference(reference, progress) if reference else None
+    if compare_to:
+        return known, load_reference(compare_to, progress)
+    return known, None if list(reference) == [KNOWN] else known
+
+
+def known_canonical(splits: Sequence[str]) -> dict[str, str]:
+    """Map the canonical SMILES of the package's molecules, as this RDKit writes them, to ids."""
+    import rdkit
+
+    from adit_model.quality.molecules import known_smiles
+
+    known = known_molecules()
+    pairs = list(known.select(splits))
+    if known.rdkit_version == rdkit.__version__:
+        return {smiles: name for name, smiles in reversed(pairs)}
+    return known_smiles([smiles for _, smiles in pairs], [name for name, _ in pairs])
 
 
 def _part(dataset: AtomicDataset, mask: np.ndarray) -> AtomicDataset | None:

@@ -149,6 +149,11 @@ class ElementReferences:
         return energy_per_atom - reference / sum(amounts.values())
 
 
+def force_field_of(calculator: str | None) -> ForceField | None:
+    """Return the force field of a calculator as atomate2 names it, None if it is another."""
+    return FORCE_FIELDS.get((calculator or "").rpartition(".")[2].lower())
+
+
 def references_for(calculator: str | None) -> ElementReferences | None:
     """Energies of the elements for a calculator as atomate2 names it, None if there are none.
 
@@ -158,8 +163,8 @@ def references_for(calculator: str | None) -> ElementReferences | None:
         Such as ``"CHGNet"``, ``"MLFF.SevenNet"``; see ``forcefield_name`` of its documents. By
         default atomate2 runs the weights that the energies are of.
     """
-    name = (calculator or "").rpartition(".")[2].lower()
-    return element_references(name) if name in FORCE_FIELDS else None
+    found = force_field_of(calculator)
+    return None if found is None else element_references(found.name)
 
 
 @functools.cache

@@ -1,8 +1,10 @@
 """Energy above the convex hull: of formation energies, on one energy scale, with its reason.
 
 The hull is pymatgen's ``PhaseDiagram`` of each chemical system that is asked for (Ong et al., Chem.
-Mater. 20, 1798, 2008). A hull that lacks phases is too high, and flatters: :meth:`Hull.null_rates`
-says by how much.
+Mater. 20, 1798, 2008). A hull that lacks phases is too high, and flatters: an energy above it is a
+lower bound on the true one. So each answer says what the hull knows of the chemical system, what
+competes with nothing but the elements has no energy above hull, and :meth:`Hull.null_rates` says
+how often real compounds, made worse, would pass.
 """
 
 from __future__ import annotations
@@ -12,13 +14,18 @@ import math
 import random
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field
+from functools import lru_cache
+from itertools import combinations
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
-from adit_model.data.phases import reduced_formula
+from adit_model.data.phases import is_known, known_splits, known_table, reduced_formula
 
 if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
     from pymatgen.analysis.phase_diagram import PhaseDiagram
     from pymatgen.core import Composition
 
@@ -32,9 +39,13 @@ OLDER_SOURCES = frozenset({"flla-2015"})
 FORMULA_COLUMNS = ("formula", "pretty_formula", "full_formula")
 ENERGY_COLUMN, HULL_COLUMN = "formation_energy_per_atom", "e_above_hull"
 MATERIALS_PROJECT = ("mp", "materials-project")  # names of the whole hull, asked for there
-ELEMENTS_ONLY = "elements only, no compound known (formation energy)"  # source of such a hull
+ELEMENTS_ONLY = "elements only, no compound known"  # source of such a hull
 METASTABLE = 0.1  # eV/atom above the hull, at most
-FAR_BELOW = -0.1  # eV/atom, several times the error of force fields on formation energies
+# eV/atom, several times the error of force fields on formation energies: what lies lower tells of
+# missing phases or of a failing force field
+FAR_BELOW = -0.1
+Stability = Literal["stable", "metastable", "unstable", "unknown"]
+STABILITIES: tuple[Stability, ...] = ("stable", "metastable", "unstable", "unknown")
 # eV/atom; no crystal of the Materials Project lies below -4.5 (ErF3 in crystals_train), so what a
 # force field puts below this has left what it was trained on
 LOWEST_FORMATION_ENERGY = -6.0
@@ -68,7 +79,8 @@ class HullResult:
     Parameters
     ----------
     energy_above_hull : float or None
-        In eV/atom, negative below the hull; None if there is no answer.
+        In eV/atom, negative below the hull; None if there is no answer, as where it competes with
+        the elements only and neither the hull is complete nor a compound of its composition known.
     reason : str or None
         Why there is no answer.
     source : str
@@ -78,6 +90,15 @@ class HullResult:
         hull may lie lower, and the energy is a lower bound on the true energy above hull.
     competing : list of str
         Formulas of the phases that the composition decomposes into.
+    known_phases : int
+        Compounds that the hull knows within the chemical system, of all or some of its elements.
+    competitors_known : bool
+        Whether what is likely to compete is there: the hull is complete, or it holds a compound of
+        the same composition, or one of each pair of the elements.
+    stability : str
+        ``"stable"``: -0.1 to 0 eV/atom above the hull; ``"metastable"``: to 0.1; ``"unstable"``:
+        more, or more than 0.1 eV/atom above the elements, which no missing phase can mend;
+        ``"unknown"``: no answer, or more than 0.1 eV/atom below the hull.
     """
 
     energy_above_hull: float | None
@@ -85,6 +106,28 @@ class HullResult:
     source: str
     complete: bool
     competing: list[str] = field(default_factory=list)
+    known_phases: int = 0
+    competitors_known: bool = False
+    stability: Stability = "unknown"
+
+
+def stability_of(above_hull: float | None, formation_energy: float) -> Stability:
+    """Name the stability, see :class:`HullResult`.
+
+    Parameters
+    ----------
+    above_hull : float or None
+        Energy above hull in eV/atom; None if the elements alone compete.
+    formation_energy : float
+        In eV/atom.
+    """
+    if above_hull is None:
+        return "unstable" if formation_energy > METASTABLE else "unknown"
+    if above_hull < FAR_BELOW:
+        return "unknown"
+    if above_hull <= 0:
+        return "stable"
+    return "metastable" if above_hull <= METASTABLE else "unstable"
 
 
 class Hull:
@@ -118,6 +161,7 @@ class Hull:
         self.scale, self.source, self.complete = scale, source, complete
         self._systems: dict[frozenset[str], dict[str, float]] = defaultdict(dict)
         self._diagrams: dict[frozenset[str], PhaseDiagram] = {}
+        self._null: dict[tuple, dict[str, Any]] = {}
         for name, energy in phases.items():
             symbols = frozenset(element.symbol for element in _composition(name))
             if symbols <= self.elements and len(symbols) > 1:
@@ -131,55 +175,44 @@ class Hull:
 
     @classmethod
     def from_csv(cls, paths: str | Path | Sequence[str | Path]) -> Hull:
-        """Build the part of the true hull that CSV files of crystals give away.
+        """Build the part of the true hull that files of crystals, or the known phases, give away.
 
         An entry with a known formation energy and energy above hull fixes the true hull at its
-        composition: their difference. What lies between is not known, so the hull is partial.
+        composition: their difference. One without the latter is a phase like any other. What lies
+        between is not known, so the hull is partial. All elements lie at zero.
 
         Parameters
         ----------
         paths : path or sequence of paths
-            Files in the CDVAE format with ``formula`` (or ``pretty_formula``),
-            ``formation_energy_per_atom`` and ``e_above_hull`` (eV/atom), MP2020-corrected. Rows
-            whose ``source`` is known to have older corrections are left out.
+            CSV files in the CDVAE format with ``formation_energy_per_atom`` (eV/atom),
+            MP2020-corrected, and ``e_above_hull`` (eV/atom), if there is such a column. The
+            composition is that of the column ``formula`` (or ``pretty_formula``) or else of the
+            structure. Rows whose ``source`` is known to have older corrections are left out.
+            ``"known"``, ``"known:train"`` and so on are the phases of the package; see
+            :mod:`adit_model.data.phases`.
 
         Raises
         ------
         FileNotFoundError, ValueError
-            If a file is missing, is no such file, or has no row with both energies.
+            If a file is missing, is no such file, or has no row with an energy.
         """
-        from adit_model.data.crystal_csv import load_crystal_table
-
         paths = [paths] if isinstance(paths, str | Path) else list(paths)
         if not paths:
             raise ValueError("a hull from CSV files needs one file at least")
+        if all(map(is_known, paths)):
+            return _known_hull(tuple(map(str, paths)))
+        return cls._of_points(paths)
+
+    @classmethod
+    def _of_points(cls, paths: Sequence[str | Path]) -> Hull:
         phases: dict[str, float] = {}
-        older = 0
         for path in paths:
-            table = load_crystal_table(path)
-            column = next((name for name in FORMULA_COLUMNS if name in table), None)
-            missing = [name for name in (ENERGY_COLUMN, HULL_COLUMN) if name not in table]
-            if column is None or missing:
-                raise ValueError(
-                    f"{path} fixes no hull: it lacks {missing or FORMULA_COLUMNS[0]}, "
-                    f"it has {list(table.columns)}"
-                )
-            table = table.dropna(subset=[column, ENERGY_COLUMN, HULL_COLUMN])
-            if "source" in table:
-                is_older = table["source"].isin(OLDER_SOURCES)
-                older += int(is_older.sum())
-                table = table[~is_older]
-            energies = table[ENERGY_COLUMN] - table[HULL_COLUMN]
-            for formula, energy in zip(table[column], energies, strict=True):
-                name = reduced_formula(formula)
-                phases[name] = min(float(energy), phases.get(name, math.inf))
+            for formula, energy in zip(*_hull_points(path), strict=True):
+                phases[formula] = min(float(energy), phases.get(formula, math.inf))
         if not phases:
-            raise ValueError(f"no row of {[str(path) for path in paths]} has both energies")
-        if older:
-            logger.info("left out %d entries whose corrections are older than MP2020", older)
-        elements = {element.symbol for name in phases for element in _composition(name)}
-        names = ", ".join(Path(path).name for path in paths)
-        return cls(phases, elements, scale=MP2020, source=f"{names} (partial)")
+            raise ValueError(f"no row of {[str(path) for path in paths]} has a formation energy")
+        names = ", ".join(phases_name(path) for path in paths)
+        return cls(phases, _all_elements(), scale=MP2020, source=f"{names} (partial)")
 
     @classmethod
     def from_entries(
@@ -284,18 +317,8 @@ class Hull:
 
     @classmethod
     def of_elements(cls, scale: str = "") -> Hull:
-        """Make a hull of the elements alone: the energy above it is the formation energy.
-
-        A stand-in where nothing is known: any compound that really exists would lower it.
-        """
-        from pymatgen.core import Element
-
-        return cls(
-            {},
-            {element.symbol for element in Element},
-            scale=scale,
-            source=ELEMENTS_ONLY,
-        )
+        """Make a hull without compounds: no compound has an energy above it."""
+        return cls({}, _all_elements(), scale=scale, source=ELEMENTS_ONLY)
 
     def above(
         self,
@@ -332,13 +355,45 @@ class Hull:
             return self._no_answer(f"the energy is {formation_energy_per_atom}")
         if symbols not in self._diagrams:
             self._diagrams[symbols] = self._diagram(symbols)
-        diagram = self._diagrams[symbols]
-        energy = diagram.get_hull_energy_per_atom(given)
-        above = round(float(formation_energy_per_atom - energy), _DIGITS) + 0.0
-        mixture = diagram.get_decomposition(given)
-        phases = (entry for entry, share in mixture.items() if share > _SMALL)
+        energy = float(formation_energy_per_atom)
+        within = self._within(symbols)
+        system = "-".join(sorted(symbols))
+        same = len(symbols) == 1 or reduced_formula(given) in within.get(symbols, {})
+        above, competing = self._place(
+            self._diagrams[symbols], given, energy, same or self.complete
+        )
+        return HullResult(
+            above,
+            None if above is not None else f"no known compound of {system} competes, only elements",
+            self.source,
+            self.complete,
+            competing,
+            sum(map(len, within.values())),
+            self.complete
+            or same
+            or all(frozenset(pair) in within for pair in combinations(symbols, 2)),
+            stability_of(above, energy),
+        )
+
+    def _place(
+        self,
+        diagram: PhaseDiagram,
+        composition: Composition,
+        energy: float,
+        elements_suffice: bool = False,
+    ) -> tuple[float | None, list[str]]:
+        """Energy above a diagram, None if elements alone compete and may not; what competes."""
+        mixture = diagram.get_decomposition(composition)
+        phases = [entry for entry, share in mixture.items() if share > _SMALL]
         competing = sorted(str(getattr(phase, "name", "")) for phase in phases)
-        return HullResult(above, None, self.source, self.complete, competing)
+        if not elements_suffice and all(phase.is_element for phase in phases):
+            return None, competing
+        above = energy - float(diagram.get_hull_energy_per_atom(composition))
+        return round(above, _DIGITS) + 0.0, competing
+
+    def _within(self, symbols: frozenset[str]) -> dict[frozenset[str], dict[str, float]]:
+        """Compounds by their elements, of those that are all among ``symbols``."""
+        return {system: found for system, found in self._systems.items() if system <= symbols}
 
     def _no_answer(self, reason: str) -> HullResult:
         return HullResult(None, reason, self.source, self.complete)
@@ -348,13 +403,11 @@ class Hull:
         from pymatgen.analysis.phase_diagram import PDEntry, PhaseDiagram
 
         entries = [PDEntry(_composition(symbol), 0.0, name=symbol) for symbol in sorted(symbols)]
-        for system, members in self._systems.items():
-            if system <= symbols:
-                for name, energy in members.items():
-                    if name != without:
-                        composition = _composition(name)
-                        total = energy * composition.num_atoms
-                        entries.append(PDEntry(composition, total, name=name))
+        for members in self._within(symbols).values():
+            for name, energy in members.items():
+                if name != without:
+                    composition = _composition(name)
+                    entries.append(PDEntry(composition, energy * composition.num_atoms, name=name))
         return PhaseDiagram(entries)
 
     def null_rates(
@@ -367,15 +420,14 @@ class Hull:
         """Share of real compounds, made worse than any metastable one, that the hull lets pass.
 
         Each compound of the hull is put a known distance above it, and judged by the hull without
-        that compound, as a new composition is. By a hull that lacks nothing, none would pass; with
-        known phases of 1,401 crystals kept out altogether the shares are within 4 points of these.
+        that compound, as a new composition is. By a hull that lacks nothing, none would pass.
 
         Parameters
         ----------
         worse : sequence of float
             Distances above the hull in eV/atom.
         threshold : float
-            What passes, in eV/atom above the hull.
+            What passes, in eV/atom above the hull; what is ``"unknown"`` does not.
         number : int
             Compounds, drawn at random; all if there are not more.
         seed : int
@@ -384,8 +436,17 @@ class Hull:
         Returns
         -------
         dict
-            ``threshold``, ``of`` (compounds) and ``passed``: from each distance to a number.
+            ``threshold``, ``of`` (compounds), ``passed`` and ``unknown``: from each distance to a
+            number.
         """
+        key = (tuple(worse), threshold, number, seed)
+        if key not in self._null:
+            self._null[key] = self._null_rates(*key)
+        return deepcopy(self._null[key])
+
+    def _null_rates(
+        self, worse: Sequence[float], threshold: float, number: int, seed: int
+    ) -> dict[str, Any]:
         compounds = [
             (symbols, name, energy)
             for symbols, members in self._systems.items()
@@ -395,12 +456,16 @@ class Hull:
             sorted(compounds, key=lambda c: c[1]), min(number, len(self))
         )
         passed = dict.fromkeys((f"{more:g}" for more in worse), 0)
+        unknown = dict.fromkeys(passed, 0)
         for symbols, name, energy in drawn:
-            diagram = self._diagram(symbols, name)
-            higher = float(diagram.get_hull_energy_per_atom(_composition(name)) - energy)
-            for more in worse:  # the hull without the compound is higher
-                passed[f"{more:g}"] += more - higher <= threshold
-        return {"threshold": threshold, "of": len(drawn), "passed": passed}
+            diagram, composition = self._diagram(symbols, name), _composition(name)
+            for more in worse:
+                above, _ = self._place(diagram, composition, energy + more)
+                if stability_of(above, energy + more) == "unknown":
+                    unknown[f"{more:g}"] += 1
+                elif above is not None and above <= threshold:
+                    passed[f"{more:g}"] += 1
+        return {"threshold": threshold, "of": len(drawn), "passed": passed, "unknown": unknown}
 
 
 def check_scale(hull: str, energies: str) -> None:
@@ -427,10 +492,71 @@ def _composition(given: Composition | Mapping[str, float] | str) -> Composition:
     return composition
 
 
+@lru_cache(maxsize=4)
+def _known_hull(sources: tuple[str, ...]) -> Hull:
+    """Hull of the known phases, made once in a process."""
+    return Hull._of_points(sources)
+
+
+def _all_elements() -> set[str]:
+    from pymatgen.core import Element
+
+    return {element.symbol for element in Element}
+
+
+def phases_name(source: str | Path) -> str:
+    """Name a source of known phases in a report."""
+    if not is_known(source):
+        return Path(source).name
+    splits = str(source).partition(":")[2]
+    return f"known phases ({splits})" if splits else "known phases"
+
+
+def load_phases_table(source: str | Path) -> pd.DataFrame:
+    """Read the table of a CSV file or of the known phases, without older corrections.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        If there is no such file or split, or it has no formation energies.
+    """
+    from adit_model.data.crystal_csv import load_crystal_table
+
+    table = known_table(known_splits(source)) if is_known(source) else load_crystal_table(source)
+    if ENERGY_COLUMN not in table:
+        raise ValueError(
+            f"{source} fixes no hull: it lacks {ENERGY_COLUMN}, it has {list(table.columns)}"
+        )
+    if "source" in table:
+        is_older = table["source"].isin(OLDER_SOURCES)
+        if is_older.any():
+            logger.info(
+                "left out %d entries whose corrections are older than MP2020", is_older.sum()
+            )
+        table = table[~is_older]
+    return table
+
+
+def _hull_points(source: str | Path) -> tuple[list[str], np.ndarray]:
+    """Reduced formulas, and energies in eV/atom that the hull has there at most."""
+    table = load_phases_table(source).dropna(subset=[ENERGY_COLUMN])
+    column = next((name for name in FORMULA_COLUMNS if name in table), None)
+    if column is not None:
+        formulas = table[column]
+    else:
+        from adit_model.data.crystal_csv import load_crystal_csv
+
+        systems = load_crystal_csv(source, progress=False)
+        formulas = table.index.map({s.info["id"]: s.formula for s in systems}).to_series()
+    energies = table[ENERGY_COLUMN].to_numpy(float)
+    if HULL_COLUMN in table:
+        energies = energies - table[HULL_COLUMN].fillna(0.0).to_numpy(float)
+    has = formulas.notna().to_numpy()
+    return [reduced_formula(formula) for formula in formulas[has]], energies[has]
+
+
 def _subsystems(systems: Iterable[str]) -> list[str]:
     """Systems and all that lie within them, each once, elements first."""
-    from itertools import combinations
-
     found: set[tuple[str, ...]] = set()
     for system in systems:
         symbols = sorted({symbol.strip() for symbol in system.split("-") if symbol.strip()})

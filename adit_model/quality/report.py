@@ -10,7 +10,7 @@ from adit_model.quality.crystals import CRYSTAL_SYSTEMS
 from adit_model.quality.distances import CRYSTAL_NUMBERS, MOLECULE_NUMBERS
 from adit_model.quality.energies import NUMBERS
 from adit_model.quality.energies import RATES as ENERGY_RATES
-from adit_model.quality.hull import FAR_BELOW
+from adit_model.quality.hull import FAR_BELOW, METASTABLE, STABILITIES
 from adit_model.quality.published import BY_NUM_ATOMS, TABLES
 from adit_model.quality.summary import RATES, STRAIN_NUMBERS
 from adit_model.quality.tables import interval, number, percent, share, table
@@ -63,7 +63,8 @@ ENERGY_DEFINITIONS = """\
   not; a relaxation that failed or did not converge counts as not passed. Medians and means are of
   the crystals that have the number.
 - *Formation energy*: relative to the elements by the same force field. *Energy above hull*: of
-  that, relative to the mixture of known phases with the lowest energy at the composition.
+  that, relative to the mixture of known phases with the lowest energy at the composition; there is
+  none where only elements are known to compete and the hull is partial.
 - *RMSD*: root mean square displacement of the atoms, their mean move and the change of the cell
   taken out.
 - *Unique* is the lowest of equal metastable crystals, *novel* is equal to none of the reference.
@@ -76,7 +77,7 @@ CAPTIONS: Mapping[str, str] = {
 OURS = "**this set**"
 PARTIAL = (
     "**The hull is partial**: known phases are missing from it, so each energy above it is a lower "
-    "bound on the true one, and the shares of stable and metastable crystals are upper bounds."
+    "bound on the true one. What is unstable by it is unstable; what is stable by it need not be."
 )
 WHOLE = "The hull holds all phases that its source knows."
 RATE_HEADER = ("", "share", "95 %", "what passes")
@@ -310,13 +311,17 @@ def _shortened(names: Sequence[str]) -> str:
 
 
 def _trust(found: Mapping[str, int]) -> str:
-    """Say how far a partial hull is to be trusted for these crystals."""
+    """Say what the hull knows of these crystals."""
+    labels = ", ".join(f"{found[label]} {label}" for label in STABILITIES)
     return (
-        f"How far to trust it, of {found['of']} crystals with an energy above hull: "
-        f"{found['elements_only']} with only pure elements to compete with, as this hull knows no "
-        "compound that does, so that it is the formation energy; and "
-        f"{found['far_below']} more than {-FAR_BELOW} eV/atom below the hull, which tells of "
-        "missing phases or of a failing force field rather than of a discovery."
+        f"Of {found['of']} crystals with a formation energy, converged or not: {labels}. Unknown: "
+        f"{found['elements_only']} compete with elements only, as the hull knows no compound that "
+        "does, and have no energy above hull (they are unstable where they lie more than "
+        f"{METASTABLE} eV/atom above the elements); {found['far_below']} lie more than "
+        f"{-FAR_BELOW} eV/atom below the hull, which tells of missing phases or of a failing force "
+        f"field rather than of a discovery. The hull knows what is likely to compete with "
+        f"{found['competitors_known']}: a compound of the same composition or of each pair of "
+        "elements."
     )
 
 
@@ -331,8 +336,7 @@ def energy_lines(energies: Mapping[str, Mapping[str, Any]]) -> list[str]:
             f"{part['scale']}. {WHOLE if hull['complete'] else PARTIAL}",
             "",
         ]
-        if not hull["complete"]:
-            lines += [_trust(part["trust"]), "", *null_lines(part.get("null"))]
+        lines += [_trust(part["trust"]), "", *null_lines(part.get("null"))]
         taken = [
             (key, label, meaning) for key, label, _, meaning in ENERGY_RATES if part["rates"][key]
         ]
@@ -368,7 +372,7 @@ def null_lines(null: Mapping[str, Any] | None) -> list[str]:
     )
     return [
         f"**Null model**: of {null['of']} known compounds of this hull, made worse than metastable "
-        f"and judged by the hull without them, it takes for metastable (at most "
+        "and judged by the hull without them as the crystals are, it takes for metastable (at most "
         f"{null['threshold']:g} eV/atom above it) {shares}. A rate of metastable crystals says "
         "something only as far as it is above that.",
         "",

@@ -180,7 +180,7 @@ def _compare_molecules(rows: Sequence[Row], reference: Reference | None, options
     for row in rows:
         row["unique"] = row["smiles"] not in seen
         seen.add(row["smiles"])
-    if reference is not None and reference.molecules is not None:
+    if reference is not None and reference.num_molecules:
         known = known_molecules(reference, options)
         for row in rows:
             row["novel"] = row["smiles"] not in known
@@ -194,8 +194,10 @@ def known_molecules(reference: Reference, options: Options) -> dict[str, str]:
     ValueError
         If it holds no molecules, or a published SMILES cannot be read.
     """
-    if reference.molecules is None:
+    if not reference.num_molecules:
         raise ValueError(f"the reference {reference.names} holds no molecules")
+    if reference.molecules is None:
+        return reference.canonical
     ids = [str(name) for name in reference.molecules.ids]
     smiles = reference.smiles
     if smiles is None:
@@ -207,13 +209,13 @@ def known_molecules(reference: Reference, options: Options) -> dict[str, str]:
             progress=options.title("reference molecules"),
         )
         bonded = [(c["smiles"], i) for c, i in zip(cells, ids, strict=True) if c["bonded"] is True]
-        return dict(reversed(bonded))
+        return reference.canonical | dict(reversed(bonded))
     digest = hashlib.sha256("\n".join([*smiles, *ids]).encode()).hexdigest()
     known = options.store.read(f"smiles {digest}")
     if known is None:
         known = known_smiles(smiles, ids)
         options.store.write(f"smiles {digest}", known)
-    return known
+    return reference.canonical | known
 
 
 def asked_columns(
@@ -227,8 +229,8 @@ def asked_columns(
         for column in measure.columns
     }
     if reference is not None:
-        known = reference.molecules if domain == MOLECULE else reference.crystals
-        asked |= {"novel"} if known is not None else set()
+        known = reference.num_molecules if domain == MOLECULE else reference.crystals is not None
+        asked |= {"novel"} if known else set()
     return asked
 
 

@@ -142,12 +142,14 @@ def test_ranked_by_energy_above_hull(makers):
     assert document.candidates[-1].formula_pretty == "Ag"
     assert energies[-1] == pytest.approx(0.5, abs=1e-3)
     assert energies[0] == pytest.approx(0.0, abs=1e-3)
-    assert "elements only" in document.candidates[0].hull_source
+    assert document.candidates[0].hull_source == "known phases (partial)"
     assert [c.rank for c in document.candidates] == [1, 2, 3, 4]
     near = document.near_hull
-    assert (near.count, near.of, near.doubtful) == (3, 4, 0)
-    assert near.bound == "unknown"  # of a hull of elements, which any compound could lower
-    assert "3 of 4 (unknown; 0 doubtful; hull: elements only" in document.summary()
+    assert (near.count, near.of, near.bound) == (3, 4, "upper bound")
+    assert near.stability["unstable"] == 1 and near.stability["unknown"] == 0
+    assert near.competitors_known == 4  # of a pure element the elements are all there is
+    assert document.ranking[-1].stability == "unstable"
+    assert "0 unknown; hull: known phases (partial)" in document.summary()
 
 
 @dataclass
@@ -223,7 +225,9 @@ def test_charge_and_spin_reach_xtb():
     ring = [[0, 0, 0.1], [0.96, 0, -0.1], [-0.48, 0.83, -0.1], [-0.48, -0.83, -0.1]]
     hydronium = Molecule(["O", "H", "H", "H"], ring, charge=1)
     methyl = Molecule(["C", "H", "H", "H"], [[0, 0, 0], *(np.array(ring[1:]) * 1.12)])
-    maker = ADiTMoleculeDiscoveryMaker(validity_maker=None, uniqueness_maker=None)
+    maker = ADiTMoleculeDiscoveryMaker(
+        validity_maker=None, uniqueness_maker=None, novelty_maker=None
+    )
     document, _ = discover(maker, [water, hydronium, methyl])
     by_index = {candidate.index: candidate for candidate in document.candidates}
     states = {i: (c.charge, c.spin_multiplicity) for i, c in by_index.items()}
@@ -247,6 +251,30 @@ def test_novelty_names_the_known_crystal(makers, tmp_path):
     assert "mine" in aluminium.nearest_known
     assert 0 <= aluminium.nearest_known_distance < 0.1
     assert document.samples[0].novel is True
+
+
+def test_nothing_given_compares_to_the_known_crystals_and_molecules():
+    """A maker as it is, but for what takes time: rock salt and water are known."""
+    salt = Structure.from_spacegroup(
+        "Fm-3m", Lattice.cubic(5.7), ["Na", "Cl"], [[0, 0, 0], [0.5, 0.5, 0.5]]
+    )
+    new = Structure(Lattice.cubic(3.9), ["Cs", "Au", "Cl"], [[0] * 3, [0.5] * 3, [0.5, 0, 0.5]])
+    crystals = ADiTDiscoveryMaker(validity_maker=None, relax_maker=None)
+    document, _ = discover(crystals, [salt, new])
+    assert [s.fate for s in document.samples] == ["known", "kept"]
+    assert document.samples[0].nearest_known == "mp-22862"
+    assert document.details["novelty"]["reference"] == ["known"]
+    assert document.details["novelty"]["size"] == {"crystals": 19_702, "molecules": 130_744}
+    assert document.details["ranking"]["hull"] == "known phases (partial)"
+    water = Molecule(["O", "H", "H"], [[0, 0, 0], [0.96, 0, 0], [-0.24, 0.93, 0]])
+    molecules = ADiTMoleculeDiscoveryMaker(validity_maker=None, relax_maker=None)
+    document, _ = discover(molecules, [water])
+    assert document.samples[0].nearest_known == "gdb_3"
+    from adit_atomate.discovery.stages import ADiTNoveltyMaker
+
+    for none in (None, "none"):
+        maker = replace(crystals, rank_maker=None, novelty_maker=ADiTNoveltyMaker(reference=none))
+        assert len(maker.make(structures=[salt]).jobs) == 3  # given, uniqueness, candidates
 
 
 def test_stages_can_be_left_out(makers):
@@ -376,11 +404,11 @@ def test_other_weights_of_a_force_field_have_no_energies_of_elements():
     assert _other_weights(emt()) is None
 
 
-def test_doubtful_energies_come_after_those_near_the_hull():
+def test_unknown_stabilities_come_after_those_near_the_hull():
     from adit_atomate.discovery.documents import ADiTSampleFate
     from adit_atomate.discovery.rank import rank
 
-    def fate(index, score, doubtful=False):
+    def fate(index, score, stability=None):
         return ADiTSampleFate(
             index=index,
             structure_index=index,
@@ -389,21 +417,21 @@ def test_doubtful_energies_come_after_those_near_the_hull():
             formula="Cu",
             decoded=True,
             score=score,
-            hull_doubtful=doubtful,
+            stability=stability,
         )
 
     samples = [
         fate(0, None),
-        fate(1, -3.2, doubtful=True),
+        fate(1, -3.2, "unknown"),
         fate(2, 0.3),
         fate(3, 0.1),
-        fate(4, -0.5, doubtful=True),
+        fate(4, -0.5, "unknown"),
         fate(5, -0.05),
     ]
     assert [s.index for s in rank(samples)] == [5, 3, 1, 4, 2, 0]
 
 
-def test_a_partial_hull_is_doubted_and_one_of_elements_is_not(makers, tmp_path):
+def test_what_lies_far_below_or_has_no_hull_is_unknown(makers, tmp_path):
     from adit_atomate.discovery.rank import ADiTHullMaker
 
     table = tmp_path / "hull.csv"
@@ -411,17 +439,23 @@ def test_a_partial_hull_is_doubted_and_one_of_elements_is_not(makers, tmp_path):
     header = "material_id,formula,formation_energy_per_atom,e_above_hull,cif"
     table.write_text(f'{header}\nmp-522,Cu1 Au1,-0.05,0.0,"{cif}"\n')
     bound = {"Cu": 1.0, "Au": 0.1}  # copper: 1 eV/atom below
-    crystals = [fcc("Cu", 3.6), fcc("Au", 4.06)]
-    for hull, expected in ((str(table), True), (None, False)):
+    alloy = Structure(fcc("Cu", 3.9).lattice, ["Cu", "Cu", "Au", "Au"], fcc("Cu", 3.9).frac_coords)
+    crystals = [fcc("Cu", 3.6), fcc("Au", 4.06), alloy]
+    for hull, known in ((str(table), True), (None, False), ("none", False)):
         maker = ADiTHullMaker(hull=hull, element_energies=bound)
         document, _ = discover(replace(makers, validity_maker=None, rank_maker=maker), crystals)
-        copper = next(s for s in document.samples if s.formula == "Cu")
+        copper, _, mixed = document.samples
         assert copper.energy_above_hull < -0.5, copper.hull_reason
-        assert copper.hull_doubtful is expected
+        assert copper.stability == "unknown" and "below the hull" in copper.notes[0]
+        assert mixed.known_phases == int(known) and mixed.competitors_known is known
+        assert (mixed.energy_above_hull is None) != known
+        assert mixed.formation_energy_per_atom < -0.3 and mixed.stability == "unknown"
+        assert mixed.score < -0.3  # ranked all the same
         near = document.near_hull
-        assert near.bound == ("upper bound" if expected else "unknown")
-        assert (near.null is not None) == expected
-        assert ("real compounds put that far above it" in document.summary()) == expected
+        assert (near.count, near.of, near.stability["unknown"]) == (0, 3, 3)
+        assert near.bound == ("upper bound" if known else "unknown")
+        assert (near.null is not None) == known
+        assert ("real compounds put that far above it" in document.summary()) == known
 
 
 @pytest.mark.parametrize(
@@ -451,7 +485,8 @@ def test_elements_have_the_energies_that_the_evaluation_takes(calculator, name):
         job_ = ADiTHullMaker(hull=None).make([salt], [sample])
         return run_locally(job_, log=False, ensure_success=True)[job_.uuid][1].output.samples[0]
 
-    assert placed(calculator).energy_above_hull == pytest.approx(-2.0)
+    assert placed(calculator).formation_energy_per_atom == pytest.approx(-2.0)
+    assert placed(calculator).energy_above_hull is None
     other = placed(f"{calculator} 7net-l3i5")
     assert other.energy_above_hull is None
     assert other.hull_reason.endswith("7net-l3i5: give element_energies")

@@ -266,9 +266,9 @@ def test_only_candidates_with_an_energy_to_trust_are_learned_from(tiny_checkpoin
     """Three eV/atom below a partial hull tell of what the hull lacks, and are no success."""
     gold = structure("Au")
     records = [
-        {"energy_above_hull": -3.0, "hull_doubtful": True},
-        {"energy_above_hull": 0.05},
-        {"energy_above_hull": 0.3},
+        {"energy_above_hull": -3.0, "stability": "unknown"},
+        {"energy_above_hull": 0.05, "stability": "metastable"},
+        {"energy_above_hull": 0.3, "stability": "unstable"},
         {"hull_reason": "it has no energy"},
     ]
     common = {"domain": "crystal", "num_atoms": 1, "formula": "Au", "decoded": True, "valid": True}
@@ -296,9 +296,10 @@ def test_only_candidates_with_an_energy_to_trust_are_learned_from(tiny_checkpoin
     document = last_output(run_locally(collect, ensure_success=True), collect)
     assert len(AtomicDataset.load(document.data)) == document.added == 1
     assert document.left_out == {
-        "so far below a partial hull that the energy is doubtful": 1,
+        "stability unknown: no known compound competes, or it lies far below the hull": 1,
         "more than 0.1 eV/atom above the hull": 1,
         "no energy above hull": 1,
     }
     near = document.near_hull
-    assert (near.count, near.doubtful, near.of, near.bound) == (1, 1, 3, "upper bound")
+    assert (near.count, near.stability["unknown"], near.of) == (1, 1, 3)
+    assert near.bound == "upper bound"

@@ -18,7 +18,7 @@ from adit_model.quality.energies import (
 )
 from adit_model.quality.entries import Entry
 from adit_model.quality.force_fields import element_references
-from adit_model.quality.hull import Hull
+from adit_model.quality.hull import MP2020, Hull
 from adit_model.quality.rows import Options
 from adit_model.systems import AtomicSystem
 
@@ -96,9 +96,11 @@ def test_summary_report_and_files_say_what_was_found(evaluation) -> None:
     report = (out / "report.md").read_text()
     assert "The hull is partial" in report and "lower bound" in report
     assert "M.S.U.N." in report
-    # of one compound without which the elements are the hull, -2.1096 + 0.3 passes
-    assert part["null"] == {"threshold": 0.1, "of": 1, "passed": {"0.15": 1, "0.2": 1, "0.3": 1}}
-    assert "takes for metastable (at most 0.1 eV/atom above it) 100 % of those 0.15" in report
+    # of one compound, without which only elements compete, nothing passes
+    none = {"0.15": 0, "0.2": 0, "0.3": 0}
+    one = {"0.15": 1, "0.2": 1, "0.3": 1}
+    assert part["null"] == {"threshold": 0.1, "of": 1, "passed": none, "unknown": one}
+    assert "takes for metastable (at most 0.1 eV/atom above it) 0 % of those 0.15" in report
     assert (out / "crystals_energy_above_hull.png").is_file()
     frames = ase.io.read(out / "relaxed_chgnet.extxyz", ":")
     assert [atoms.info["index"] for atoms in frames] == [0, 1]
@@ -134,54 +136,80 @@ def filled(
         for i, energy in enumerate(energies)
     ]
     options = Options(CellStore(tmp_path / "cells"), measures=(energy_measure("chgnet"),))
-    hull = hull or make_hull("chgnet", [], systems, options)
+    if hull is None:
+        hull = make_hull("chgnet", ["known"], systems, options)
     fill_energies(rows, entries, None, options, {"chgnet": hull})
     return rows
 
 
-def test_without_known_phases_the_elements_are_the_hull(tmp_path: Path) -> None:
-    rows = filled(tmp_path, [-3.7, -1.0])
-    first, second = rows
-    assert first["chgnet_above_hull"] == pytest.approx(first["chgnet_formation_energy"])
-    assert first["chgnet_stable"] and first["chgnet_formation_energy"] < -2
-    assert not second["chgnet_metastable"] and second["chgnet_above_hull"] > 0.5
-    assert first["chgnet_above_hull_initial"] == pytest.approx(first["chgnet_above_hull"] + 0.05)
-    assert first.get("chgnet_novel") is None  # there is no reference
+def salts() -> Hull:
+    """A hull with one compound, NaCl, as CHGNet has it."""
+    return Hull({"NaCl": -2.11}, ["Na", "Cl"], scale=MP2020, source="salts")
+
+
+def test_without_known_phases_there_is_no_energy_above_hull(tmp_path: Path) -> None:
+    first, second = filled(tmp_path, [-3.7, -1.0], Hull.of_elements(MP2020))
+    assert first["chgnet_above_hull"] == first["chgnet_above_hull_initial"]
+    assert (
+        first["chgnet_above_hull"] == "failed: no known compound of Cl-Na competes, only elements"
+    )
+    assert first["chgnet_formation_energy"] < -2
+    assert (first["chgnet_stability"], second["chgnet_stability"]) == ("unknown", "unstable")
+    for row in (first, second):
+        assert row["chgnet_stable"] is row["chgnet_metastable"] is False
+        assert row["chgnet_known_phases"] == 0
+
+
+def test_by_default_the_known_phases_are_the_hull(tmp_path: Path) -> None:
+    (row,) = filled(tmp_path, [-3.7])
+    assert row["chgnet_above_hull"] == pytest.approx(0, abs=0.1)
+    assert row["chgnet_above_hull_initial"] == pytest.approx(row["chgnet_above_hull"] + 0.05)
+    assert row["chgnet_competing"] == "NaCl" and row["chgnet_competitors_known"] is True
+    assert row["chgnet_metastable"] is True and row["chgnet_known_phases"] >= 1
+    assert row.get("chgnet_novel") is None  # there is no reference
 
 
 def test_of_equal_crystals_the_lowest_is_the_unique_one(tmp_path: Path) -> None:
-    rows = filled(tmp_path, [-3.69, -3.71, -3.70])
+    rows = filled(tmp_path, [-3.69, -3.71, -3.70], salts())
     assert [row["chgnet_unique"] for row in rows] == [False, True, False]
 
 
 def test_what_did_not_converge_is_not_stable(tmp_path: Path) -> None:
-    (row,) = filled(tmp_path, [-3.7], converged=False)
-    assert row["chgnet_above_hull"] < -2
+    (row,) = filled(tmp_path, [-3.7], salts(), converged=False)
+    assert row["chgnet_above_hull"] < 0.1 and row["chgnet_stability"] != "unstable"
     assert row["chgnet_stable"] is False and row["chgnet_metastable"] is False
 
 
 def test_an_energy_that_no_compound_has_is_a_failure_and_not_a_discovery(tmp_path: Path) -> None:
-    rows = filled(tmp_path, [-3.7, -23.0])
-    assert rows[0]["chgnet_stable"] is True
-    for column in ("formation_energy", "above_hull", "stable", "novel"):
+    rows = filled(tmp_path, [-3.7, -23.0], salts())
+    assert rows[0]["chgnet_metastable"] is True
+    for column in ("formation_energy", "above_hull", "stable", "stability", "novel"):
         text = rows[1][f"chgnet_{column}"]
         assert text.startswith("failed: a formation energy of -2") and "force field" in text
-    rates = summarise_energies(rows, {"chgnet": Hull.of_elements()}, False)["chgnet"]["rates"]
-    assert rates["stable"] == {"passed": 1, "of": 2, "share": 0.5}
+    rates = summarise_energies(rows, {"chgnet": salts()}, False)["chgnet"]["rates"]
+    assert rates["metastable"] == {"passed": 1, "of": 2, "share": 0.5}
 
 
 @pytest.mark.parametrize(
-    ("known", "elements_only", "far_below"), [({}, 2, 2), ({"NaCl": -2.1}, 0, 0)]
+    ("known", "expected"),
+    [
+        ({}, {"unknown": 2, "elements_only": 2}),
+        ({"NaCl": -2.1}, {"stable": 1, "metastable": 1, "competitors_known": 2}),
+        ({"NaCl": -2.0}, {"stable": 1, "unknown": 1, "far_below": 1, "competitors_known": 2}),
+    ],
 )
 def test_the_summary_says_for_how_many_a_partial_hull_knows_nothing(
-    tmp_path: Path, known, elements_only: int, far_below: int
+    tmp_path: Path, known: dict[str, float], expected: dict[str, int]
 ) -> None:
     energies = element_references("chgnet").energies
     base = (energies["Na"] + energies["Cl"]) / 2
-    hull = Hull(known, ["Na", "Cl"], scale=Hull.of_elements().scale, source="")
+    hull = Hull(known, ["Na", "Cl"], scale=MP2020, source="")
     rows = filled(tmp_path, [base - 2.15, base - 2.05], hull)
     found = summarise_energies(rows, {"chgnet": hull}, False)["chgnet"]["trust"]
-    assert found == {"of": 2, "elements_only": elements_only, "far_below": far_below}
+    assert {name: count for name, count in found.items() if count} == {"of": 2, **expected}
+    assert all(
+        row["chgnet_stable"] is False for row in rows if row["chgnet_stability"] == "unknown"
+    )
 
 
 @pytest.mark.slow
@@ -213,13 +241,11 @@ def test_two_force_fields_have_a_hull_each(tmp_path: Path) -> None:
     squeezed = HALITE.copy()
     squeezed.scale_lattice(0.85 * HALITE.volume)
     squeezed.to(str(tmp_path / "a.cif"))
-    known = tmp_path / "known.csv"
-    known.write_text(TABLE + f'mp-1,Na1 Cl1,-2.1096,0.0,"{HALITE.to(fmt="cif")}"\n')
-    arguments = ["--energies", "chgnet", "sevennet", "--hull", str(known), "--quiet", "--no-plot"]
+    arguments = ["--energies", "chgnet", "sevennet", "--hull", "known", "--quiet", "--no-plot"]
     out = tmp_path / "out"
     assert main(["evaluate", str(tmp_path / "a.cif"), "--out", str(out), *arguments]) == 0
     energies = json.loads((out / "summary.json").read_text())["crystals"]["energies"]
-    assert energies["sevennet"]["hull"]["source"].startswith("SevenNet-0 (11 July 2024) of 1 ")
+    assert energies["sevennet"]["hull"]["source"].startswith("SevenNet-0 (11 July 2024) of ")
     assert energies["chgnet"]["scale"] != energies["sevennet"]["scale"]
     medians = {name: part["numbers"] for name, part in energies.items()}
     for numbers in medians.values():
