@@ -20,6 +20,7 @@ from scipy.spatial.transform import Rotation
 from adit_model.cli.main import main
 from adit_model.data import load_source
 from adit_model.data.dataset import AtomicDataset
+from adit_model.data.phases import known_phases
 from adit_model.systems import AtomicSystem
 
 HAS_QM9 = importlib.util.find_spec("qm9pack") is not None
@@ -128,12 +129,27 @@ def test_salts_and_molecules_give_rows_a_summary_a_report_and_pictures(clean_dir
 
 
 def test_without_a_reference_nothing_is_said_about_novelty(clean_dir):
-    rows, summary = evaluate(saved(clean_dir / "s.npz", salts(2)), clean_dir / "out", "--no-plot")
+    samples = saved(clean_dir / "s.npz", salts(2))
+    rows, summary = evaluate(samples, clean_dir / "out", "--no-plot", "--reference", "none")
     assert summary["crystals"]["rates"]["novel"] is summary["crystals"]["rates"]["vun"] is None
     assert "distances" not in summary["crystals"] and "molecules" not in summary
     assert [row["novel"] for row in rows] == ["", ""]
     assert "smiles" not in rows[0]
     assert not list((clean_dir / "out").glob("*.png"))
+
+
+def test_by_default_novel_is_what_the_package_does_not_know(clean_dir):
+    known = known_phases()
+    salt = known.system(known.select(formula="NaCl", space_group=225)[0])
+    swapped = AtomicSystem(np.where(salt.numbers == 17, 37, 55), salt.positions, salt.cell)  # CsRb
+    water = AtomicSystem([8, 1, 1], [[0, 0, 0], [0.96, 0, 0], [-0.24, 0.93, 0]])
+    rows, summary = evaluate(
+        saved(clean_dir / "s.npz", [salt, swapped, water]),
+        *(clean_dir / "out", "--no-plot", "--skip", "posebusters"),
+    )
+    assert [row["novel"] for row in rows] == ["False", "True", "False"]
+    assert summary["reference"] == ["known"]
+    assert "distances" not in summary["crystals"]  # for that, name what to compare to
 
 
 def test_files_of_all_kinds_give_the_same_rows(clean_dir):
