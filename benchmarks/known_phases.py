@@ -26,12 +26,18 @@ from adit_model.data.phases import (
     reduced_formula,
 )
 from adit_model.data.qm9 import load_qm9, load_qm9_smiles
+from adit_model.geometry import WRAP_CUT
 from adit_model.quality.molecules import canonical_smiles
 from adit_model.systems import AtomicSystem
 
 
 def pack(lines: list[str]) -> np.ndarray:
     return np.frombuffer("\n".join(lines).encode("ascii"), dtype=np.uint8)
+
+
+def on_grid(frac: np.ndarray) -> np.ndarray:
+    """Round, and keep what is on the canonical side of the cell's edge there."""
+    return np.maximum(np.rint(frac * GRID), -np.floor(WRAP_CUT * GRID))
 
 
 def space_group(system: AtomicSystem, symprec: float) -> int:
@@ -64,7 +70,7 @@ def crystals(folder: Path) -> None:
         num_atoms=np.array([len(system) for system in systems], dtype=np.uint8),
         numbers=np.concatenate([system.numbers for system in systems]).astype(np.uint8),
         grid_coords=np.concatenate(
-            [np.rint(system.frac_coords * GRID) % GRID for system in systems]
+            [on_grid(system.frac_coords) % GRID for system in systems]
         ).astype(np.uint16),
         triangles=cells[:, *np.tril_indices(3)].astype(np.float32),
         **{name: np.concatenate([part.labels[name] for part in sets]) for name in LABELS},
