@@ -55,7 +55,7 @@ class ADiTGenerateMaker(Maker):
     seed : int
         Seed of all random numbers. Sample i depends on it, on i, the weights and the settings
         below: two jobs with one seed give the same structures.
-    num_steps, solver, guidance_scale, noise_scale
+    num_steps, solver, guidance_scale, noise_scale, symmetry
         See :class:`adit_model.config.SamplingConfig`; None takes the checkpoint's default.
     num_atoms : int, str, tuple, list or None
         Atoms in each structure, added to the condition: one number, a range ``(4, 12)`` or
@@ -99,6 +99,7 @@ class ADiTGenerateMaker(Maker):
     solver: str | None = None
     guidance_scale: float | str | dict[str, float] | None = None
     noise_scale: float | None = None
+    symmetry: str | None = None
     num_atoms: int | str | tuple[int, int] | list[int] | None = None
     condition: Any = None
     device: str = "auto"
@@ -239,6 +240,7 @@ class ADiTGenerateMaker(Maker):
             solver=self.solver,
             guidance_scale=self.guidance_scale,
             noise_scale=self.noise_scale,
+            symmetry=self.symmetry,
         )
 
     def domains(self) -> set[str]:

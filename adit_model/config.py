@@ -10,6 +10,7 @@ from typing import Any, Literal, TypeVar
 
 ENCODERS = ("transformer", "equivariant")
 SOLVERS = ("euler", "midpoint", "heun", "ancestral", "multistep")
+SYMMETRIES = ("asked", "known", "free")
 
 GUIDED_KINDS = ("elements", "formula", "space_group", "properties")
 
@@ -254,14 +255,20 @@ class SamplingConfig:
     noise_scale : float
         Standard deviation of the noise that these two solvers renew; below 1 it trades
         variety for validity.
+    symmetry : str
+        Where crystals take their space group and Wyckoff positions from a known crystal:
+        ``"asked"``, where a space group is asked for; ``"known"``, always; ``"free"``, never:
+        the network is told the group, and may miss it.
     """
 
     num_steps: int = 100
     solver: str = "euler"
     guidance_scale: Guidance = 2.0
     noise_scale: float = 1.0
+    symmetry: str = "asked"
 
     def __post_init__(self) -> None:
+        _one_of("symmetry", self.symmetry, SYMMETRIES)
         if not isinstance(self.num_steps, int) or self.num_steps < 1:
             raise ValueError(f"num_steps must be a positive integer, got {self.num_steps!r}")
         if self.num_steps > 10_000:

@@ -320,7 +320,7 @@ class ADiT(nn.Module):
             At most so many times n samples are then drawn; if fewer hold, a warning says so.
         **options
             ``seed``, ``domain``, ``num_atoms``, ``num_steps``, ``solver``, ``guidance_scale``,
-            ``noise_scale``, ``first_index``, ``random_rotation``: see
+            ``noise_scale``, ``symmetry``, ``first_index``, ``random_rotation``: see
             :meth:`adit_model.sampling.request.Request.of`.
 
         Returns

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from adit_model import __version__
-from adit_model.config import SOLVERS
+from adit_model.config import SOLVERS, SYMMETRIES
 from adit_model.files import output_folder
 from adit_model.quality.records import COLUMNS, RECORDS, SETTINGS, STRUCTURES
 from adit_model.systems import CRYSTAL, DOMAINS
@@ -79,6 +79,7 @@ def add_sampling_arguments(parser: argparse.ArgumentParser) -> None:
         help="weight of what is told, 1 is none; or of each kind: space_group=2,properties=1.5",
     )
     add("--noise-scale", type=float, metavar="SCALE", help="of the noise that solvers renew")
+    add("--symmetry", metavar="NAME", help=f"taken from a known crystal: {', '.join(SYMMETRIES)}")
     add("--device", default="auto", help="auto, cpu, cuda or cuda:1 (default %(default)s)")
     add("--batch-atoms", type=int, metavar="ATOMS", help="atoms integrated at a time")
     add("--workers", type=int, metavar="THREADS", help="on a CPU (default: its cores)")
@@ -88,7 +89,7 @@ def add_sampling_arguments(parser: argparse.ArgumentParser) -> None:
 
 def sampling_options(args: argparse.Namespace) -> dict[str, Any]:
     """Return the options of :class:`~adit_model.config.SamplingConfig` among the arguments."""
-    names = ("num_steps", "solver", "guidance_scale", "noise_scale")
+    names = ("num_steps", "solver", "guidance_scale", "noise_scale", "symmetry")
     return {name: getattr(args, name) for name in names}
 
 

@@ -421,21 +421,22 @@ class ElementChoice:
         the sum of the log-probabilities is largest.
     allowed : numpy.ndarray or None
         Atomic numbers that free atoms may have; each occurs at least once.
+    orbits : numpy.ndarray or None
+        Atoms with equal numbers get one element, shape (N,); by default each has its own.
     """
 
     numbers: np.ndarray | None = None
     composition: np.ndarray | None = None
     allowed: np.ndarray | None = None
+    orbits: np.ndarray | None = None
 
-    def choose(self, logits: np.ndarray, orbits: np.ndarray | None = None) -> np.ndarray:
+    def choose(self, logits: np.ndarray) -> np.ndarray:
         """Choose the elements whose log-probabilities have the largest sum.
 
         Parameters
         ----------
         logits : numpy.ndarray
             Shape (N, E), column 0 is no element.
-        orbits : numpy.ndarray
-            Atoms with equal numbers get one element, shape (N,); by default each has its own.
 
         Returns
         -------
@@ -457,8 +458,8 @@ class ElementChoice:
             return result
         group = (
             np.arange(len(free))
-            if orbits is None
-            else np.unique(orbits[free], return_inverse=True)[1]
+            if self.orbits is None
+            else np.unique(self.orbits[free], return_inverse=True)[1]
         )
         sizes = np.bincount(group)
         together = np.zeros((len(sizes), scores.shape[1]))

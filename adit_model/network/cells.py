@@ -32,9 +32,14 @@ def cell_numbers(cells: Tensor, sizes: Tensor) -> Tensor:
         xx, yy, zz, yz, xz, xy, shape (S, 6), float64.
     """
     cells = cells.double()
-    values, vectors = torch.linalg.eigh(cells @ cells.transpose(-1, -2))
+    return metric_numbers(cells @ cells.transpose(-1, -2), sizes)
+
+
+def metric_numbers(metric: Tensor, sizes: Tensor) -> Tensor:
+    """Inverse of :func:`cell_metric`, shape (S, 6)."""
+    values, vectors = torch.linalg.eigh(metric)
     log = 0.5 * (vectors * values.log()[:, None]) @ vectors.transpose(-1, -2)  # (S, 3, 3)
-    log = log - torch.diag_embed((sizes.double().log() / 3)[:, None].expand(-1, 3))
+    log = log - torch.diag_embed((sizes.to(metric).log() / 3)[:, None].expand(-1, 3))
     return log[:, _ROWS, _COLUMNS]
 
 

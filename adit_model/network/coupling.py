@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -10,7 +12,9 @@ from adit_model.network.conditioning import NUM_ELEMENTS, Told
 from adit_model.network.groups import DomainGroups
 
 
-def assign_noise(noise: Tensor, x_1: Tensor, groups: DomainGroups, told: Told) -> Tensor:
+def assign_noise(
+    noise: Tensor, x_1: Tensor, groups: DomainGroups, told: Told, settled: Tensor | None = None
+) -> Tensor:
     """Exchange the noise of atoms that are told the same, so that it lies nearest to the data.
 
     The rows of each system are permuted by a linear assignment on the squared distances of
@@ -26,6 +30,8 @@ def assign_noise(noise: Tensor, x_1: Tensor, groups: DomainGroups, told: Told) -
         Of the batch.
     told : Told
         Of the systems.
+    settled : torch.Tensor
+        Systems whose noise stays as it is, shape (S,), bool; none by default.
     """
     from scipy.optimize import linear_sum_assignment
 
@@ -37,7 +43,9 @@ def assign_noise(noise: Tensor, x_1: Tensor, groups: DomainGroups, told: Told) -
     )
     order = np.arange(len(kind))
     stops = groups.packing.sizes.cumsum(0).tolist()
-    for first, last in zip([0, *stops[:-1]], stops, strict=True):
+    for system, (first, last) in enumerate(pairwise([0, *stops])):
+        if settled is not None and settled[system]:
+            continue
         rows = slice(first, last)
         cost = -start[rows] @ end[rows].T  # of noise i at atom j; the squares do not matter
         other = kind[rows][:, None] != kind[rows]

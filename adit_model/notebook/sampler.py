@@ -102,7 +102,7 @@ class ADiTSampler:
         :class:`~adit_model.conditions.condition.Condition`.
     domain : str
         Added to it: ``"crystal"``, ``"molecule"``, or ``"both"``, which leaves it free.
-    num_steps, solver, guidance_scale, noise_scale
+    num_steps, solver, guidance_scale, noise_scale, symmetry
         See :class:`adit_model.config.SamplingConfig`; None takes the checkpoint's.
     workers : int or None
         Threads that share the batches on a CPU; None takes the cores that may be used. It changes
@@ -139,6 +139,7 @@ class ADiTSampler:
         solver: str | None = None,
         guidance_scale: float | str | Mapping[str, float] | None = None,
         noise_scale: float | None = None,
+        symmetry: str | None = None,
         workers: int | None = None,
         check: bool = True,
         progress: bool = True,
@@ -163,6 +164,7 @@ class ADiTSampler:
             "solver": solver,
             "guidance_scale": guidance_scale,
             "noise_scale": noise_scale,
+            "symmetry": symmetry,
         }
         self.condition = as_condition(condition, domain=domain)
         self.check, self.progress = check, progress

@@ -102,7 +102,11 @@ def variations(
     request = Request.of(n, None if isinstance(n, Request) else asked, **options)
     if request.condition != asked:
         raise ValueError(f"variations of {system} are '{asked}', not '{request.condition}'")
-    draws, settings = prepare(model, request)
+    if dict(request.sampling).get("symmetry") == "known":
+        raise ValueError("variations start from a structure, not from the symmetry of known ones")
+    draws, settings = prepare(
+        model, replace(request, sampling=dict(request.sampling) | {"symmetry": "free"})
+    )
     origin = normalised_latents(model, system)
     config = model.config.denoiser
     if (config.element_condition or config.conditions) and not system.is_periodic:

@@ -85,6 +85,7 @@ def integrate(
     told: Told | None = None,
     impose: Callable[[Tensor], Tensor] | None = None,
     decide: Callable[[Tensor], Told] | None = None,
+    settled: Tensor | None = None,
 ) -> Tensor:
     """Solve dx/dt = (x_1(x_t, t) - x_t) / (1 - t), from noise at 0 or later to latents at 1.
 
@@ -122,6 +123,8 @@ def integrate(
     decide : callable
         Called once, with the prediction of x_1 of the step that reaches :data:`DECIDE_AT`; what it
         returns is told from then on.
+    settled : torch.Tensor
+        Systems whose atoms do not exchange renewed noise, shape (S,), bool.
 
     Returns
     -------
@@ -163,7 +166,7 @@ def integrate(
     def renewed(x: Tensor, x_1: Tensor, now: float, then: float, noise: Tensor) -> Tensor:
         x = renew_noise(x, x_1, now, then, noise)
         if denoiser.config.optimal_noise:  # as in training
-            x = then * x_1 + assign_noise(x - then * x_1, x_1, groups, known)
+            x = then * x_1 + assign_noise(x - then * x_1, x_1, groups, known, settled)
         return x
 
     times = time_grid(num_steps, start_time)

@@ -25,6 +25,7 @@ from adit_model.conditions.known import Known
 from adit_model.conditions.partial import fixed_rows
 from adit_model.config import ModelConfig, SamplingConfig
 from adit_model.geometry import random_rotation as draw_rotation
+from adit_model.sampling.symmetry import Template, draw_template, is_imposed
 from adit_model.systems import CRYSTAL, MOLECULE
 
 ConditionLike = Condition | str | Mapping[str, Any] | None
@@ -120,8 +121,8 @@ class Request(MSONable):
             Added to the condition: a number, a ``(low, high)`` range, text as in the condition,
             or a list (text: ``"4,5,6"``) with one number for each sample.
         **sampling
-            ``num_steps``, ``solver``, ``guidance_scale``, ``noise_scale``; None leaves a value
-            to the checkpoint. See :class:`~adit_model.config.SamplingConfig`.
+            ``num_steps``, ``solver``, ``guidance_scale``, ``noise_scale``, ``symmetry``; None
+            leaves a value to the checkpoint. See :class:`~adit_model.config.SamplingConfig`.
 
         Raises
         ------
@@ -215,6 +216,11 @@ class Request(MSONable):
         for text in sorted(text for text in cautions if text is not None):
             warnings.warn(text, stacklevel=2)
         settings = self.settings(config.sampling)
+        if settings.symmetry == "known" and not (CRYSTAL in domains and config.autoencoder.exact):
+            raise ValueError(
+                f"symmetry 'known' acts on crystals of weights whose latents are coordinates, not "
+                f"on these {' and '.join(f'{d}s' for d in domains)}: leave it away"
+            )
         told = {name for c in self.asked for name in c.asked} & set(known.learned)
         guided = settings.guidance
         idle = sorted(set(guided) - told) if isinstance(guided, dict) else []
@@ -317,6 +323,8 @@ class Draw:
         Places of the fixed atoms, shape (F,), and their normalised latents, shape (F, L).
     targets : mapping
         Value of each property asked for; of a range, one that was drawn from it.
+    template : Template or None
+        Known crystal whose symmetry is imposed.
     """
 
     index: int
@@ -338,6 +346,8 @@ class Draw:
         """Whether its elements, of which a set was asked for, are decided on the way."""
         return self.choice is not None and self.choice.allowed is not None
 
+    template: Template | None = None
+
     def fresh_noise(self, num_steps: int, settings: SamplingConfig) -> np.ndarray:
         """Noise that the ancestral solver renews, shape (num_steps - 1, num_atoms, L)."""
         generator = np.random.default_rng([self.seed, self.index, 1])
@@ -346,7 +356,11 @@ class Draw:
 
 
 def draw_samples(
-    request: Request, known: Known, orders: ElementOrders, config: ModelConfig
+    request: Request,
+    known: Known,
+    orders: ElementOrders,
+    config: ModelConfig,
+    symmetry: str = "free",
 ) -> list[Draw]:
     """Draw domain, number of atoms, noise, rotation and elements of each sample of a request.
 
@@ -360,6 +374,8 @@ def draw_samples(
     known, orders, config
         What the checkpoint knows, the orders of elements of its training molecules, and its
         configuration.
+    symmetry : str
+        See :class:`~adit_model.config.SamplingConfig`.
 
     Raises
     ------
@@ -369,6 +385,7 @@ def draw_samples(
     domains = {condition: known.domains_for(condition) for condition in request.asked}
     told = orders if config.denoiser.element_condition and orders.histogram else None
     counts: dict[tuple[Condition, str], dict[int, int]] = {}
+    missing: set[Condition] = set()
     draws = []
     for index, condition in enumerate(request.conditions, request.first_index):
         choice = domains[condition]
@@ -381,7 +398,20 @@ def draw_samples(
                     f"'{condition}' cannot be made: no training molecule of such a size is made of "
                     f"these elements alone; they hold {'-'.join(sorted(orders.elements))}"
                 )
-        draws.append(_draw(index, request.seed, condition, domain, counts[key], orders, config))
+        drawn = None
+        if domain == CRYSTAL and is_imposed(condition, symmetry):
+            drawn = draw_template(index, request.seed, condition, counts[key])
+            if drawn is None:
+                missing.add(condition)
+        draws.append(
+            _draw(index, request.seed, condition, domain, counts[key], orders, config, drawn)
+        )
+    for condition in sorted(missing, key=str):
+        warnings.warn(
+            f"no known crystal has the symmetry, number of atoms and orbits for '{condition}': "
+            "nothing is imposed, the network is told alone",
+            stacklevel=2,
+        )
     return draws
 
 
@@ -393,9 +423,13 @@ def _draw(
     counts: Mapping[int, int],
     orders: ElementOrders,
     config: ModelConfig,
+    drawn_template: tuple[Template, np.ndarray | None] | None,
 ) -> Draw:
     generator = np.random.default_rng([seed, index])
-    if len(counts) == 1 and isinstance(condition.num_atoms, int):
+    template, assigned = drawn_template or (None, None)
+    if template is not None:
+        count = len(template.numbers)
+    elif len(counts) == 1 and isinstance(condition.num_atoms, int):
         (count,) = counts
     else:
         weights = np.array(list(counts.values()), dtype=np.float64)
@@ -418,10 +452,14 @@ def _draw(
     choice = ElementChoice(told) if told is not None else _choice(condition, count, fixed)
     if config.denoiser.conditions:
         told = _named(condition, count, fixed)
+    if template is not None:
+        told = assigned
+        choice = replace(choice or ElementChoice(), numbers=assigned, orbits=template.orbits)
     return Draw(
         *(index, seed, condition, domain, count, noise, rotation, told, choice),
         fixed=fixed,
         targets=_targets(condition, np.random.default_rng([seed, index, 3])),
+        template=template,
     )
 
 

@@ -18,6 +18,7 @@ from adit_model.conditions.known import Known
 from adit_model.conditions.partial import fixed_part
 from adit_model.config import ModelConfig, SamplingConfig
 from adit_model.network.conditioning import Told
+from adit_model.network.coupling import assign_noise
 from adit_model.network.decoding import raw_to_system
 from adit_model.network.denoiser import Denoiser
 from adit_model.network.groups import DomainGroups
@@ -25,6 +26,7 @@ from adit_model.progress import tqdm
 from adit_model.sampling.flow import integrate, time_grid
 from adit_model.sampling.request import Draw, Request, check_positive, draw_samples
 from adit_model.sampling.sample import Sample, SamplingInterrupted
+from adit_model.sampling.symmetry import SymmetryProjection, composed
 from adit_model.sampling.telling import tell
 from adit_model.sampling.workers import OnStep, in_threads, worker_count
 from adit_model.systems import CRYSTAL, MOLECULE, AtomicSystem
@@ -195,7 +197,7 @@ def prepare(model: Weights, request: Request) -> tuple[list[Draw], SamplingConfi
     require_denoiser(model)
     known = model.known
     settings = request.check(known, model.config)
-    draws = draw_samples(request, known, model.element_orders, model.config)
+    draws = draw_samples(request, known, model.element_orders, model.config, settings.symmetry)
     latents: dict[Condition, np.ndarray] = {}
     for condition in request.asked:
         if condition.atoms is not None:
@@ -435,6 +437,17 @@ def _integrate_batch(
         return replace(told, elements=elements)
 
     decides = model.config.denoiser.conditions and any(r.decides for r in part)
+    impose = _imposing(part, x)
+    settled = None
+    if any(draw.template is not None for draw in part):  # they have no fixed atoms
+        symmetry = SymmetryProjection(model.denoiser, [r.template for r in part], groups)
+        settled = symmetry.systems
+        if model.config.denoiser.optimal_noise:
+            x = assign_noise(x, symmetry.anchored(x), groups, told, ~settled)
+        x = symmetry.shared_noise(x)
+        if fresh is not None and len(fresh):
+            fresh = torch.stack([symmetry.shared_noise(noise) for noise in fresh])
+        impose = symmetry if impose is None else composed(impose, symmetry)
     x_1 = integrate(
         model.denoiser,
         x,
@@ -446,8 +459,9 @@ def _integrate_batch(
         fresh,
         start_time,
         told,
-        _imposing(part, x),
+        impose,
         decide if decides else None,
+        settled,
     )
     latents = model.denoiser.denormalise(x_1, groups.kinds)
     return model.decode(latents, sizes, periodic, choices)[: len(part)]

@@ -46,7 +46,9 @@ def tell(denoiser: Denoiser, known: Known, draws: Sequence[Draw], groups: Domain
             continue
         for symbol in condition.elements or ():
             told.element_set[i, atomic_numbers[symbol]] = 1
-        if condition.space_group is not None:
+        if draw.template is not None:
+            told.space_group[i] = draw.template.space_group
+        elif condition.space_group is not None:
             told.space_group[i] = condition.space_group
         for name, target in draw.targets.items():
             scale = known.properties[name]

@@ -87,7 +87,13 @@ def test_provenance(finished, tiny_checkpoint):
     model = ADiT.load(tiny_checkpoint)
     assert document.checkpoint.hash == model.checkpoint_hash
     assert document.checkpoint.name == str(tiny_checkpoint)
-    sampling = {"num_steps": 3, "solver": "euler", "guidance_scale": 1.0, "noise_scale": 1.0}
+    sampling = {
+        "num_steps": 3,
+        "solver": "euler",
+        "guidance_scale": 1.0,
+        "noise_scale": 1.0,
+        "symmetry": "asked",
+    }
     assert document.request == Request(20, sampling=sampling)
     assert document.device in ("cpu", "cuda:0", "cuda")
     assert document.versions["adit-atomate"]

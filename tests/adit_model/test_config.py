@@ -174,6 +174,7 @@ OUT_OF_RANGE = {
         "solver": ["rk4", ""],
         "guidance_scale": [-0.5, 101.0, NAN],
         "noise_scale": [-0.1, 2.5, NAN],
+        "symmetry": ["cubic", ""],
     },
 }
 

@@ -123,7 +123,13 @@ def test_one_file_holds_all(folder, samples):
 
 def test_settings_and_picture(folder, tiny_checkpoint):
     run = json.loads((folder / SETTINGS).read_text())
-    sampling = {"num_steps": 3, "solver": "euler", "guidance_scale": 1.0, "noise_scale": 1.0}
+    sampling = {
+        "num_steps": 3,
+        "solver": "euler",
+        "guidance_scale": 1.0,
+        "noise_scale": 1.0,
+        "symmetry": "asked",
+    }
     assert Request.from_dict(run["request"]) == Request(N, seed=3, sampling=sampling)
     assert run["checkpoint_hash"] == ADiT.load(tiny_checkpoint).checkpoint_hash
     from matplotlib.image import imread

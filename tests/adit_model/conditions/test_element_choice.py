@@ -34,7 +34,7 @@ def test_all_of_the_set_at_the_least_cost(seed, shared):
     logits = generator.normal(size=(6, 20))
     logits[:, generator.choice(ALLOWED)] += 3.0  # one element would take all
     orbits = np.array([0, 0, 1, 1, 2, 3]) if shared else np.arange(6)
-    numbers = ElementChoice(allowed=ALLOWED).choose(logits, orbits if shared else None)
+    numbers = ElementChoice(allowed=ALLOWED, orbits=orbits if shared else None).choose(logits)
     assert set(numbers) == set(ALLOWED)
     assert all(len(set(numbers[orbits == orbit])) == 1 for orbit in orbits)
     wanted, score = best(logits, orbits, lambda n: set(n) == set(ALLOWED))
@@ -46,7 +46,9 @@ def test_a_formula_at_the_least_cost(seed, shared):
     logits = np.random.default_rng(seed).normal(size=(6, 20))
     orbits = np.array([0, 0, 1, 2, 2, 3]) if shared else np.arange(6)
     composition = np.array([3, 8, 8, 8, 15, 15])
-    numbers = ElementChoice(composition=composition).choose(logits, orbits if shared else None)
+    numbers = ElementChoice(composition=composition, orbits=orbits if shared else None).choose(
+        logits
+    )
     assert sorted(numbers) == sorted(composition)
     wanted, score = best(logits, orbits, lambda n: sorted(n) == sorted(composition))
     assert score(numbers) == pytest.approx(wanted)
@@ -65,6 +67,6 @@ def test_atoms_that_have_an_element_count():
 def test_orbits_that_cannot_hold_it_are_an_error():
     logits, orbits = np.zeros((4, 20)), np.array([0, 0, 1, 1])
     with pytest.raises(ValueError, match="2 orbits cannot hold 3 more elements"):
-        ElementChoice(allowed=ALLOWED).choose(logits, orbits)
+        ElementChoice(allowed=ALLOWED, orbits=orbits).choose(logits)
     with pytest.raises(ValueError, match=r"orbits of \[2, 2\] atoms cannot make up"):
-        ElementChoice(composition=np.array([3, 8, 8, 8])).choose(logits, orbits)
+        ElementChoice(composition=np.array([3, 8, 8, 8]), orbits=orbits).choose(logits)
