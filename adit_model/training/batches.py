@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -12,8 +13,10 @@ from torch import Tensor
 from torch.utils.data import Dataset, IterableDataset
 
 from adit_model.batch import AtomicBatch, Packing, to_device
-from adit_model.data.dataset import AtomicDataset
 from adit_model.network.groups import DomainGroups
+
+if TYPE_CHECKING:
+    from adit_model.data.dataset import AtomicDataset
 
 LEVEL_STEP = 3  # atoms by which a system may differ from the one it is exchanged for
 

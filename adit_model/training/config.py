@@ -145,11 +145,15 @@ class TrainingConfig:
 
         ``seconds`` have passed since the process started; they count with ``schedule="clock"``.
         """
-        warm = min(1.0, (step + 1) / max(1, self.warmup_steps))
         done = step / self.steps
         if self.schedule == "clock":
             assert self.max_time is not None
             done = seconds / parse_time(self.max_time)
+        return self.factor_at(step, done)
+
+    def factor_at(self, step: int, done: float) -> float:
+        """Return the same at a step where a share ``done`` of the run has passed."""
+        warm = min(1.0, (step + 1) / max(1, self.warmup_steps))
         if done <= self.decay_start or self.decay_start >= 1:
             return warm
         return warm * max(0.0, (1 - done) / (1 - self.decay_start))

@@ -23,7 +23,7 @@ from adit_model.training.loss import flow_matching_loss
 from adit_model.training.optimizers import build_optimizer
 from adit_model.training.poses import augment
 from adit_model.training.sharding import local, shard, sharded_like, whole
-from adit_model.training.telling import draw_told
+from adit_model.training.telling import normalise_and_tell
 
 logger = logging.getLogger(__name__)
 
@@ -291,7 +291,7 @@ class DenoiserModule(StageModule):
         self, batch: LatentBatch | AtomicBatch, generator: torch.Generator
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Flow-matching loss on normalised latents, cached or of random poses."""
-        config = self.network.config
+        labels = None
         if isinstance(batch, AtomicBatch):
             assert self.autoencoder is not None
             with torch.no_grad():
@@ -299,22 +299,10 @@ class DenoiserModule(StageModule):
             numbers, groups = batch.numbers, DomainGroups(batch.packing, batch.periodic)
         else:
             latents, numbers, groups = batch.latents, batch.numbers, batch.groups
-        if config.conditions:
-            assert isinstance(batch, LatentBatch)
-            x_1, told = draw_told(
-                self.network,
-                latents.float(),
-                groups,
-                numbers,
-                batch.space_groups,
-                batch.properties,
-                generator,
-            )
-        else:
-            x_1 = self.network.normalise(latents.float(), groups.kinds)
-            told = self.network.tell_nothing(groups)
-            if config.element_condition:  # of molecules
-                told.elements = numbers * (groups.kinds == 0)
+            labels = batch.space_groups, batch.properties
+        x_1, told = normalise_and_tell(
+            self.network, latents.float(), groups, numbers, labels, generator
+        )
         if self.training_config.cuda_graphs and self._graphed is None:
             bfloat16 = self.training_config.precision == "bf16"
             self._graphed = GraphedDenoiser(self.network, bfloat16)

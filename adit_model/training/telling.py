@@ -18,6 +18,33 @@ ALL_ELEMENTS, SOME_ELEMENTS = 0.45, 0.15
 ELEMENT_SET, SPACE_GROUP, PROPERTY, CELL, SITES = 0.35, 0.35, 0.25, 0.1, 0.15
 
 
+def normalise_and_tell(
+    denoiser: Denoiser,
+    latents: Tensor,
+    groups: DomainGroups,
+    numbers: Tensor,
+    labels: tuple[Tensor, Tensor] | None,
+    generator: torch.Generator | None,
+) -> tuple[Tensor, Told]:
+    """Normalise a training batch of latents, and say what any denoiser is told of it.
+
+    Parameters
+    ----------
+    labels : tuple of torch.Tensor
+        Space groups and properties; those with ``conditions`` need them, others are told at most
+        the elements of molecules.
+    denoiser, latents, groups, numbers, generator
+        And results: see :func:`draw_told`.
+    """
+    if denoiser.config.conditions:
+        assert labels is not None
+        return draw_told(denoiser, latents, groups, numbers, *labels, generator)
+    told = denoiser.tell_nothing(groups)
+    if denoiser.config.element_condition:
+        told.elements = numbers * (groups.kinds == 0)
+    return denoiser.normalise(latents, groups.kinds), told
+
+
 def draw_told(
     denoiser: Denoiser,
     latents: Tensor,
