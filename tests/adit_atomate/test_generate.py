@@ -108,6 +108,7 @@ def test_settings_reach_the_model(maker, tiny_checkpoint, job_store):
         "solver": "heun",
         "guidance_scale": 1.0,
         "noise_scale": 0.5,
+        "symmetry": "free",
         "num_atoms": (3, 4),
         "random_rotation": True,
     }
