@@ -34,7 +34,7 @@ class ADiTTimings(BaseModel):
 
     load: float = Field(description="Import and loading of the checkpoint, in seconds.")
     sample: float = Field(description="Sampling, in seconds.")
-    check: float = Field(description="Validity checks, in seconds.")
+    check: float = Field(description="Checks, in seconds.")
 
 
 class ADiTRate(BaseModel):
@@ -54,7 +54,7 @@ class ADiTGenerateDoc(BaseModel):
     """
 
     structures: list[Structure | Molecule] = Field(
-        description="All samples that could be decoded, in order of their index, valid or not; "
+        description="All samples that could be decoded, in order of their index, plausible or not; "
         "coordinates in angstrom."
     )
     samples: list[ADiTSampleRecord] = Field(

@@ -102,7 +102,7 @@ class ADiTEvaluateMaker(Maker):
             file or data set that ``adit evaluate`` takes.
         samples : list or OutputReference, optional
             ``output.samples`` of the same job or jobs: then samples that could not be decoded
-            have a row, too, and count as invalid.
+            have a row, too, and do not count as valid.
 
         Returns
         -------
@@ -251,7 +251,7 @@ def _document(
             domain: DomainCounts(
                 requested=part["count"],
                 decoded=part["decoded"],
-                valid=sum(row["valid"] for row in done.rows if row["domain"] == domain),
+                plausible=(part["rates"]["plausible"] or {}).get("passed"),
             )
             for domain, part in found.items()
         },

@@ -77,9 +77,9 @@ class ADiTGenerateMaker(Maker):
     random_rotation : bool
         Turn each structure at random; otherwise it comes in its canonical pose.
     check_validity : bool
-        Check each structure; the results are in ``job.output.samples``.
+        Check whether each structure is plausible; the results are in ``job.output.samples``.
     only_holding : bool
-        Draw on, with consecutive indices, until n samples are valid and hold what was asked.
+        Draw on, with consecutive indices, until n samples are plausible and hold what was asked.
     max_tries : int
         At most so many times n samples are then drawn; the document says how many it took.
 

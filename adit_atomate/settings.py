@@ -48,13 +48,13 @@ class ADiTSettings(BaseSettings):
     )
     CHECK_WORKERS: PositiveInt | None = Field(
         None,
-        description="Processes of the validity checks; None takes the available cores, fewer for "
-        "few samples.",
+        description="Processes of the checks of structures; None takes the available cores, fewer "
+        "for few samples.",
     )
     CHECK_TIME_LIMIT: PositiveFloat = Field(
         10.0,
-        description="Seconds the validity check of one sample may take; without an answer by "
-        "then it counts as invalid.",
+        description="Seconds each check of one sample may take; without an answer by "
+        "then it has not passed.",
     )
     REFERENCE: str | list[str] | None = Field(
         KNOWN,

@@ -25,11 +25,11 @@ MODEL, DATA, LATENT = "#dbe9f6", "#f3f3f3", "#fbe3c9"
 
 
 def samples(sampler: ADiTSampler, folder: Path) -> None:
-    """Twelve valid structures: the first six of each domain."""
+    """Twelve plausible structures: the first six of each domain."""
     shown = []
     for domain, sizes in (("crystal", (4, 12)), ("molecule", (14, 19))):
         made = sampler.sample(40, domain=domain, num_atoms=sizes, first_index=0)
-        shown += made.valid[:6]
+        shown += made.plausible[:6]
     contact_sheet(shown, folder / "samples.png", columns=6)
     depict(shown[6:], folder / "formulas.png", columns=3)
 
@@ -54,9 +54,9 @@ def asked(folder: Path) -> None:
 
 
 def trajectories(sampler: ADiTSampler, folder: Path) -> None:
-    """Show how the first valid ones form: a crystal as a strip, a molecule in motion."""
+    """Show how the first plausible ones form: a crystal as a strip, a molecule in motion."""
     for domain, count in (("crystal", 5), ("molecule", 15)):
-        made = sampler.sample(20, domain=domain, num_atoms=count, first_index=0).valid
+        made = sampler.sample(20, domain=domain, num_atoms=count, first_index=0).plausible
         index = made[0].info["index"]
         frames = sampler.trajectory(domain=domain, num_atoms=count, index=index)
         if domain == "crystal":

@@ -25,7 +25,7 @@ for sample in samples:
 
 # %% Which are chemically sensible? The same checks as in the benchmark tables
 for record in record_samples(samples):
-    print(record.index, record.formula, "valid" if record.valid else record.reason)
+    print(record.index, record.formula, "plausible" if record.plausible else record.reason)
 
 # %% pymatgen
 crystals = [s.system.to_structure() for s in samples if s.system and s.domain == "crystal"]

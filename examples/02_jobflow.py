@@ -42,7 +42,7 @@ def main() -> None:
         output = store.get_output(job.uuid, load=True)
     print(f"{len(output['structures'])} structures")
     for record in output["samples"]:
-        print(record["index"], record["formula"], record["reason"] or "valid")
+        print(record["index"], record["formula"], record["reason"] or "plausible")
 
 
 if __name__ == "__main__":

@@ -12,12 +12,12 @@ from maggma.stores import MemoryStore
 from monty.json import MontyDecoder
 
 from adit_atomate import ADiTMoleculeDiscoveryMaker
-from adit_atomate.discovery.stages import ADiTValidityMaker
+from adit_atomate.discovery.stages import ADiTScreenMaker
 
 
 def main() -> None:
     n = int(sys.argv[1]) if len(sys.argv) > 1 else 16
-    maker = ADiTMoleculeDiscoveryMaker(validity_maker=ADiTValidityMaker(closed_shell=True), keep=5)
+    maker = ADiTMoleculeDiscoveryMaker(screen_maker=ADiTScreenMaker(closed_shell=True), keep=5)
 
     store = JobStore(MemoryStore(), additional_stores={"data": MemoryStore()})
     flow = maker.make(n=n)

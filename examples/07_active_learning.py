@@ -57,7 +57,7 @@ def main() -> None:
     discovery = ADiTDiscoveryMaker(
         generate_maker=ADiTGenerateMaker(domain="crystal", num_atoms=(2, 5), seed=1),
         relax_maker=relax_maker(),
-        validity_maker=None,
+        screen_maker=None,
         rank_maker=None,
         keep=None,
     ).make(n=4)

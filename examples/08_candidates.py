@@ -30,7 +30,7 @@ def main() -> None:
     if jobs.count({"output.candidates": {"$exists": True}}) == 0:
         relax = LennardJonesRelaxMaker(steps=3, relax_cell=False)
         # Without a rank_maker there are no scores; ADiTHullMaker, the default, needs real energies.
-        flow = ADiTDiscoveryMaker(validity_maker=None, relax_maker=relax, rank_maker=None).make(n=8)
+        flow = ADiTDiscoveryMaker(screen_maker=None, relax_maker=relax, rank_maker=None).make(n=8)
         run_locally(flow, store=jobs, create_folders=True, root_dir=folder, ensure_success=True)
 
     # Run it whenever you like: only jobs that are new since the last time are read.

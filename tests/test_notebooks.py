@@ -29,9 +29,9 @@ CHECKS = {
     "quickstart": """
 assert len(crystals) + len(crystals.missing) == N
 with connect(folder / "samples.db") as database:
-    stored = list(database.select(domain="crystal", valid=True))
+    stored = list(database.select(domain="crystal", plausible=True))
 formulas = [row.toatoms().get_chemical_formula() for row in stored]
-assert formulas == [a.get_chemical_formula() for a in crystals.valid]
+assert formulas == [a.get_chemical_formula() for a in crystals.plausible]
 assert same and change < 0.5
 assert (str(path[0].symbols), str(path[-1].symbols)) == ("NaCl", "MgO")
 (sample,) = sampler.sample(1, domain="crystal", num_atoms=5, first_index=2)

@@ -29,7 +29,7 @@ from adit_atomate.task_documents import SUCCESSFUL
 
 DISCOVERY_DATA = [["output", "samples"], ["output", "candidates"]]
 FUNNEL = {  # what is left after a stage
-    "validity": "valid",
+    "screening": "plausible",
     "uniqueness": "unique",
     "novelty": "novel",
     "relaxation": "relaxed",

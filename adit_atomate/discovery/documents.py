@@ -15,7 +15,7 @@ from adit_model.quality.hull import ELEMENTS_ONLY, METASTABLE, STABILITIES, Stab
 Fate = Literal[
     "pending",
     "not decoded",
-    "invalid",
+    "not plausible",
     "duplicate",
     "known",
     "not relaxed",

@@ -15,8 +15,8 @@ from adit_atomate.discovery.rank import ADiTHullMaker, ADiTStrainMaker
 from adit_atomate.discovery.relax import ADiTRelaxStageMaker, chgnet_relax_maker, xtb_relax_maker
 from adit_atomate.discovery.stages import (
     ADiTNoveltyMaker,
+    ADiTScreenMaker,
     ADiTUniquenessMaker,
-    ADiTValidityMaker,
     given_samples,
 )
 from adit_atomate.generate import GENERATE_DATA, ADiTGenerateMaker
@@ -28,10 +28,10 @@ from adit_model.data.phases import without_none
 class ADiTDiscoveryMaker(Maker):
     """Generate crystals, and find those worth a calculation.
 
-    generate -> valid -> unique -> novel -> relax -> unique and novel again -> energy above hull ->
-    the best -> DFT. Each stage can be given another Maker, or None to leave it out. The output is
-    an ``ADiTDiscoveryDoc`` that tells of each sample what became of
-    it, and ranks the candidates.
+    generate -> plausible -> unique -> novel -> relax -> unique and novel again -> energy above
+    hull -> the best -> DFT. Each stage can be given another Maker, or None to leave it out. The
+    output is an ``ADiTDiscoveryDoc`` that tells of each sample what became of it, and ranks the
+    candidates.
 
     Parameters
     ----------
@@ -39,7 +39,7 @@ class ADiTDiscoveryMaker(Maker):
         Name of the flows.
     generate_maker : Maker or None
         Makes the structures; None if they are given.
-    validity_maker, uniqueness_maker, novelty_maker : Maker or None
+    screen_maker, uniqueness_maker, novelty_maker : Maker or None
         Stages as ``discovery.stages`` describes them. Novelty is left out, too, if its Maker's
         reference is None or ``"none"``; by default it is the known crystals of the package.
     relax_maker : Maker or None
@@ -69,7 +69,7 @@ class ADiTDiscoveryMaker(Maker):
     generate_maker: Maker | None = field(
         default_factory=lambda: ADiTGenerateMaker(domain="crystal")
     )
-    validity_maker: Maker | None = field(default_factory=ADiTValidityMaker)
+    screen_maker: Maker | None = field(default_factory=ADiTScreenMaker)
     uniqueness_maker: Maker | None = field(default_factory=ADiTUniquenessMaker)
     novelty_maker: Maker | None = field(default_factory=ADiTNoveltyMaker)
     relax_maker: Maker | None = field(default_factory=chgnet_relax_maker)
@@ -131,7 +131,7 @@ class ADiTDiscoveryMaker(Maker):
             if stage == "relaxation":
                 shapes = [made.output.structures]
 
-        add("validity", self.validity_maker)
+        add("screening", self.screen_maker)
         add("uniqueness", self.uniqueness_maker)
         add("novelty", self.novelty_maker)
         if self.relax_maker is not None:

@@ -30,6 +30,7 @@ from adit_atomate.discovery.stages import (
 )
 from adit_atomate.settings import check_workers
 from adit_atomate.task_documents import FAILED
+from adit_model.systems import MOLECULE
 
 
 def chgnet_relax_maker() -> Maker:
@@ -142,7 +143,7 @@ class ADiTRelaxStageMaker(Maker):
                 unknown = ", ".join(self._unknown(sample, flat))
                 reason = f"{self.relax_maker.name} does not know {unknown}"
                 _record(sample, ADiTCalculation(state=FAILED, reason=reason))
-        _check_molecules(coming, relaxed)
+        _check_relaxed(coming, relaxed)
         return close_stage(
             "relaxation",
             started,
@@ -176,20 +177,22 @@ def _record(sample: ADiTSampleFate, relaxation: ADiTCalculation) -> None:
         sample.fate, sample.reason = "not relaxed", relaxation.reason
 
 
-def _check_molecules(
+def _check_relaxed(
     samples: Sequence[ADiTSampleFate], relaxed: Sequence[Structure | Molecule | None]
 ) -> None:
-    """Note the SMILES of relaxed molecules; what was a molecule and is none any more has failed."""
-    from adit_model.quality.records import check_systems
-    from adit_model.systems import MOLECULE
+    """Note the SMILES of relaxed molecules; what was plausible and is no more has failed."""
+    from adit_model.quality.molecules import bonds
+    from adit_model.quality.plausible import plausible
+    from adit_model.quality.pool import run_isolated
 
-    mine = [s for s in samples if s.domain == MOLECULE and s.fate != "not relaxed"]
-    if not mine:
-        return
-    checks = check_systems(systems_of(mine, relaxed), workers=check_workers(len(mine)))
-    for sample, check in zip(mine, checks, strict=True):
-        sample.relaxed_smiles = check.smiles
-        if sample.valid and not check.valid and sample.relaxation is not None:
+    mine = [s for s in samples if s.fate != "not relaxed"]
+    for sample, system in zip(mine, systems_of(mine, relaxed), strict=True):
+        verdict = plausible(system)
+        if sample.plausible and not verdict.plausible and sample.relaxation is not None:
             sample.relaxation.state = FAILED
-            sample.relaxation.reason = f"relaxed to no molecule: {check.reason}"
+            sample.relaxation.reason = f"no more plausible when relaxed: {verdict.reason}"
             _record(sample, sample.relaxation)
+    molecules = [s for s in mine if s.domain == MOLECULE]
+    found = run_isolated(bonds, systems_of(molecules, relaxed), workers=check_workers(len(mine)))
+    for sample, outcome in zip(molecules, found, strict=True):
+        sample.relaxed_smiles = (outcome.value or {}).get("smiles")

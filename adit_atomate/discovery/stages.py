@@ -1,4 +1,4 @@
-"""Stages of the discovery flow that judge structures: validity, uniqueness, novelty.
+"""Stages of the discovery flow that judge structures: screening, uniqueness, novelty.
 
 A stage is a Maker with ``make(structures, samples)``. ``structures`` is a list, or a list of lists
 as several jobs made them; ``samples`` has a record for each sample of the flow, whose
@@ -81,7 +81,7 @@ def given_samples(structures: Iterable[Structure | Molecule | None]) -> list[ADi
                 num_atoms=len(structure),
                 formula=formula,
                 decoded=reason is None,
-                valid=None if reason is None else False,
+                plausible=None if reason is None else False,
                 reason=reason,
             )
         )
@@ -149,27 +149,31 @@ def structure_of(
 
 
 @dataclass
-class ADiTValidityMaker(Maker):
-    """Let only valid structures go on.
+class ADiTScreenMaker(Maker):
+    """Let only plausible structures go on: nothing else is worth a relaxation, or safe in one.
 
     Parameters
     ----------
     name : str
         Name of the jobs.
+    smact_valid : bool
+        Of crystals, let only those go on that are valid in the sense of the literature, too: SMACT
+        must find charges that cancel, which it does not for Fe3O4, MgB2 and LaB6.
     closed_shell : bool
-        Of molecules, let only those go on that have neither radicals nor formal charges.
+        Of molecules, let only those go on that have no formal charges, as nitro groups have.
 
     See Also
     --------
-    adit_model.quality.records.Verdict : what is valid.
+    adit_model.quality.plausible : what is plausible.
     """
 
-    name: str = "ADiT validity"
+    name: str = "ADiT screen"
+    smact_valid: bool = False
     closed_shell: bool = False
 
     @job(output_schema=ADiTStageDoc, data=STAGE_DATA)
     def make(self, structures: list[Any], samples: list[Any]) -> ADiTStageDoc:
-        """Check those that the generating job has not checked, and end the way of invalid ones.
+        """Check those that the generating job has not checked; what is not plausible ends here.
 
         Parameters
         ----------
@@ -179,20 +183,30 @@ class ADiTValidityMaker(Maker):
         started = time.time()
         flat, opened = flatten(structures), open_samples(samples)
         coming = pending(opened)
-        check_validity([s for s in coming if s.valid is None], flat)
+        check_samples([s for s in coming if s.plausible is None], flat)
         for sample in coming:
-            if not sample.valid:
-                sample.fate = "invalid"
+            if not sample.plausible:
+                sample.fate = "not plausible"
+            elif self.smact_valid and sample.smact_valid is False:
+                sample.fate = "not plausible"
+                sample.reason = f"SMACT finds no charges that cancel for {sample.formula}"
             elif self.closed_shell and sample.closed_shell is False:
-                sample.fate = "invalid"
-                sample.reason = f"radicals or formal charges: {sample.smiles}"
-        return close_stage("validity", started, len(coming), opened, closed_shell=self.closed_shell)
+                sample.fate = "not plausible"
+                sample.reason = f"formal charges: {sample.smiles}"
+        return close_stage(
+            "screening",
+            started,
+            len(coming),
+            opened,
+            smact_valid=self.smact_valid,
+            closed_shell=self.closed_shell,
+        )
 
 
-def check_validity(
+def check_samples(
     samples: list[ADiTSampleFate], structures: Sequence[Structure | Molecule | None]
 ) -> None:
-    """Fill in the validity of samples."""
+    """Fill in whether samples are plausible, and valid."""
     from adit_model.quality.records import check_systems
 
     verdicts = check_systems(
@@ -243,8 +257,7 @@ class ADiTUniquenessMaker(Maker):
             smiles = _smiles(sample, flat)
             if smiles is None:
                 sample.unique = None
-                sample.notes.append(f"not compared: {sample.reason}")
-                sample.reason = None
+                sample.notes.append("not compared: RDKit finds no bonds, so there is no SMILES")
                 continue
             sample.unique = first.setdefault(smiles, sample.index) == sample.index
             sample.duplicate_of = None if sample.unique else first[smiles]
@@ -275,8 +288,8 @@ def _smiles(
     sample: ADiTSampleFate, structures: Sequence[Structure | Molecule | None]
 ) -> str | None:
     """Return the SMILES a molecule is compared by: that of the latest geometry."""
-    if sample.relaxed_smiles is None and sample.smiles is None and sample.valid is None:
-        check_validity([sample], structures)
+    if sample.relaxed_smiles is None and sample.smiles is None and sample.plausible is None:
+        check_samples([sample], structures)
     return sample.relaxed_smiles or sample.smiles
 
 

@@ -25,7 +25,7 @@ class ADiTRoundDoc(BaseModel):
     round: int = Field(description="Number of the round, from 1.")
     checkpoint: ADiTTrainedCheckpoint = Field(description="Weights that it sampled from.")
     n: int = Field(description="Samples that were asked for.")
-    valid: int | None = Field(description="Valid samples; None if that was not checked.")
+    plausible: int | None = Field(description="Plausible samples; None if that was not checked.")
     unique: int | None = Field(description="Valid samples that repeat no other; None likewise.")
     novel: int | None = Field(
         description="Valid, unique samples that the reference lacks; None likewise."
@@ -215,7 +215,11 @@ def collect_round(
         from_documents(chosen, name=f"round {number}").save(path)
     decoded = samples = [sample for sample in discovery.samples if sample.decoded]
     counts: dict[str, int | None] = {}
-    for name in ("valid", "unique", "novel"):  # each of those before, as far as they were checked
+    for name in (
+        "plausible",
+        "unique",
+        "novel",
+    ):  # each of those before, as far as they were checked
         asked = any(getattr(sample, name) is not None for sample in decoded)
         samples = [s for s in samples if getattr(s, name)] if asked else samples
         counts[name] = len(samples) if asked else None

@@ -53,7 +53,7 @@ def add_generate_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--only-holding",
         action="store_true",
-        help="draw on until N samples are valid and as asked",
+        help="draw on until N samples are plausible and as asked",
     )
     add(
         "--max-tries",
@@ -62,7 +62,7 @@ def add_generate_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="K",
         help="with it, draw at most K times N samples (default %(default)s)",
     )
-    add("--no-check", action="store_true", help="skip the validity checks")
+    add("--no-check", action="store_true", help="do not check whether structures are plausible")
     add("--plot", action="store_true", help=f"draw up to {MAX_PLOTTED} structures in {PICTURE}")
 
 
@@ -94,7 +94,7 @@ def sampling_options(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def generate_command(args: argparse.Namespace) -> int:
-    """Generate, check, write, and print how many are valid.
+    """Generate, check, write, and print how many are plausible.
 
     Parameters
     ----------
@@ -305,8 +305,8 @@ def _write_results(
     for sample, record in zip(samples, records, strict=True):
         if sample.system is not None:
             atoms = sample.system.to_atoms()
-            if record.valid is not None:
-                atoms.info["valid"] = record.valid
+            if record.plausible is not None:
+                atoms.info["plausible"] = record.plausible
             together.append(atoms)
     if together:
         ase.io.write(folder / STRUCTURES, together, format="extxyz")
@@ -335,7 +335,7 @@ def _write_results(
 
 
 def plot_samples(path: Path, samples: Sequence[Sample], records: Sequence[SampleRecord]) -> None:
-    """Draw the first structures, in the order of their index; invalid ones are marked."""
+    """Draw the first structures, in the order of their index; those not plausible are marked."""
     from adit_model.drawing import formula_title, plot_grid
 
     shown = [
@@ -344,7 +344,7 @@ def plot_samples(path: Path, samples: Sequence[Sample], records: Sequence[Sample
         if sample.system is not None
     ][:MAX_PLOTTED]
     titles = [
-        formula_title(record.formula) + (" (invalid)" if record.valid is False else "")
+        formula_title(record.formula) + (" (not plausible)" if record.plausible is False else "")
         for _, record in shown
     ]
     plot_grid([system for system, _ in shown], path, titles=titles)

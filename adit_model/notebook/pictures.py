@@ -48,7 +48,7 @@ def contact_sheet(
     columns: int | None = None,
     titles: Sequence[str] | None = None,
 ) -> Figure:
-    """Draw structures in a grid; by default each under its formula, and marked where invalid.
+    """Draw structures in a grid; by default each under its formula, and marked where not plausible.
 
     Parameters
     ----------
@@ -71,7 +71,8 @@ def contact_sheet(
     systems = [AtomicSystem.from_any(item) for item in atoms]
     if titles is None:
         titles = [
-            formula_title(s.formula) + (" (invalid)" if s.info.get("valid") is False else "")
+            formula_title(s.formula)
+            + (" (not plausible)" if s.info.get("plausible") is False else "")
             for s in systems
         ]
     return _written(draw_grid(systems, columns, titles), path)

@@ -108,7 +108,7 @@ class ADiTSampler:
         Threads that share the batches on a CPU; None takes the cores that may be used. It changes
         memory and speed, not the structures.
     check : bool
-        Check validity, see :func:`adit_model.quality.records.record_samples`.
+        Check whether they are plausible, see :func:`adit_model.quality.records.record_samples`.
     progress : bool
         Show progress bars.
 
@@ -236,7 +236,7 @@ class ADiTSampler:
         batch_atoms : int, optional
             Atoms integrated at a time; changes memory and speed, not the structures.
         only_holding : bool
-            Draw on, with consecutive indices, until n samples are valid and hold what was asked.
+            Draw on, with consecutive indices, until n are plausible and hold what was asked.
         max_tries : int
             At most so many times n samples are then drawn; if fewer hold, a warning says so.
         **options
@@ -247,8 +247,8 @@ class ADiTSampler:
         -------
         SampleList
             A list of ``ase.Atoms``, whose ``info`` holds ``seed``, ``index``, ``domain``,
-            ``source``, ``valid`` and, where it is not, ``reason``; where something was asked for,
-            ``condition`` and ``holds``. ``.tried`` says how many samples it took.
+            ``source``, ``plausible`` and, where it is not, ``reason``; where something was asked
+            for, ``condition`` and ``holds``. ``.tried`` says how many samples it took.
 
         Raises
         ------

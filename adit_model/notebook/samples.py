@@ -49,14 +49,14 @@ class SampleList(list["Atoms"]):
 
     @classmethod
     def from_samples(cls, samples: Sequence[Sample], check: bool = True) -> SampleList:
-        """Turn samples into ``ase.Atoms`` with their seed, index and validity in ``info``.
+        """Turn samples into ``ase.Atoms`` with seed, index and whether plausible in ``info``.
 
         Parameters
         ----------
         samples : sequence of Sample
             From :meth:`adit_model.model.ADiT.sample`.
         check : bool
-            Check whether they are valid.
+            Check whether they are plausible.
         """
         from adit_model.quality.records import record_samples
 
@@ -64,27 +64,27 @@ class SampleList(list["Atoms"]):
         records = record_samples(samples, check=check)
         for sample, record in zip(samples, records, strict=True):
             if sample.system is None:
-                result.missing[sample.index] = str(sample.reason)
+                result.missing[sample.index] = str(sample.fault)
                 continue
             info: dict[str, Any] = {}
-            if record.valid is not None:
-                info["valid"] = record.valid
-                if not record.valid:
+            if record.plausible is not None:
+                info["plausible"] = record.plausible
+                if not record.plausible:
                     info["reason"] = str(record.reason)
             result.append(sample_to_atoms(sample.system, **info))
         result.tried = len(samples)
         return result
 
     @property
-    def valid(self) -> SampleList:
-        """Those whose ``info["valid"]`` is true."""
-        return SampleList([atoms for atoms in self if atoms.info.get("valid") is True])
+    def plausible(self) -> SampleList:
+        """Those whose ``info["plausible"]`` is true."""
+        return SampleList([atoms for atoms in self if atoms.info.get("plausible") is True])
 
     def write(self, path: str | Path, **options: Any) -> Path:
         """Write all structures to one file, in the format of its suffix.
 
         An ASE database (``.db``, ``.json``) is added to, and the scalars in ``info`` become its
-        key-value pairs, so that ``db.select(valid=True, domain="crystal")`` works.
+        key-value pairs, so that ``db.select(plausible=True, domain="crystal")`` works.
 
         Parameters
         ----------
@@ -159,9 +159,9 @@ def html_of(atoms: SampleList) -> str:
     from adit_model.notebook.viewer import viewer_html
 
     text = f"<p>{len(atoms)} structures"
-    checked = [a for a in atoms if "valid" in a.info]
+    checked = [a for a in atoms if "plausible" in a.info]
     if checked:
-        text += f", {len(atoms.valid)} valid"
+        text += f", {len(atoms.plausible)} plausible"
     if len(atoms) > SHOWN:
         text += f", the first {SHOWN}"
     text += "</p>"
@@ -179,7 +179,7 @@ def html_of(atoms: SampleList) -> str:
 
 def _label(atoms: Atoms) -> str:
     formula = AtomicSystem.from_atoms(atoms).formula
-    return formula if atoms.info.get("valid", True) else f"{formula} (invalid)"
+    return formula if atoms.info.get("plausible", True) else f"{formula} (not plausible)"
 
 
 def _key_value_pairs(info: dict[str, Any]) -> dict[str, Any]:

@@ -244,7 +244,7 @@ def described(candidates: Sequence[Candidate], workers: int | None = None) -> li
 
         verdicts = check_systems([candidates[i].system for i in molecules], workers=workers)
         for i, verdict in zip(molecules, verdicts, strict=True):
-            fault = None if verdict.valid else str(verdict.reason)
+            fault = None if verdict.plausible else str(verdict.reason)
             result[i] = replace(candidates[i], smiles=verdict.smiles, fault=fault)
     return result
 

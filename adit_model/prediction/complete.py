@@ -356,7 +356,7 @@ def complete(
     systems = [asked.restore(sample, k) for k, sample in enumerate(samples)]
     indices = [sample.index for sample in samples]
     found = judge(asked, systems, indices, workers=workers, progress=progress)
-    failed = {s.index: f"not decoded: {s.reason}" for s in samples if s.system is None}
+    failed = {s.index: f"not decoded: {s.fault}" for s in samples if s.system is None}
     return replace(found, dropped=dict(sorted({**found.dropped, **failed}.items())))
 
 

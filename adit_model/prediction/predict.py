@@ -341,7 +341,7 @@ def judge(
         ranked = [symmetrised(c, asked.tolerance, asked.most) for c in ranked]
         beside = [symmetrised(c, asked.tolerance, asked.most) for c in beside]
     ranked = _matched(ranked, known, workers)
-    dropped = {s.index: f"not decoded: {s.reason}" for s in samples if s.system is None}
+    dropped = {s.index: f"not decoded: {s.fault}" for s in samples if s.system is None}
     dropped |= {int(c.index): c.fault for c in candidates if c.fault and c.index is not None}
     return Prediction(
         asked, tuple(ranked), tuple(beside), dict(sorted(dropped.items())), len(known)

@@ -2,7 +2,8 @@
 
 Each kind of condition judges a sample itself, and the sample carries the verdicts
 (``Sample.holds``); here they are counted, with two more: whether a sample stays within the
-elements asked for (``within``), and whether it is in the space group and valid when symmetrised.
+elements asked for (``within``), and whether it is in the space group and plausible when
+symmetrised.
 """
 
 from __future__ import annotations
@@ -40,8 +41,8 @@ def held(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
     dict
         From each name to ``passed``, ``of`` (samples that were asked for it) and ``share``:
         ``"elements within"``, the names themselves, ``"space_group symmetrised"``; ``"all"`` is of
-        samples that hold everything they were asked for, ``"all and valid"`` of those that are
-        valid besides.
+        samples that hold everything they were asked for, ``"all and plausible"`` of those that are
+        plausible besides.
     """
     asked = [row for row in rows if row.get("holds")]
     names = dict.fromkeys(name for row in asked for name in row["holds"])
@@ -56,9 +57,9 @@ def held(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
     every = [all(row["holds"].values()) for row in asked]
     if len(names) > 1:
         counts["all"] = every
-    if asked and all(isinstance(row.get("valid"), bool) for row in asked):
+    if asked and all(isinstance(row.get("plausible"), bool) for row in asked):
         pairs = zip(asked, every, strict=True)
-        counts["all and valid"] = [held and row["valid"] for row, held in pairs]
+        counts["all and plausible"] = [held and row["plausible"] for row, held in pairs]
     return {name: tally(sum(verdicts), len(verdicts)) for name, verdicts in counts.items()}
 
 
@@ -81,7 +82,7 @@ def more_verdicts(
     list of dict
         ``within`` where elements were asked for: no atom is of another element. ``symmetrised``
         where a space group was: moved onto its symmetry, by at most 0.3 angstrom, the crystal is
-        in the group at 0.01 angstrom and valid.
+        in the group at 0.01 angstrom and plausible.
     """
     from adit_model.quality.records import check_systems
 
@@ -98,7 +99,7 @@ def more_verdicts(
                 refined[i] = moved
     verdicts = check_systems(list(refined.values()), **options)
     for i, verdict in zip(refined, verdicts, strict=True):
-        found[i]["symmetrised"] = verdict.valid is True
+        found[i]["symmetrised"] = verdict.plausible is True
     return found
 
 
@@ -126,7 +127,7 @@ def obeyed(
     conditions = [sample.condition for sample in samples]
     more = more_verdicts(conditions, [sample.system for sample in samples], **options)
     rows = [
-        {"holds": sample.holds, "valid": record.valid, **verdicts}
+        {"holds": sample.holds, "plausible": record.plausible, **verdicts}
         for sample, record, verdicts in zip(samples, records, more, strict=True)
     ]
     return held(rows)

@@ -138,7 +138,7 @@ def sample_entries(samples: Iterable[Sample]) -> list[Entry]:
         if sample.system is not None:
             entry = _entry(name, sample.system)
         else:
-            entry = Entry(name, sample.domain, size, "", None, sample.reason)
+            entry = Entry(name, sample.domain, size, "", None, sample.fault)
         entries.append(replace(entry, holds=sample.holds, condition=sample.condition))
     return entries
 

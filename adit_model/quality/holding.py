@@ -1,4 +1,4 @@
-"""Draw samples until so many are valid and as asked."""
+"""Draw samples until so many are plausible and as asked."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MAX_TRIES = 20  # samples drawn at most for each one asked for, by default
 
 @dataclass(frozen=True)
 class Held:
-    """Samples that are valid and hold all that was asked.
+    """Samples that are plausible and hold all that was asked.
 
     Parameters
     ----------
@@ -39,7 +39,7 @@ def sample_held(
     max_tries: int = MAX_TRIES,
     **options: Any,
 ) -> Held:
-    """Draw on, with consecutive indices, until the samples asked for are valid and as asked.
+    """Draw on, with consecutive indices, until the samples asked for are plausible and as asked.
 
     With one condition the result holds the first n such samples, however they are batched. With
     one condition for each sample, each is asked for again until a sample holds it.
@@ -91,8 +91,8 @@ def sample_held(
         tried = tried + len(asked) if pending else taken
     if pending:
         warnings.warn(
-            f"{len(found)} of {request.n} samples hold what was asked and are valid after {tried} "
-            "tries: ask for less, or allow more tries with max_tries",
+            f"{len(found)} of {request.n} samples hold what was asked and are plausible after "
+            f"{tried} tries: ask for less, or allow more tries with max_tries",
             stacklevel=2,
         )
     return Held([s for s, _ in found], [r for _, r in found], tried)
@@ -102,6 +102,6 @@ def _holding(samples: Sequence[Sample], **options: Any) -> tuple[list[Sample], l
     pairs = [
         (sample, record)
         for sample, record in zip(samples, record_samples(samples, **options), strict=True)
-        if record.valid and all(sample.holds.values())
+        if record.plausible and all(sample.holds.values())
     ]
     return [s for s, _ in pairs], [r for _, r in pairs]

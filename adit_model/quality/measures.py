@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from adit_model.files import package_versions
-from adit_model.quality import coverage, crystals, molecule_geometry, molecules, relax
-from adit_model.systems import CRYSTAL, MOLECULE, AtomicSystem
+from adit_model.quality import coverage, crystals, molecule_geometry, molecules, plausible, relax
+from adit_model.systems import CRYSTAL, DOMAINS, MOLECULE, AtomicSystem
 
 NOT_INSTALLED = "not available: "
 CHUNK = 250  # structures measured between two visits to the disk
@@ -83,7 +83,12 @@ class Measure:
         return " ".join([self.name, str(self.revision), *(f"{k} {v}" for k, v in versions.items())])
 
 
-# What decides on validity, of crystals and of molecules
+# The verdict that users see, of crystals and of molecules
+PLAUSIBLE = tuple(
+    Measure("plausible", domain, ("plausible", "plausible_reason"), plausible.plausibility)
+    for domain in DOMAINS
+)
+# What decides on validity in the sense of the literature
 VALIDITY = (
     Measure(
         "geometry",
@@ -125,6 +130,7 @@ SYMMETRY = Measure(
 )
 STABILITY = Measure("stability", MOLECULE, ("stable_atoms", "stable"), molecule_geometry.stability)
 MEASURES = (
+    *PLAUSIBLE,
     GEOMETRY,
     COMPOSITION,
     STRICT,

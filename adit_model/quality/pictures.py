@@ -192,5 +192,8 @@ def _contact_sheet(path: Path, rows: Sequence[Row], systems: Sequence[AtomicSyst
         system = systems[row["index"]]
         if system is not None:
             shown.append(system)
-            titles.append(formula_title(row["formula"]) + ("" if row["valid"] else " (invalid)"))
+            titles.append(
+                formula_title(row["formula"])
+                + (" (not plausible)" if row.get("plausible") is False else "")
+            )
     plot_grid(shown, path, titles=titles)

@@ -86,6 +86,12 @@ def plausible(structure: Any) -> Plausibility:
     return Plausibility(reason is None, reason)
 
 
+def plausibility(system: AtomicSystem) -> dict[str, Any]:
+    """Give the verdict as the cells ``plausible`` and ``plausible_reason`` of a table."""
+    verdict = plausible(system)
+    return {"plausible": verdict.plausible, "plausible_reason": verdict.reason}
+
+
 # crystals
 
 

@@ -1,9 +1,11 @@
 """The verdict on a structure, and the record of a sample: one form for samples, documents and rows.
 
-*Decoded* is a sample with a physical structure. *Valid* is one that passes the checks of its
-domain: a crystal is ``structural`` and ``compositional``, a molecule ``bonded`` and ``connected``.
-*Novel* is a valid one that is the same as none of a reference, see
-:mod:`adit_model.quality.matching`.
+*Decoded* is a sample with a physical structure. *Plausible* is one that a chemist would believe,
+see :mod:`adit_model.quality.plausible`: the verdict that users see and that discovery filters by.
+*Valid*, in the tables of an evaluation, is what the literature calls so: a crystal is
+``structural`` and ``compositional`` (``smact_valid`` in a record), a molecule ``bonded`` and
+``connected``.
+*Novel* is one that is the same as none of a reference, see :mod:`adit_model.quality.matching`.
 """
 
 from __future__ import annotations
@@ -27,12 +29,19 @@ _SAMPLES_PER_WORKER = 200
 
 
 class Verdict(BaseModel):
-    """Whether a structure is valid, in its parts."""
+    """Whether a structure is plausible, and what the checks of the literature say."""
 
-    valid: bool | None = Field(
-        None, description="Whether it passes its domain's checks; None if they were not asked for."
+    plausible: bool | None = Field(
+        None,
+        description="Whether a chemist would believe it: distances, volume, neighbours of a "
+        "crystal; one piece, all bonds, no radical of a molecule. None if it was not asked for.",
     )
-    reason: str | None = Field(None, description="Why it is not decoded or not valid.")
+    reason: str | None = Field(None, description="Why it is not decoded or not plausible.")
+    smact_valid: bool | None = Field(
+        None,
+        description="Crystals: valid in the sense of the literature, structural and compositional. "
+        "SMACT's rule refuses Fe3O4, MgB2 and LaB6.",
+    )
     structural: bool | None = Field(
         None,
         description="Crystals: all distances, periodic images included, exceed 0.5 angstrom and "
@@ -54,7 +63,7 @@ class Verdict(BaseModel):
 
 
 class SampleRecord(Verdict):
-    """One sample: whether it was decoded, is valid, and holds what was asked."""
+    """One sample: whether it was decoded, is plausible, and holds what was asked."""
 
     index: int = Field(
         description="Number of the sample: `first_index` of the request for its first one, 0 by "
@@ -82,8 +91,13 @@ COLUMNS = (
 )
 
 
+def is_valid(domain: str, cells: Mapping[str, Any]) -> bool:
+    """Whether a structure is valid in the sense of the literature, by the cells of its measures."""
+    return all(cells.get(part) is True for part in VALID_IF[domain])
+
+
 def verdict_of(domain: str, cells: Mapping[str, Any]) -> Verdict:
-    """Make the verdict of the cells that the measures of validity filled.
+    """Make the verdict of the cells that the measures filled.
 
     A cell that holds a text, since its check failed or ran out of time, has not passed.
     """
@@ -93,8 +107,15 @@ def verdict_of(domain: str, cells: Mapping[str, Any]) -> Verdict:
         if (value := cells.get(name)) is not None
     }
     smiles = cells.get("smiles") if cells.get("bonded") is True else None
-    valid = all(found.get(part) is True for part in VALID_IF[domain])
-    return Verdict(valid=valid, reason=cells.get("reason"), smiles=smiles, **found)
+    plausible = cells["plausible"] is True
+    reason = cells["plausible_reason"]
+    return Verdict(
+        plausible=plausible,
+        reason=None if plausible else str(reason),
+        smact_valid=is_valid(domain, cells) if domain == CRYSTAL else None,
+        smiles=smiles,
+        **found,
+    )
 
 
 def check_systems(
@@ -104,7 +125,7 @@ def check_systems(
     time_limit: float = 10.0,
     progress: bool = False,
 ) -> list[Verdict]:
-    """Check whether crystals and molecules are valid, in worker processes.
+    """Check whether crystals and molecules are plausible and valid, in worker processes.
 
     Parameters
     ----------
@@ -123,14 +144,14 @@ def check_systems(
         In order.
     """
     from adit_model.quality.cells import measure_systems
-    from adit_model.quality.measures import VALIDITY
+    from adit_model.quality.measures import PLAUSIBLE, VALIDITY
 
     verdicts: dict[int, Verdict] = {}
     for domain in DOMAINS:
         chosen = [i for i, system in enumerate(systems) if system.domain == domain]
         found = measure_systems(
             [systems[i] for i in chosen],
-            [measure for measure in VALIDITY if measure.domain == domain],
+            [measure for measure in PLAUSIBLE + VALIDITY if measure.domain == domain],
             workers=worker_count(len(systems)) if workers is None else workers,
             time_limit=time_limit,
             progress=f"{domain}s" if progress else None,
@@ -153,14 +174,14 @@ def record_samples(
     time_limit: float = 10.0,
     progress: bool = False,
 ) -> list[SampleRecord]:
-    """Describe samples, and check whether they are valid.
+    """Describe samples, and check whether they are plausible.
 
     Parameters
     ----------
     samples : sequence of Sample
         From :meth:`adit_model.model.ADiT.sample`.
     check : bool
-        Run the validity checks; without, only undecodable samples are known to be invalid.
+        Run the checks; without, only undecodable samples are known not to be plausible.
     workers, time_limit, progress
         As of :func:`check_systems`.
 
@@ -178,7 +199,7 @@ def record_samples(
         verdicts = dict(zip(decoded, found, strict=True))
     records = []
     for i, sample in enumerate(samples):
-        missing = Verdict(valid=False, reason=sample.reason)
+        missing = Verdict(plausible=False, reason=sample.fault)
         verdict = verdicts.get(i, Verdict()) if sample.system is not None else missing
         records.append(
             SampleRecord(
@@ -209,15 +230,16 @@ class DomainCounts(BaseModel):
 
     requested: int = Field(description="Samples asked for.")
     decoded: int = Field(description="Samples that are a physical structure.")
-    valid: int | None = Field(
-        None, description="Samples that pass the validity checks; None if these were not asked for."
+    plausible: int | None = Field(
+        None, description="Samples that are plausible; None if that was not asked for."
     )
 
     def __str__(self) -> str:
         text = f"{self.requested} requested, {self.decoded} decoded"
-        if self.valid is None:
+        if self.plausible is None:
             return f"{text}, not checked"
-        return f"{text}, {self.valid} valid ({100 * self.valid / self.requested:.1f} %)"
+        share = 100 * self.plausible / self.requested
+        return f"{text}, {self.plausible} plausible ({share:.1f} %)"
 
 
 def count_records(records: Sequence[SampleRecord]) -> dict[str, DomainCounts]:
@@ -226,10 +248,10 @@ def count_records(records: Sequence[SampleRecord]) -> dict[str, DomainCounts]:
     for domain in DOMAINS:
         mine = [record for record in records if record.domain == domain]
         if mine:
-            checked = all(record.valid is not None for record in mine)
+            checked = all(record.plausible is not None for record in mine)
             counts[domain] = DomainCounts(
                 requested=len(mine),
                 decoded=sum(record.decoded for record in mine),
-                valid=sum(bool(record.valid) for record in mine) if checked else None,
+                plausible=sum(bool(r.plausible) for r in mine) if checked else None,
             )
     return counts

@@ -17,10 +17,10 @@ from adit_model.quality.cells import CellStore, fingerprint, measure_systems
 from adit_model.quality.conditions import more_verdicts
 from adit_model.quality.entries import Entry, Reference
 from adit_model.quality.matching import first_equal, known_crystals
-from adit_model.quality.measures import BONDS, CHUNK, MEASURES, Measure
+from adit_model.quality.measures import BONDS, CHUNK, MEASURES, PLAUSIBLE, Measure
 from adit_model.quality.molecules import known_smiles
 from adit_model.quality.pool import FAILED
-from adit_model.quality.records import verdict_of
+from adit_model.quality.records import is_valid
 from adit_model.systems import CRYSTAL, DOMAINS, MOLECULE, AtomicSystem
 
 HEAD = ("index", "id", "domain", "formula", "num_atoms", "decoded", "valid", "reason")
@@ -90,6 +90,7 @@ def make_rows(entries: Sequence[Entry], reference: Reference | None, options: Op
             "num_atoms": entry.num_atoms,
             "decoded": entry.system is not None,
             "valid": False,
+            **({"plausible": False} if PLAUSIBLE[0] in options.measures else {}),
             "reason": entry.reason,
             "holds": entry.holds,
         }
@@ -119,7 +120,7 @@ def make_rows(entries: Sequence[Entry], reference: Reference | None, options: Op
         )
         for i, cells in zip(chosen, found, strict=True):
             rows[i].update(cells)
-            rows[i]["valid"] = verdict_of(domain, cells).valid
+            rows[i]["valid"] = is_valid(domain, cells)
         valid = [rows[i] for i in chosen if rows[i]["valid"]]
         if valid and domain == CRYSTAL:
             compare_crystals(valid, [chosen[row["index"]] for row in valid], reference, options)

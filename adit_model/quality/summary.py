@@ -51,6 +51,7 @@ def _rate(name: str, label: str, meaning: str, base: str | None = None) -> Rate:
 
 _VUN = Rate("vun", "valid, unique and novel", "all three", ("valid", "unique", "novel"))
 CRYSTAL_RATES = (
+    _rate("plausible", "plausible", "no atoms too near or alone, the volume of matter, no gap"),
     _rate(
         "structural",
         "structurally valid",
@@ -97,6 +98,7 @@ _POSEBUSTERS = {
     "internal_energy": "UFF, at most 100 times the mean of RDKit's conformers",
 }
 MOLECULE_RATES = (
+    _rate("plausible", "plausible", "in one piece, and drawn without radicals or odd charges"),
     _rate(
         "valid",
         "valid (RDKit bonds, one fragment)",

@@ -182,7 +182,7 @@ def trajectory(model: Weights, request: Request) -> list[PathPoint]:
             for p in points
         ]
     final = finish_sample(draw, last, request.random_rotation)
-    return [*points, PathPoint(1.0, final.system, final.reason)]
+    return [*points, PathPoint(1.0, final.system, final.fault)]
 
 
 def interpolate(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -31,7 +32,7 @@ class Sample:
         Atoms that were drawn or asked for.
     system : AtomicSystem or None
         The structure; None if the decoded cell is unphysical.
-    reason : str or None
+    fault : str or None
         Why there is no system.
     decoded : dict
         What the decoder said: ``numbers`` and ``positions`` (angstrom), or ``frac_coords``,
@@ -50,16 +51,29 @@ class Sample:
     domain: str
     num_atoms: int
     system: AtomicSystem | None
-    reason: str | None = None
+    fault: str | None = None
     decoded: dict[str, Any] = field(default_factory=dict, repr=False)
     condition: Condition = field(default_factory=Condition)
     holds: dict[str, bool] = field(default_factory=dict)
     targets: Mapping[str, float] = field(default_factory=dict)
 
+    @functools.cached_property
+    def _verdict(self) -> tuple[bool, str | None]:
+        if self.system is None:
+            return False, self.fault
+        from adit_model.quality.plausible import plausible
+
+        return plausible(self.system)
+
     @property
-    def valid(self) -> bool:
-        """Whether the sample describes a structure at all (not yet a sensible one)."""
-        return self.system is not None
+    def plausible(self) -> bool:
+        """Whether a chemist would believe it, see :mod:`adit_model.quality.plausible`."""
+        return self._verdict[0]
+
+    @property
+    def reason(self) -> str | None:
+        """Why it is not plausible, or no structure; None if it is."""
+        return self._verdict[1]
 
 
 class SamplingInterrupted(KeyboardInterrupt):

@@ -58,13 +58,12 @@ def test_every_sample_of_a_generating_job_has_a_row(finished):
     for row, record in zip(document.rows, generated.samples, strict=True):
         assert row["domain"] == record.domain
         assert row["formula"] == record.formula
-        assert (row["decoded"], row["valid"]) == (record.decoded, record.valid)
-        assert (row["reason"] is None) is record.valid
+        assert (row["decoded"], row["plausible"] is True) == (record.decoded, record.plausible)
     assert not all(record.decoded for record in generated.samples)
     for domain, counts in generated.counts.items():
         assert document.counts[domain] == counts
-        assert document.rates[domain]["valid"].of == counts.requested
-        assert document.rates[domain]["valid"].passed == counts.valid
+        assert document.rates[domain]["plausible"].of == counts.requested
+        assert document.rates[domain]["plausible"].passed == counts.plausible
 
 
 def test_what_was_asked_is_counted_and_reported(maker, job_store, clean_dir):

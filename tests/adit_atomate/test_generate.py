@@ -66,9 +66,9 @@ def test_a_record_for_each_sample(finished):
             assert len(structure) == record.num_atoms
         else:
             assert record.structure_index is None
-            assert record.valid is False
+            assert record.plausible is False
             assert "cell angles" in record.reason
-        assert record.valid is (record.reason is None)
+        assert record.plausible is (record.reason is None)
 
 
 def test_counts_follow_from_the_records(finished):
@@ -78,8 +78,8 @@ def test_counts_follow_from_the_records(finished):
         records = [record for record in document.samples if record.domain == domain]
         assert count.requested == len(records) == 10
         assert count.decoded == sum(record.decoded for record in records)
-        assert count.valid == sum(record.valid for record in records)
-    assert 0 < document.counts["crystal"].valid < document.counts["crystal"].decoded
+        assert count.plausible == sum(record.plausible for record in records)
+    assert 0 < document.counts["crystal"].plausible < document.counts["crystal"].decoded
 
 
 def test_provenance(finished, tiny_checkpoint):
@@ -119,8 +119,8 @@ def test_settings_reach_the_model(maker, tiny_checkpoint, job_store):
     for structure, sample in zip(document.structures, samples, strict=True):
         np.testing.assert_allclose(structure.cart_coords, sample.system.positions, atol=1e-5)
     assert document.crystals == []
-    assert {record.valid for record in document.samples} == {None}
-    assert document.counts["molecule"].valid is None
+    assert {record.plausible for record in document.samples} == {None}
+    assert document.counts["molecule"].plausible is None
     assert document.request == Request.of(4, **options)
     assert document.samples[0].condition == "molecule, atoms=3-4"
     assert document.samples[0].holds == {"domain": True, "num_atoms": True}
@@ -133,7 +133,7 @@ def test_shares_of_what_was_asked_and_guidance_by_kind(maker, job_store, tiny_ch
     document = run_locally(job, store=job_store, ensure_success=True)[job.uuid][1].output
     decoded = sum(record.decoded for record in document.samples)
     assert document.tried == 4 and document.holds["elements within"].passed == decoded
-    assert {"elements", "num_atoms", "all", "all and valid"} <= set(document.holds)
+    assert {"elements", "num_atoms", "all", "all and plausible"} <= set(document.holds)
     assert document.holds["elements"].passed == decoded  # all of them
     with pytest.raises(ValueError, match="acts on nothing for space_group"):
         replace(maker, guidance_scale={"space_group": 2}).make(n=1)

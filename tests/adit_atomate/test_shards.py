@@ -124,7 +124,7 @@ def test_jobs_that_draw_on_have_indices_of_their_own(maker, job_store):
     for document in documents:
         assert len(document.samples) == len(document.structures) <= 2
         assert len(document.samples) <= document.tried <= 6
-        assert all(record.valid and record.holds["num_atoms"] for record in document.samples)
+        assert all(record.plausible and record.holds["num_atoms"] for record in document.samples)
         assert all(rate.share == 1 for rate in document.holds.values())
     with pytest.raises(ValueError, match="only_holding asks for valid samples"):
         replace(generate, check_validity=False).make(n=1)

@@ -77,7 +77,7 @@ def test_each_sample_is_accounted_for(finished, job_names):
         "duplicate",
         "kept",
         "not among the best",
-        "invalid",
+        "not plausible",
         "not relaxed",
         "not among the best",
     ]
@@ -89,7 +89,7 @@ def test_each_sample_is_accounted_for(finished, job_names):
     assert document.funnel == {
         "samples": 7,
         "decoded": 7,
-        "valid": 6,
+        "plausible": 6,
         "unique": 5,
         "novel": None,
         "relaxed": 4,
@@ -134,7 +134,7 @@ def test_a_candidate_has_its_provenance(finished):
 
 def test_ranked_by_energy_above_hull(makers):
     rank = replace(makers.rank_maker, element_energies={**ELEMENTS, "Ag": -0.5})
-    quick = replace(makers, validity_maker=None, uniqueness_maker=None)
+    quick = replace(makers, screen_maker=None, uniqueness_maker=None)
     crystals = [CRYSTALS[i] for i in (0, 2, 3, 6)]
     document, _ = discover(replace(quick, rank_maker=rank, keep=None), crystals)
     energies = [c.energy_above_hull for c in document.candidates]
@@ -163,7 +163,7 @@ class BrokenDocumentMaker(EmtRelaxMaker):
 
 
 def test_structures_of_a_lost_job_are_tried_one_by_one(makers, job_names):
-    quick = replace(makers, validity_maker=None, uniqueness_maker=None)
+    quick = replace(makers, screen_maker=None, uniqueness_maker=None)
     crystals = [CRYSTALS[i] for i in (0, 3, 2)]
     document, _ = discover(replace(quick, relax_maker=BrokenDocumentMaker()), crystals)
     copper, silver, aluminium = document.samples
@@ -211,7 +211,7 @@ class RaisesForCopperMaker(EmtRelaxMaker):
     ],
 )
 def test_a_failing_calculation_loses_no_other(makers, maker, reason):
-    bare = replace(makers, validity_maker=None, uniqueness_maker=None, relax_maker=None)
+    bare = replace(makers, screen_maker=None, uniqueness_maker=None, relax_maker=None)
     document, _ = discover(replace(bare, dft_maker=maker), [fcc("Cu", 3.6), fcc("Al", 4.0)])
     assert [c.dft.state for c in document.candidates] == ["failed", "successful"]
     assert reason in document.candidates[0].dft.reason
@@ -225,9 +225,7 @@ def test_charge_and_spin_reach_xtb():
     ring = [[0, 0, 0.1], [0.96, 0, -0.1], [-0.48, 0.83, -0.1], [-0.48, -0.83, -0.1]]
     hydronium = Molecule(["O", "H", "H", "H"], ring, charge=1)
     methyl = Molecule(["C", "H", "H", "H"], [[0, 0, 0], *(np.array(ring[1:]) * 1.12)])
-    maker = ADiTMoleculeDiscoveryMaker(
-        validity_maker=None, uniqueness_maker=None, novelty_maker=None
-    )
+    maker = ADiTMoleculeDiscoveryMaker(screen_maker=None, uniqueness_maker=None, novelty_maker=None)
     document, _ = discover(maker, [water, hydronium, methyl])
     by_index = {candidate.index: candidate for candidate in document.candidates}
     states = {i: (c.charge, c.spin_multiplicity) for i, c in by_index.items()}
@@ -244,7 +242,7 @@ def test_novelty_names_the_known_crystal(makers, tmp_path):
     (tmp_path / "known").mkdir()
     fcc("Al", 4.1).to(filename=str(tmp_path / "known" / "mine.cif"))
     novelty = ADiTNoveltyMaker(reference=str(tmp_path / "known"))
-    quick = replace(makers, validity_maker=None, relax_maker=None, novelty_maker=novelty)
+    quick = replace(makers, screen_maker=None, relax_maker=None, novelty_maker=novelty)
     document, _ = discover(quick, [CRYSTALS[0], CRYSTALS[2]])
     aluminium = document.samples[1]
     assert (aluminium.fate, aluminium.novel) == ("known", False)
@@ -259,7 +257,7 @@ def test_nothing_given_compares_to_the_known_crystals_and_molecules():
         "Fm-3m", Lattice.cubic(5.7), ["Na", "Cl"], [[0, 0, 0], [0.5, 0.5, 0.5]]
     )
     new = Structure(Lattice.cubic(3.9), ["Cs", "Au", "Cl"], [[0] * 3, [0.5] * 3, [0.5, 0, 0.5]])
-    crystals = ADiTDiscoveryMaker(validity_maker=None, relax_maker=None)
+    crystals = ADiTDiscoveryMaker(screen_maker=None, relax_maker=None)
     document, _ = discover(crystals, [salt, new])
     assert [s.fate for s in document.samples] == ["known", "kept"]
     assert document.samples[0].nearest_known == "mp-22862"
@@ -267,7 +265,7 @@ def test_nothing_given_compares_to_the_known_crystals_and_molecules():
     assert document.details["novelty"]["size"] == {"crystals": 19_702, "molecules": 130_744}
     assert document.details["ranking"]["hull"] == "known phases (partial)"
     water = Molecule(["O", "H", "H"], [[0, 0, 0], [0.96, 0, 0], [-0.24, 0.93, 0]])
-    molecules = ADiTMoleculeDiscoveryMaker(validity_maker=None, relax_maker=None)
+    molecules = ADiTMoleculeDiscoveryMaker(screen_maker=None, relax_maker=None)
     document, _ = discover(molecules, [water])
     assert document.samples[0].nearest_known == "gdb_3"
     from adit_atomate.discovery.stages import ADiTNoveltyMaker
@@ -279,7 +277,7 @@ def test_nothing_given_compares_to_the_known_crystals_and_molecules():
 
 def test_stages_can_be_left_out(makers):
     bare = replace(
-        makers, validity_maker=None, uniqueness_maker=None, relax_maker=None, rank_maker=None
+        makers, screen_maker=None, uniqueness_maker=None, relax_maker=None, rank_maker=None
     )
     document, flow = discover(replace(bare, keep=None), CRYSTALS)
     assert document.fates == {"kept": 7}
@@ -361,7 +359,7 @@ def test_missing_files_are_errors_before_any_work(makers):
 def test_an_engine_is_needed_where_the_jobs_run(makers, monkeypatch, caplog):
     """Not where the flow is made; where it is missing, each structure says so."""
     chgnet = pytest.importorskip("atomate2.forcefields.jobs").ForceFieldRelaxMaker
-    bare = replace(makers, validity_maker=None, uniqueness_maker=None, rank_maker=None)
+    bare = replace(makers, screen_maker=None, uniqueness_maker=None, rank_maker=None)
     maker = replace(bare, relax_maker=chgnet(name="CHGNet relax", force_field_name="CHGNet"))
     monkeypatch.setattr("adit_atomate.discovery.calculate.find_spec", lambda name: None)
 
@@ -443,7 +441,7 @@ def test_what_lies_far_below_or_has_no_hull_is_unknown(makers, tmp_path):
     crystals = [fcc("Cu", 3.6), fcc("Au", 4.06), alloy]
     for hull, known in ((str(table), True), (None, False), ("none", False)):
         maker = ADiTHullMaker(hull=hull, element_energies=bound)
-        document, _ = discover(replace(makers, validity_maker=None, rank_maker=maker), crystals)
+        document, _ = discover(replace(makers, screen_maker=None, rank_maker=maker), crystals)
         copper, _, mixed = document.samples
         assert copper.energy_above_hull < -0.5, copper.hull_reason
         assert copper.stability == "unknown" and "below the hull" in copper.notes[0]
@@ -507,7 +505,7 @@ def test_an_energy_that_no_compound_has_is_not_ranked(makers):
 
     crystals = [Structure(Lattice.cubic(2.6), [symbol], [[0, 0, 0]]) for symbol in ("Cu", "Au")]
     wrong = ADiTHullMaker(element_energies={"Cu": 50.0, "Au": 0.0})
-    document, _ = discover(replace(makers, validity_maker=None, rank_maker=wrong), crystals)
+    document, _ = discover(replace(makers, screen_maker=None, rank_maker=wrong), crystals)
     by_formula = {c.formula_pretty: c for c in document.candidates}
     assert [c.rank for c in document.candidates] == [1, 2]
     assert by_formula["Cu"].rank == 2 and by_formula["Cu"].energy_above_hull is None
@@ -536,7 +534,7 @@ def test_chgnet_with_broken_and_unknown_crystals(makers, tmp_path):
     (tmp_path / "hull.csv").write_text(f'{header}\nmp-22862,Na1 Cl1,-2.1096,0.0,"{cif}"\n')
     maker = replace(
         makers,
-        validity_maker=None,
+        screen_maker=None,
         relax_maker=replace(chgnet_relax_maker(), steps=40),
         rank_maker=ADiTHullMaker(hull=str(tmp_path / "hull.csv")),
     )

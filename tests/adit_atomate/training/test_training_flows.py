@@ -226,7 +226,7 @@ def test_rounds_of_active_learning(tiny_checkpoint, job_store, job_names):
     flow = ADiTActiveLearningMaker(
         discovery_maker=ADiTDiscoveryMaker(
             generate_maker=generate,
-            validity_maker=None,
+            screen_maker=None,
             novelty_maker=None,
             relax_maker=None,
             rank_maker=None,
@@ -254,7 +254,7 @@ def test_rounds_of_active_learning(tiny_checkpoint, job_store, job_names):
     for found in (first, second):
         assert found.n == 12
         assert 12 >= found.unique >= found.candidates == found.added > 0
-        assert found.valid is found.novel is found.near_hull is None
+        assert found.plausible is found.novel is found.near_hull is None
         assert len(AtomicDataset.load(found.data)) == found.added
     training = ADiT.load(document.checkpoint.path).metadata["training"]
     assert training["data"]["crystals"] <= first.added + second.added
@@ -271,7 +271,13 @@ def test_only_candidates_with_an_energy_to_trust_are_learned_from(tiny_checkpoin
         {"energy_above_hull": 0.3, "stability": "unstable"},
         {"hull_reason": "it has no energy"},
     ]
-    common = {"domain": "crystal", "num_atoms": 1, "formula": "Au", "decoded": True, "valid": True}
+    common = {
+        "domain": "crystal",
+        "num_atoms": 1,
+        "formula": "Au",
+        "decoded": True,
+        "plausible": True,
+    }
     known = {"hull_source": "mine.csv (partial)", "hull_complete": False}
     candidates = [
         ADiTCrystalCandidateDoc.from_structure(

@@ -59,8 +59,8 @@ def test_table_has_a_row_for_every_sample(folder, samples):
     assert [row["decoded"] == "True" for row in rows] == [s.system is not None for s in samples]
     for row, sample in zip(rows, samples, strict=True):
         assert bool(row["file"]) == (sample.system is not None)
-        assert row["valid"] in ("True", "False")
-        if row["valid"] == "False":
+        assert row["plausible"] in ("True", "False")
+        if row["plausible"] == "False":
             assert row["reason"]
     files = {
         str(p.relative_to(folder))
@@ -108,7 +108,7 @@ def test_molecules_read_back(folder, samples):
 def test_one_file_holds_all(folder, samples):
     together = ase.io.read(folder / STRUCTURES, index=":")
     expected = [s.system for s in samples if s.system is not None]
-    valid = [row["valid"] == "True" for row in read_table(folder) if row["decoded"] == "True"]
+    valid = [row["plausible"] == "True" for row in read_table(folder) if row["decoded"] == "True"]
     assert len(together) == len(expected)
     for atoms, system, passed in zip(together, expected, valid, strict=True):
         assert list(atoms.numbers) == list(system.numbers)
@@ -118,7 +118,7 @@ def test_one_file_holds_all(folder, samples):
             assert np.allclose(atoms.cell.array, system.cell, atol=1e-6)
         assert atoms.info["index"] == system.info["index"]
         assert atoms.info["seed"] == 3
-        assert bool(atoms.info["valid"]) is passed
+        assert bool(atoms.info["plausible"]) is passed
 
 
 def test_settings_and_picture(folder, tiny_checkpoint):
@@ -173,7 +173,7 @@ def test_summary_on_the_screen(tiny_checkpoint, tmp_path, capsys):
     text = capsys.readouterr().out
     assert f"crystals: 6 requested, {decoded} decoded, not checked" in text
     assert f"{decoded} structures written to {out}" in text
-    assert {row["valid"] for row in read_table(out)} <= {"", "False"}
+    assert {row["plausible"] for row in read_table(out)} <= {"", "False"}
 
 
 @pytest.mark.parametrize(
@@ -291,7 +291,7 @@ def test_samples_survive_an_interrupted_check(tiny_checkpoint, tmp_path, monkeyp
     out = tmp_path / "out"
     assert generate(tiny_checkpoint, out, "-n", "8", "--domain", "molecule") == 130
     assert len(ase.io.read(out / STRUCTURES, index=":")) == 8
-    assert {row["valid"] for row in read_table(out)} == {""}
+    assert {row["plausible"] for row in read_table(out)} == {""}
 
 
 BAD = {

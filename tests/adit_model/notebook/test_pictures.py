@@ -22,11 +22,11 @@ def texts(figure):
     return {t.get_text() for t in figure.findobj(Text) if t.get_text()}
 
 
-def test_contact_sheet_marks_the_invalid(tmp_path):
+def test_contact_sheet_marks_what_is_not_plausible(tmp_path):
     water, salt = molecule("H2O"), bulk("NaCl", "rocksalt", a=5.6)
-    water.info["valid"] = False
+    water.info["plausible"] = False
     figure = plot.contact_sheet([water, salt], tmp_path / "sheet.png")
-    assert {"H$_{2}$O (invalid)", "NaCl"} <= texts(figure)
+    assert {"H$_{2}$O (not plausible)", "NaCl"} <= texts(figure)
     assert np.asarray(Image.open(tmp_path / "sheet.png"))[..., :3].std() > 5
     assert figure._repr_png_().startswith(b"\x89PNG")
 

@@ -44,7 +44,7 @@ def test_atoms_are_those_of_the_model(sampler, tiny_checkpoint):
     atoms = sampler.sample(10)
     assert [a.info["index"] for a in atoms] == [s.index for s in samples if s.system]
     assert same(atoms, [s.system.to_atoms() for s in samples if s.system])
-    assert atoms.missing == {s.index: s.reason for s in samples if s.system is None}
+    assert atoms.missing == {s.index: s.fault for s in samples if s.system is None}
     for a in atoms:
         assert a.calc is None
         assert {type(value) for value in a.info.values()} <= {int, str, bool}
@@ -75,9 +75,9 @@ def test_endless_stream(sampler):
 def test_validity_is_a_plain_bool_with_a_reason(tiny_checkpoint):
     atoms = ADiTSampler(tiny_checkpoint, progress=False).sample(6, domain="molecule")
     for a in atoms:
-        assert isinstance(a.info["valid"], bool)
-        assert a.info["valid"] == ("reason" not in a.info)
-    assert list(atoms.valid) == [a for a in atoms if a.info["valid"]]
+        assert isinstance(a.info["plausible"], bool)
+        assert a.info["plausible"] == ("reason" not in a.info)
+    assert list(atoms.plausible) == [a for a in atoms if a.info["plausible"]]
 
 
 def test_a_calculator_fits(sampler):
@@ -230,8 +230,8 @@ def test_database_in_one_call(tiny_checkpoint, tmp_path):
     atoms.write(tmp_path / "made.db")
     with connect(tmp_path / "made.db") as database:
         assert len(database) == 2 * len(atoms)
-        rows = list(database.select(domain="molecule", valid=False))
-        expected = [a for a in atoms if not a.pbc.any() and not a.info["valid"]]
+        rows = list(database.select(domain="molecule", plausible=False))
+        expected = [a for a in atoms if not a.pbc.any() and not a.info["plausible"]]
         assert len(rows) == 2 * len(expected) > 0
         assert {row.reason for row in rows} == {a.info["reason"] for a in expected}
         assert {row.seed for row in rows} == {0}

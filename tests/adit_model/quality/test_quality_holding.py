@@ -44,7 +44,7 @@ def test_the_first_that_hold_and_are_valid():
     calls = []
     found = sample_held(made_by(kinds, calls), Request.of(4, "Cl-Na", first_index=2), workers=1)
     assert [s.index for s in found.samples] == [4, 6, 9, 11]
-    assert found.tried == 10 and [r.valid for r in found.records] == [True] * 4
+    assert found.tried == 10 and [r.plausible for r in found.records] == [True] * 4
     indices = [r.first_index + i for r in calls for i in range(r.n)]
     assert indices == list(range(2, 2 + len(indices)))
 
@@ -93,7 +93,7 @@ def test_verdicts_beyond_holds():
     assert found[3] == {"within": False, "symmetrised": False}
     assert more_verdicts([as_condition("spacegroup=194")], [SALT]) == [{"symmetrised": False}]
     rows = [
-        {"holds": asked.holds(SALT), "valid": valid, **verdicts}
+        {"holds": asked.holds(SALT), "plausible": valid, **verdicts}
         for valid, verdicts in zip((True, False, True, False), found, strict=True)
     ]
     counts = {name: count["passed"] for name, count in held(rows).items()}
@@ -103,9 +103,12 @@ def test_verdicts_beyond_holds():
         "space_group": 4,
         "space_group symmetrised": 2 + found[1]["symmetrised"],
         "all": 0,
-        "all and valid": 0,
+        "all and plausible": 0,
     }
-    assert held([{"holds": {"elements": True}, "valid": False}])["all and valid"]["passed"] == 0
+    assert (
+        held([{"holds": {"elements": True}, "plausible": False}])["all and plausible"]["passed"]
+        == 0
+    )
 
 
 @pytest.mark.parametrize("name", ["some.extxyz", "some.db"])

@@ -54,21 +54,21 @@ def records(samples):
 
 def test_each_sample_is_judged_by_its_domain(records):
     salt, ethanol, dense, waters, undecoded, twice, charged = records
-    assert (salt.valid, salt.structural, salt.compositional) == (True, True, True)
+    assert (salt.plausible, salt.smact_valid, salt.structural, salt.compositional) == (True,) * 4
     assert salt.reason is None
     assert salt.bonded is salt.smiles is None
-    assert (ethanol.valid, ethanol.smiles, ethanol.closed_shell) == (True, "CCO", True)
-    assert ethanol.structural is ethanol.compositional is None
-    assert (dense.valid, dense.structural, dense.compositional) == (False, False, True)
-    assert "angstrom apart" in dense.reason
-    assert (waters.valid, waters.bonded, waters.connected) == (False, True, False)
-    assert "2 fragments" in waters.reason
-    assert (undecoded.decoded, undecoded.valid) == (False, False)
+    assert (ethanol.plausible, ethanol.smiles, ethanol.closed_shell) == (True, "CCO", True)
+    assert ethanol.structural is ethanol.compositional is ethanol.smact_valid is None
+    assert (dense.plausible, dense.structural, dense.compositional) == (False, False, True)
+    assert "cubic angstrom an atom" in dense.reason
+    assert (waters.plausible, waters.bonded, waters.connected) == (False, True, False)
+    assert "two pieces" in waters.reason
+    assert (undecoded.decoded, undecoded.plausible) == (False, False)
     assert undecoded.reason == "angles too small"
     assert undecoded.structural is undecoded.compositional is None
-    assert (twice.formula, twice.num_atoms, twice.valid) == (salt.formula, 4, True)
-    assert (charged.structural, charged.compositional) == (True, False)
-    assert "SMACT" in charged.reason
+    assert (twice.formula, twice.num_atoms, twice.plausible) == (salt.formula, 4, True)
+    assert (charged.structural, charged.compositional, charged.smact_valid) == (True, False, False)
+    assert charged.reason is None and charged.plausible  # what SMACT finds is no reason
 
 
 def test_order_and_names_are_kept(samples):
@@ -77,11 +77,11 @@ def test_order_and_names_are_kept(samples):
     assert [record.domain for record in records] == [s.domain for s in samples[::-1]]
 
 
-def test_without_checks_only_what_is_missing_is_invalid(samples):
+def test_without_checks_only_what_is_missing_is_not_plausible(samples):
     records = record_samples(samples, check=False)
-    assert [record.valid for record in records] == [None] * 4 + [False] + [None] * 2
+    assert [record.plausible for record in records] == [None] * 4 + [False] + [None] * 2
     counts = count_records(records)
-    assert counts["crystal"] == DomainCounts(requested=5, decoded=4, valid=None)
+    assert counts["crystal"] == DomainCounts(requested=5, decoded=4, plausible=None)
     assert str(counts["crystal"]) == "5 requested, 4 decoded, not checked"
 
 
@@ -105,20 +105,19 @@ def test_the_document_of_a_sample_is_its_record(records):
 def test_checks_of_many_processes_and_out_of_time(samples):
     systems = [sample.system for sample in samples if sample.system is not None]
     verdicts = check_systems(systems, workers=2)
-    assert [verdict.valid for verdict in verdicts] == [True, True, False, False, True, False]
+    assert [verdict.plausible for verdict in verdicts] == [True, True, False, False, True, True]
     numbers = np.array([24, 25, 26, 44, 53, 7] + [16] * 50)  # SMACT tries for seconds
     positions = 3.0 * np.array(list(np.ndindex(4, 4, 4)))[: len(numbers)]
     slow = AtomicSystem(numbers, positions, 12 * np.eye(3))
     (verdict,) = check_systems([slow], time_limit=0.5)
-    assert (verdict.valid, verdict.structural, verdict.compositional) == (False, True, False)
-    assert verdict.reason == "composition failed: no result within 0.5 s"
+    assert (verdict.smact_valid, verdict.structural, verdict.compositional) == (False, True, False)
 
 
 def test_counts(samples, records):
     counts = count_records(records)
-    assert counts["crystal"] == DomainCounts(requested=5, decoded=4, valid=2)
-    assert counts["molecule"] == DomainCounts(requested=2, decoded=2, valid=1)
-    assert str(counts["molecule"]) == "2 requested, 2 decoded, 1 valid (50.0 %)"
+    assert counts["crystal"] == DomainCounts(requested=5, decoded=4, plausible=3)
+    assert counts["molecule"] == DomainCounts(requested=2, decoded=2, plausible=1)
+    assert str(counts["molecule"]) == "2 requested, 2 decoded, 1 plausible (50.0 %)"
     assert list(count_records(records[1:2])) == ["molecule"]
 
 

@@ -22,7 +22,7 @@ class Drawn:
     system: AtomicSystem | None
     domain: str
     num_atoms: int
-    reason: str | None = None
+    fault: str | None = None
     holds: dict[str, bool] = field(default_factory=dict)
     condition: Condition = field(default_factory=Condition)
 

@@ -76,11 +76,11 @@ def forward_sizes(module: nn.Module, limit: int | None = None) -> Iterator[list[
 def assert_same(ours: list[Sample], theirs: list[Sample]) -> None:
     assert len(ours) == len(theirs)
     for a, b in zip(ours, theirs, strict=True):
-        assert (a.index, a.domain, a.num_atoms, a.reason) == (
+        assert (a.index, a.domain, a.num_atoms, a.fault) == (
             b.index,
             b.domain,
             b.num_atoms,
-            b.reason,
+            b.fault,
         )
         assert a.decoded.keys() == b.decoded.keys()
         for key in a.decoded:
@@ -202,7 +202,9 @@ def test_unphysical_cells_are_kept_with_their_reason():
     assert [s.index for s in found] == list(range(20))
     assert any(s.system is None for s in found)
     for s in found:
-        assert (s.system is None) == (s.reason is not None) == (not s.valid)
+        assert (s.system is None) == (s.fault is not None)
+        assert s.plausible == (s.reason is None)
+        assert s.fault in (None, s.reason)
         assert s.decoded["lengths"].shape == (3,)
 
 
