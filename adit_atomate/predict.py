@@ -33,14 +33,15 @@ class _Sampling(Maker):
     seed: int = 0
     num_steps: int | None = None
     solver: str | None = None
-    guidance_scale: float | None = None
+    guidance_scale: float | str | dict[str, float] | None = None
     noise_scale: float | None = None
+    symmetry: str | None = None
     device: str = "auto"
     batch_atoms: int | None = None
     workers: int | None = None
 
     def _options(self) -> dict[str, Any]:
-        names = ("seed", "num_steps", "solver", "guidance_scale", "noise_scale")
+        names = ("seed", "num_steps", "solver", "guidance_scale", "noise_scale", "symmetry")
         return {name: getattr(self, name) for name in names}
 
     def _anywhere(self) -> Any:
@@ -94,7 +95,9 @@ class ADiTPredictMaker(_Sampling):
     ----------
     name : str
         Name of the jobs.
-    checkpoint, seed, num_steps, solver, guidance_scale, noise_scale, device, batch_atoms, workers
+    checkpoint, seed, num_steps, solver, guidance_scale, noise_scale, symmetry
+        See :class:`~adit_atomate.generate.ADiTGenerateMaker`.
+    device, batch_atoms, workers
         See :class:`~adit_atomate.generate.ADiTGenerateMaker`.
     candidates : int
         Structures to generate.
@@ -183,7 +186,9 @@ class ADiTCompleteMaker(_Sampling):
     ----------
     name : str
         Name of the jobs.
-    checkpoint, seed, num_steps, solver, guidance_scale, noise_scale, device, batch_atoms, workers
+    checkpoint, seed, num_steps, solver, guidance_scale, noise_scale, symmetry
+        See :class:`~adit_atomate.generate.ADiTGenerateMaker`.
+    device, batch_atoms, workers
         See :class:`~adit_atomate.generate.ADiTGenerateMaker`.
     add : dict, str or int
         ``{"Li": 2}``, ``"Li2"``, or a number of atoms whose elements are free.

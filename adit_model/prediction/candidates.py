@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from adit_model.quality.crystals import amounts, min_distance_ratio, space_group
-from adit_model.quality.plausible import plausible
+from adit_model.quality.plausible import VOLUME_RANGE, plausible
 from adit_model.quality.pool import run_isolated
 from adit_model.quality.relax import (
     METHOD,
@@ -100,19 +100,20 @@ def engine_label(engine: str) -> str:
 
 
 def fault_of(system: AtomicSystem) -> str | None:
-    """Say why a structure is not worth a relaxation, None if it is.
-
-    Crystals have to be plausible (:func:`adit_model.quality.plausible.plausible`), the atoms of
-    molecules apart from each other: their bonds are looked at later.
-    """
-    if not system.is_periodic:
-        return too_close(system)
+    """Say why a structure is not plausible (:mod:`adit_model.quality.plausible`), None if it is."""
     reason = plausible(system).reason
     return None if reason is None else f"implausible: {reason}"
 
 
 def too_close(system: AtomicSystem, closest: float = CLOSEST) -> str | None:
-    """Say that atoms are closer than a share of the sum of their covalent radii; None if not."""
+    """Say why a structure is not worth a relaxation, None if it is.
+
+    A relaxation parts atoms that are somewhat too close; force fields go astray where atoms are
+    closer than half the sum of their covalent radii, or the volume is that of no matter.
+    """
+    low, high = VOLUME_RANGE
+    if system.is_periodic and not low <= (volume := system.volume / len(system)) <= high:
+        return f"implausible: {volume:.3g} cubic angstrom an atom"
     try:
         ratio = closest_ratio(system)
     except RuntimeError as error:

@@ -30,6 +30,7 @@ from adit_model.prediction.candidates import (
     relaxed,
     row,
     symmetrised,
+    too_close,
 )
 from adit_model.prediction.templates import fitting, templates
 from adit_model.sampling.request import ConditionLike, Request, check_integer
@@ -196,7 +197,8 @@ def question(
     phases : AtomicDataset, optional
         Known crystals; by default those that come with the package.
     **sampling
-        See :class:`~adit_model.config.SamplingConfig`.
+        See :class:`~adit_model.config.SamplingConfig`. Unless ``symmetry`` is given, the second
+        half of the candidates take theirs from known crystals, if the weights can.
 
     Raises
     ------
@@ -218,9 +220,17 @@ def question(
     conditions: Any = asked
     if domain == CRYSTAL:
         conditions = _with_units(asked, known, n, seed, phases)
-    request = Request.of(n, conditions, seed=seed, **sampling)
-    request = request.filled(request.check(known, config))
-    return Question(asked, (request,), chosen, beside, tolerance, most)
+    halves = [(0, n, sampling)]
+    if domain == CRYSTAL and sampling.get("symmetry") is None and config.autoencoder.exact:
+        middle = (n + 1) // 2
+        halves = [(0, middle, sampling), (middle, n, {**sampling, "symmetry": "known"})]
+    requests = []
+    for start, stop, options in halves:
+        if start < stop:
+            part = conditions[start:stop] if domain == CRYSTAL else conditions
+            request = Request.of(stop - start, part, seed=seed, first_index=start, **options)
+            requests.append(request.filled(request.check(known, config)))
+    return Question(asked, tuple(requests), chosen, beside, tolerance, most)
 
 
 def formula_condition(value: ConditionLike) -> Condition:
@@ -318,8 +328,9 @@ def judge(
     progress: bool = True,
 ) -> Prediction:
     """Screen, relax, join, rank and symmetrise samples; see :func:`predict`."""
+    screen = fault_of if asked.engine == NONE else too_close  # what relaxes is looked at again
     candidates = [
-        Candidate(s.system, index=s.index, fault=fault_of(s.system))
+        Candidate(s.system, index=s.index, fault=screen(s.system))
         for s in samples
         if s.system is not None
     ]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
-
 import numpy as np
 import pytest
 from small_crystals import caesium_chloride, rocksalt
@@ -42,9 +40,14 @@ def sampled(index: int, system: AtomicSystem | None) -> Sample:
 
 def test_units_that_are_free_are_drawn_as_known_crystals_have_them(told, phases):
     asked = question(*told, "NaCl", 40, engine="none", phases=phases)
-    units = Counter(c.formula_units for c in asked.requests[0].conditions)
-    assert set(units) <= set(range(1, 11))
-    assert all(c.formula == "NaCl" for c in asked.requests[0].conditions)
+    conditions = [c for request in asked.requests for c in request.conditions]
+    assert {c.formula_units for c in conditions} <= set(range(1, 11))
+    assert {c.formula for c in conditions} == {"NaCl"}
+    free, known = asked.requests  # half of them take the symmetry of known crystals
+    assert (free.n, known.n, known.first_index) == (20, 20, 20)
+    assert [dict(r.sampling)["symmetry"] for r in asked.requests] == ["asked", "known"]
+    told_so = question(*told, "NaCl", 4, engine="none", phases=phases, symmetry="free")
+    assert [r.n for r in told_so.requests] == [4]
     few = question(*told, "NaCl, units=2", 3, engine="none", phases=phases)
     assert {c.formula_units for c in few.requests[0].conditions} == {2}
 

@@ -15,19 +15,23 @@ from adit_model.prediction.candidates import (
     joined,
     largest_move,
     symmetrised,
+    too_close,
 )
 from adit_model.systems import AtomicSystem
 
 
 def test_collapsed_cells_and_close_atoms_are_screened_out():
-    assert fault_of(rocksalt()) is None
-    assert "implausible" in str(fault_of(rocksalt(a=2.0)))
-    assert "cubic angstrom an atom" in str(fault_of(rocksalt(a=14.0)))
+    assert fault_of(rocksalt()) is None and too_close(rocksalt()) is None
+    assert "implausible" in str(fault_of(rocksalt(a=3.6)))
+    assert too_close(rocksalt(a=3.6)) is None  # a relaxation may make it one
+    assert "covalent radii" in str(too_close(rocksalt(noise=1.0, seed=1)))
+    assert "cubic angstrom an atom" in str(too_close(rocksalt(a=2.3)))
+    assert "cubic angstrom an atom" in str(too_close(rocksalt(a=14.0)))
     ethanol = AtomicSystem.from_atoms(molecule("CH3CH2OH"))
-    assert fault_of(ethanol) is None
+    assert fault_of(ethanol) is None and too_close(ethanol) is None
     squeezed = AtomicSystem(ethanol.numbers, 0.4 * ethanol.positions)
     assert closest_ratio(squeezed) == pytest.approx(0.4 * closest_ratio(ethanol))
-    assert "covalent radii" in str(fault_of(squeezed))
+    assert "covalent radii" in str(too_close(squeezed))
 
 
 def test_equal_crystals_are_joined_and_the_lowest_comes_first():
