@@ -9,8 +9,9 @@ DiffCSP (Jiao et al., NeurIPS 2023) with every entry in the denominator: the com
 cell is given, pymatgen's ``StructureMatcher(ltol=0.3, stol=0.5, angle_tol=10)`` compares, the RMSE
 is over those that match. With k = 20 any of 20 predictions may match, the nearest counts.
 
-Templates are crystals of the training split with the elements exchanged; those of the nearest
-elements come first, each structure type once.
+The network predicts freely, and with the symmetry of known crystals of the training split that can
+hold the composition. Templates are crystals of the training split with the elements exchanged;
+those of the nearest elements come first, each structure type once.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
+import warnings
 from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
@@ -37,6 +39,7 @@ from adit_model.quality.tables import table
 from adit_model.systems import AtomicSystem
 
 CHUNK = 10  # compositions sampled between two visits to the disk
+WAYS = ("free", "known", "templates")
 
 
 def judge(
@@ -72,36 +75,55 @@ def rates(found: Sequence[list[dict[str, Any] | None]], k: int) -> dict[str, flo
 
 
 def sampled(
-    options: argparse.Namespace, truths: Sequence[AtomicSystem]
+    model: ADiT, part: Sequence[AtomicSystem], first: int, symmetry: str, options: Any
 ) -> list[list[AtomicSystem | None]]:
-    model = ADiT.load(options.checkpoint)
-    sampling = {"symmetry": options.symmetry} if options.symmetry else {}
-    found: list[list[AtomicSystem | None]] = []
-    for start in range(0, len(truths), CHUNK):
-        part = truths[start : start + CHUNK]
-        conditions = [
-            f"crystal, formula={formula_text(amounts(system))}, units=1"
-            for system in part
-            for _ in range(options.k)
-        ]
+    """Generate k predictions of each composition."""
+    k = options.k
+    conditions = [
+        f"crystal, formula={formula_text(amounts(system))}, units=1"
+        for system in part
+        for _ in range(k)
+    ]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that no known crystal can hold a composition
         samples = model.sample(
             len(conditions),
             conditions,
             seed=options.seed,
-            first_index=start * options.k,
+            first_index=first * k,
             progress=False,
-            **sampling,
+            symmetry=symmetry,
         )
-        systems = [sample.system for sample in samples]
-        found += [systems[i : i + options.k] for i in range(0, len(systems), options.k)]
-        print(f"{start + len(part)} of {len(truths)} compositions sampled", flush=True)
-    return found
+    systems = [sample.system for sample in samples]
+    return [systems[i : i + k] for i in range(0, len(systems), k)]
 
 
 def substituted(
-    train: AtomicDataset, truths: Sequence[AtomicSystem], k: int
+    train: AtomicDataset, part: Sequence[AtomicSystem], k: int
 ) -> list[list[AtomicSystem | None]]:
-    return [[t.system for t in islice(templates(train, s.numbers), k)] for s in truths]
+    """Put the elements of each composition into k known crystals."""
+    return [[t.system for t in islice(templates(train, s.numbers), k)] for s in part]
+
+
+def mixed(found: dict[str, list[Any]], k: int) -> list[Any]:
+    """Take every second prediction from one way and the others from another."""
+    pairs = zip(found["free"], found["known"], strict=True)
+    return [[x for two in zip(a, b, strict=True) for x in two][:k] for a, b in pairs]
+
+
+def report(found: dict[str, list[Any]], k: int) -> str:
+    """Write the table of the compositions so far."""
+    ways = {name: rows for name, rows in found.items() if rows}
+    if {"free", "known"} <= set(ways):
+        ways["half free, half known"] = mixed(found, k)
+    lines = []
+    for name, rows in ways.items():
+        for number in sorted({1, k}):
+            r = rates(rows, number)
+            shares = [f"{100 * r[key]:.1f}" for key in ("match", "space_group", "both")]
+            lines.append((name, str(number), shares[0], f"{r['rmse']:.3f}", *shares[1:]))
+    head = ("", "k", "match %", "RMSE", "space group %", "both %")
+    return "\n".join(table(head, lines))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -110,38 +132,33 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--number", type=int, default=100, help="compositions of crystals_test")
     parser.add_argument("--k", type=int, default=20, help="predictions of each")
     parser.add_argument("--checkpoint", default="mini-2")
-    parser.add_argument("--symmetry", help="as of SamplingConfig; none is asked for without")
+    parser.add_argument("--ways", nargs="+", default=list(WAYS), choices=WAYS)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--skip", nargs="+", default=[], choices=["model", "templates"])
     parser.add_argument("--out", type=Path, metavar="FILE", help="JSON of every prediction")
     options = parser.parse_args(arguments)
     truths = draw(load_crystal_csv(options.data / "crystals_test.csv.gz"), options.number, 0)
-    results: dict[str, Any] = {}
-    lines = []
-    for name in ("model", "templates"):
-        if name in options.skip:
-            continue
-        started = time.perf_counter()
-        if name == "model":
-            predictions = sampled(options, truths)
-        else:
-            train = load_crystal_csv(options.data / "crystals_train.csv.gz")
-            predictions = substituted(train, truths, options.k)
-        seconds = time.perf_counter() - started
-        judged = [judge(*pair) for pair in zip(truths, predictions, strict=True)]
-        results[name] = [
-            {"id": truth.info["id"], "atoms": len(truth), "found": row}
-            for truth, row in zip(truths, judged, strict=True)
-        ]
-        for k in sorted({1, options.k}):
-            r = rates(judged, k)
-            shares = [f"{100 * r[key]:.1f}" for key in ("match", "space_group", "both")]
-            lines.append((name, str(k), shares[0], f"{r['rmse']:.3f}", *shares[1:]))
-        print(f"{name}: {seconds:.0f} s to predict", flush=True)
-    head = ("", "k", "match %", "RMSE", "space group %", "both %")
-    print("\n".join(table(head, lines)))
-    if options.out:
-        options.out.write_text(json.dumps({"options": vars(options), **results}, default=str))
+    order = np.random.default_rng(0).permutation(len(truths))  # so that a part is of all kinds
+    truths = [truths[i] for i in order]
+    train = load_crystal_csv(options.data / "crystals_train.csv.gz")
+    model = ADiT.load(options.checkpoint)
+    found: dict[str, list[Any]] = {name: [] for name in options.ways}
+    seconds = dict.fromkeys(options.ways, 0.0)
+    for start in range(0, len(truths), CHUNK):
+        part = truths[start : start + CHUNK]
+        for name in options.ways:
+            started = time.perf_counter()
+            if name == "templates":
+                predictions = substituted(train, part, options.k)
+            else:
+                predictions = sampled(model, part, start, name, options)
+            seconds[name] += time.perf_counter() - started
+            found[name] += [judge(*pair) for pair in zip(part, predictions, strict=True)]
+        print(f"{start + len(part)} of {len(truths)} compositions", flush=True)
+        print(report(found, options.k), flush=True)
+        if options.out:
+            ids = [truth.info["id"] for truth in truths[: start + len(part)]]
+            options.out.write_text(json.dumps({"ids": ids, **found}))
+    print(", ".join(f"{name}: {time:.0f} s to predict" for name, time in seconds.items()))
 
 
 if __name__ == "__main__":
