@@ -13,6 +13,7 @@ from jobflow import Job, Maker, job
 from adit_atomate.paths import check_output, run_folder
 from adit_atomate.training.documents import ADiTDataDoc, ADiTPartRecord, ADiTReplayRecord
 from adit_atomate.training.sources import read_sources
+from adit_model.conditions.condition import read_property_names
 from adit_model.files import package_versions
 
 if TYPE_CHECKING:
@@ -30,6 +31,9 @@ class ADiTDataMaker(Maker):
     options : dict
         Fields of :class:`adit_model.data.prepare.Preparation`: sizes, elements, duplicates and the
         split by composition.
+    properties : list of str
+        Properties that the data must have: columns of numbers, keys, or paths into the task
+        documents of stores and jobs, such as ``["bulk_modulus"]``.
     replay : list of str
         Sources of earlier data to mix in for fine-tuning, such as ``["qm9:train"]``.
     replay_fraction : float
@@ -50,6 +54,7 @@ class ADiTDataMaker(Maker):
 
     name: str = "ADiT data"
     options: dict[str, Any] = field(default_factory=dict)
+    properties: list[str] = field(default_factory=list)
     replay: list[str] = field(default_factory=list)
     replay_fraction: float = 0.3
     replay_most: int = 20_000
@@ -85,6 +90,7 @@ class ADiTDataMaker(Maker):
         if not sources:
             raise ValueError("there are no sources")
         self._preparation()
+        read_property_names(self.properties)
         check_output(self.output)
         if self.replay and not 0 < self.replay_fraction < 1:
             raise ValueError(
@@ -100,13 +106,15 @@ class ADiTDataMaker(Maker):
     @job(output_schema=ADiTDataDoc)
     def _prepare(self, sources: list[Any], replay: list[str]) -> ADiTDataDoc:
         from adit_model.data import load_source
-        from adit_model.data.prepare import prepare
+        from adit_model.data.prepare import check_labels, concatenate, prepare
         from adit_model.training.finetune import mix_replay
 
         folder = run_folder(self.output, "data")
         folder.mkdir(parents=True, exist_ok=True)
-        datasets, properties = read_sources(sources, folder)
+        datasets, properties = read_sources(sources, folder, self.properties)
         names = [dataset.name for dataset in datasets]
+        wanted = [n for n in read_property_names(self.properties) if n != "volume_per_atom"]
+        check_labels(concatenate(datasets), wanted)
         prepared = prepare(datasets, self._preparation(), " + ".join(names))
         report, crystal_fraction, record = prepared.report(), None, None
         if replay:

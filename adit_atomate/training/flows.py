@@ -13,6 +13,8 @@ from adit_atomate.training.data import ADiTDataMaker
 from adit_atomate.training.documents import ADiTPartRecord, ADiTTrainedCheckpoint
 from adit_atomate.training.report import ADiTTrainReportMaker
 from adit_atomate.training.stages import ADiTTrainAutoencoderMaker, ADiTTrainDenoiserMaker
+from adit_model.checkpoint import read_known, resolve_checkpoint
+from adit_model.conditions.condition import read_property_names
 
 AUTOENCODERS = ("frozen", "decoder", "full")
 
@@ -111,6 +113,10 @@ class ADiTFineTuneMaker(Maker):
         Name of the flow.
     checkpoint : str
         Model to start from.
+    properties : list of str or dict
+        What can be asked for afterwards, beside what the model knows: columns of numbers of a CSV
+        file, keys of an extended XYZ file or an ASE database, paths into task documents.
+        ``["bulk_modulus"]``, or ``{"bulk_modulus": "GPa"}`` with units. NaN is unknown.
     autoencoder : str
         ``"frozen"`` keeps stage 1; ``"decoder"`` trains its decoder alone, so the latents stay as
         they are; ``"full"`` trains all of it, which elements that it has not seen need.
@@ -132,6 +138,7 @@ class ADiTFineTuneMaker(Maker):
 
     name: str = "ADiT fine-tune"
     checkpoint: str = "default"
+    properties: Sequence[str] | dict[str, str] = ()
     autoencoder: str = "frozen"
     data_maker: ADiTDataMaker = field(default_factory=ADiTDataMaker)
     autoencoder_maker: ADiTTrainAutoencoderMaker = field(default_factory=stage_1_maker)
@@ -158,7 +165,15 @@ class ADiTFineTuneMaker(Maker):
                 f"autoencoder must be one of {', '.join(AUTOENCODERS)}, got {self.autoencoder!r}"
             )
         name = absolute_checkpoint(self.checkpoint if checkpoint is None else checkpoint)
-        data = self.data_maker.make(sources)
+        read_property_names(self.properties)
+        if self.properties and isinstance(name, str):
+            _, config = read_known(resolve_checkpoint(name))
+            if not config.denoiser.conditions:
+                raise ValueError(
+                    f"the weights {name} cannot learn properties: start from checkpoint='mini-2'"
+                )
+        wanted = list(dict.fromkeys([*self.data_maker.properties, *self.properties]))
+        data = replace(self.data_maker, properties=wanted).make(sources)
         train, held_out = data.output.train_paths, data.output.validation_paths
         share = data.output.crystal_fraction
         parts = [data.output.train, data.output.validation]
@@ -176,7 +191,9 @@ class ADiTFineTuneMaker(Maker):
             jobs.append(tune_1)
             stages["autoencoder"] = tune_1.output
             stage_1 = tune_1.output.checkpoint.path
-        tune_2 = self.denoiser_maker.make(train, stage_1, held_out, start.output.path, share)
+        asked = replace(self.denoiser_maker, properties=self.properties)
+        maker_2 = asked if self.properties else self.denoiser_maker
+        tune_2 = maker_2.make(train, stage_1, held_out, start.output.path, share)
         stages["denoiser"] = tune_2.output
         report = self.report_maker.make(stages, tune_2.output.checkpoint.path, data.output)
         jobs += [tune_2, report]

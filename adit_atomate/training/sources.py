@@ -60,7 +60,7 @@ def from_store(
         Which documents, such as ``{"name": "CHGNet relax"}``.
     properties : sequence or dict, optional
         Paths into the task document, such as ``["output.energy_per_atom"]``, or names for them,
-        ``{"energy": "output.energy_per_atom"}``.
+        ``{"energy": "output.energy_per_atom"}``. A path is looked for under ``output`` too.
     converged : bool
         Leave out documents that say they failed or did not converge.
     name : str, optional
@@ -69,7 +69,8 @@ def from_store(
     Returns
     -------
     StoreData
-        The structures in canonical form, and for each the properties asked for.
+        The structures in canonical form, and for each the properties asked for. Those that are
+        numbers are labels of the data set too.
 
     Raises
     ------
@@ -106,9 +107,15 @@ def from_store(
 
 
 def from_documents(
-    documents: Iterable[Any], *, converged: bool = True, name: str = "documents"
+    documents: Iterable[Any],
+    properties: Sequence[str] = (),
+    *,
+    converged: bool = True,
+    name: str = "documents",
 ) -> AtomicDataset:
     """Read structures out of objects: pymatgen, ASE, task documents, lists of any of these.
+
+    ``properties`` are paths as of :func:`from_store`; their numbers are labels.
 
     Raises
     ------
@@ -116,7 +123,7 @@ def from_documents(
         If there is nothing that can be used.
     """
     named = ((str(i), document) for i, document in enumerate(_flatten(documents)))
-    return collect(list(_items(named, converged, {}, {})), name)
+    return collect(list(_items(named, converged, {path: path for path in properties}, {})), name)
 
 
 @dataclass
@@ -146,10 +153,11 @@ class StoreSource(MSONable):
             plain = self.store if isinstance(self.store, Mapping) else self.store.as_dict()
             self.store = json.dumps(plain, cls=MontyEncoder)
 
-    def read(self) -> StoreData:
-        """Read the store; see :func:`from_store`."""
+    def read(self, properties: Sequence[str] = ()) -> StoreData:
+        """Read the store, with more properties than its own; see :func:`from_store`."""
         store = json.loads(str(self.store))
-        return from_store(store, self.query, self.properties, converged=self.converged)
+        paths = {path: path for path in properties} | self.properties
+        return from_store(store, self.query, paths, converged=self.converged)
 
 
 @dataclass
@@ -189,7 +197,7 @@ class MaterialsProjectSource(MSONable):
 
 
 def read_sources(
-    sources: Sequence[Any], folder: Path
+    sources: Sequence[Any], folder: Path, properties: Sequence[str] = ()
 ) -> tuple[list[AtomicDataset], dict[str, dict[str, Any]]]:
     """Read each source.
 
@@ -199,6 +207,8 @@ def read_sources(
         As :meth:`adit_atomate.training.data.ADiTDataMaker.make` takes them.
     folder : Path
         Where downloads are kept.
+    properties : sequence of str
+        To look for in task documents.
 
     Returns
     -------
@@ -208,21 +218,21 @@ def read_sources(
     from adit_model.data import load_source
 
     datasets, objects = [], []
-    properties: dict[str, dict[str, Any]] = {}
+    found_properties: dict[str, dict[str, Any]] = {}
     for source in sources:
         if isinstance(source, str):
             datasets.append(load_source(source, progress=False))
         elif isinstance(source, StoreSource):
-            found = source.read()
+            found = source.read(properties)
             datasets.append(found.dataset)
-            properties |= found.properties
+            found_properties |= found.properties
         elif isinstance(source, MaterialsProjectSource):
             datasets.append(source.read(folder))
         else:
             objects.append(source)
     if objects:
-        datasets.append(from_documents(objects, name="structures"))
-    return datasets, properties
+        datasets.append(from_documents(objects, properties, name="structures"))
+    return datasets, found_properties
 
 
 def _documents(store: Any, query: Mapping[str, Any] | None) -> Iterator[tuple[str, Any]]:
@@ -266,9 +276,18 @@ def _items(
             structure = final_structure({"structure": document} if given else document)
             if structure is None:
                 continue  # a document of another kind
-            item = reason or AtomicSystem.from_any(structure)
+            values = {key: _value(document, path) for key, path in paths.items()}
+            named = {key: value for key, value in values.items() if value is not None}
+            item = reason or AtomicSystem.from_any(structure, **named)
         except Exception as error:  # malformed documents raise anything
-            item = f"{type(error).__name__}: {error}"
+            item, values = f"{type(error).__name__}: {error}", {}
         if reason is None:
-            found[name] = {key: look(document, *path.split(".")) for key, path in paths.items()}
+            found[name] = values
         yield name, item
+
+
+def _value(document: Any, path: str) -> Any:
+    """Look up a path from the top of a task document, or else from its ``output``."""
+    steps = path.split(".")
+    value = look(document, *steps)
+    return look(document, "output", *steps) if value is None else value

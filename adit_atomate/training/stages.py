@@ -6,8 +6,8 @@ import logging
 import signal
 import time
 import traceback
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -15,6 +15,7 @@ from jobflow import CURRENT_JOB, Job, Maker, OutputReference, Response, job, run
 
 from adit_atomate.paths import absolute_checkpoint, check_output, run_folder
 from adit_atomate.training.documents import ADiTTrainDoc
+from adit_model.conditions.condition import read_property_names
 from adit_model.config import ModelConfig, from_mapping
 from adit_model.data.sources import absolute_source
 from adit_model.training.config import RunConfig, TrainingConfig, parse_time
@@ -39,6 +40,7 @@ class _StageMaker(Maker):
     steps_per_job: int | None = None
     launcher: str | None = None
     curve_points: int = 200
+    properties: Sequence[str] | dict[str, str] = ()
 
     stage: ClassVar[str]
 
@@ -73,6 +75,7 @@ class _StageMaker(Maker):
             if name in self.training:
                 raise ValueError(f"training[{name!r}] is set by the Maker's field {instead}")
         ModelConfig.from_dict(self.model)
+        read_property_names(self.properties)
         if self.max_time is not None:
             parse_time(self.max_time)
         if self.curve_points < 2:
@@ -138,6 +141,9 @@ class _StageMaker(Maker):
         if init_from is not None:  # weights fit their own architecture alone
             metadata = read_metadata(resolve_checkpoint(init_from))
             model = ModelConfig.from_dict(metadata["config"])
+        names = dict.fromkeys([*model.denoiser.properties, *read_property_names(self.properties)])
+        model = replace(model, denoiser=replace(model.denoiser, properties=tuple(names)))
+        units = dict(self.properties) if isinstance(self.properties, Mapping) else {}
         return RunConfig(
             tuple(train),
             str(folder),
@@ -146,6 +152,7 @@ class _StageMaker(Maker):
             from_mapping(TrainingConfig, options, "training"),
             autoencoder,
             init_from,
+            units,
         )
 
 
@@ -177,6 +184,9 @@ class ADiTTrainAutoencoderMaker(_StageMaker):
         are started by Lightning.
     curve_points : int
         Most points of each loss curve in the document.
+    properties : list of str or dict
+        For stage 2: labels of the data that can be asked for, beside those of the model;
+        ``{"bulk_modulus": "GPa"}`` gives units.
 
     Notes
     -----

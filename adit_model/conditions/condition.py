@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -22,7 +22,7 @@ from adit_model.conditions.counts import Counts, allows
 from adit_model.conditions.crystal import Cell, SpaceGroup
 from adit_model.conditions.kind import Kind
 from adit_model.conditions.partial import FixedAtoms, Site
-from adit_model.conditions.properties import Properties, Value
+from adit_model.conditions.properties import Properties, Value, property_name
 from adit_model.systems import CRYSTAL, DOMAINS, MOLECULE, AtomicSystem
 
 BOTH = "both"
@@ -69,6 +69,31 @@ KINDS: dict[str, Kind] = {
 _KEYS = {key: kind for kind in KINDS.values() for key in kind.keys}
 PROPERTY = "property:"  # before the name of a property, which may then be one of the keys
 _SYSTEM = re.compile(r"[A-Za-z]+(\s*-\s*[A-Za-z]+)*")
+
+
+def read_property_names(names: Iterable[str]) -> tuple[str, ...]:
+    """Names of properties to learn, as conditions write them.
+
+    Raises
+    ------
+    ValueError
+        If one is no name, is given twice, or means something else in a condition.
+    """
+    if isinstance(names, str):
+        raise ValueError(f"properties must be a list of names, got {names!r}")
+    found: list[str] = []
+    for name in names:
+        text = property_name(name)
+        if text in {*_KEYS, *KINDS, *DOMAINS, BOTH}:
+            raise ValueError(
+                f"a property cannot be named {name!r}: '{text}=' means something else in a "
+                "condition; rename the column"
+            )
+        if not text or text in found:
+            why = "is given twice" if text else "is no name: use letters, digits and _"
+            raise ValueError(f"the property {name!r} {why}")
+        found.append(text)
+    return tuple(found)
 
 
 @dataclass(frozen=True, repr=False)

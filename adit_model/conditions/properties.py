@@ -13,7 +13,14 @@ from adit_model.systems import AtomicSystem
 Value = float | tuple[float, float]
 
 _NUMBER = r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?"
-_NAME = re.compile(r"[a-z][a-z0-9_]*")
+
+
+def property_name(name: str) -> str:
+    """Write the name of a column as conditions write it: ``"K VRH (GPa)"`` is ``"k_vrh_gpa"``.
+
+    Small letters, digits and ``_``; empty if it holds none of these.
+    """
+    return re.sub(r"[^a-z0-9]+", "_", str(name).lower()).strip("_")
 
 
 def read_value(value: Any, name: str) -> Value:
@@ -62,9 +69,9 @@ class Properties(Kind):
             return None
         pairs = dict(value).items() if not isinstance(value, Mapping) else value.items()
         for name, _ in pairs:
-            if not _NAME.fullmatch(str(name)):
-                raise ValueError(f"{name!r} is no property name: use small letters and _")
-        return tuple(sorted((str(k), read_value(v, str(k))) for k, v in pairs))
+            if not property_name(name):
+                raise ValueError(f"{name!r} is no property name: use letters, digits and _")
+        return tuple(sorted((property_name(k), read_value(v, str(k))) for k, v in pairs))
 
     def write(self, value: tuple[tuple[str, Value], ...]) -> list[str]:
         """``["band_gap=1.5"]``."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from numbers import Real
+from typing import Any
 
 import numpy as np
 
@@ -12,6 +14,8 @@ from adit_model.data.dataset import AtomicDataset
 from adit_model.systems import AtomicSystem
 
 logger = logging.getLogger(__name__)
+
+NO_LABELS = ("id", "index", "seed", "nsites", "num_sites", "natoms", "spacegroup")  # no properties
 
 
 def collect(
@@ -23,7 +27,8 @@ def collect(
     """Bring named systems into canonical form and pack them, in single precision.
 
     All readers of files, stores and objects end here, so that one structure has the same arrays
-    wherever it comes from; see :func:`~adit_model.canonical.canonicalise`.
+    wherever it comes from; see :func:`~adit_model.canonical.canonicalise`. The numbers in the
+    information of the systems become the labels of the data set.
 
     Parameters
     ----------
@@ -44,7 +49,7 @@ def collect(
     """
     check_max_atoms(max_atoms)
     numbers, positions, cells, sizes, ids = [], [], [], [], []
-    unread, too_large = [], []
+    unread, too_large, infos = [], [], []
     no_cell = np.full((3, 3), np.nan, dtype=np.float32)
     for item_id, found in items:
         item = found if canonical else canonical_item(found)
@@ -58,6 +63,7 @@ def collect(
             cells.append(no_cell if item.cell is None else item.cell.astype(np.float32))
             sizes.append(len(item))
             ids.append(item_id)
+            infos.append(item.info)
     skipped = unread + too_large
     if not sizes:
         raise ValueError(f"{name} holds no system{_first(skipped)}")
@@ -69,9 +75,28 @@ def collect(
         np.array(ids, dtype=np.str_),
         name,
         skipped,
+        numeric_labels(infos),
     )
     warn_unread(name, len(skipped) + len(dataset), unread)
     return dataset
+
+
+def numeric_labels(infos: Sequence[Mapping[str, Any]]) -> dict[str, np.ndarray]:
+    """Columns of the numbers in information of S systems, NaN where one has none, shape (S,).
+
+    Truth values, and what names or counts a system (:data:`NO_LABELS`), are left out.
+    """
+    labels: dict[str, np.ndarray] = {}
+    for i, info in enumerate(infos):
+        for key, value in info.items():
+            if isinstance(value, np.ndarray) and value.ndim == 0:
+                value = value.item()
+            if not isinstance(value, Real) or isinstance(value, bool) or key in NO_LABELS:
+                continue
+            if key not in labels:
+                labels[key] = np.full(len(infos), np.nan, dtype=np.float32)
+            labels[key][i] = float(value)
+    return labels
 
 
 def canonical_item(item: AtomicSystem | str) -> AtomicSystem | str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,7 @@ from adit_model.canonical import VERSION
 from adit_model.data.cache import cached_dataset, data_cache_dir, key_from_content
 from adit_model.data.cif import read_cif
 from adit_model.data.collect import (
+    NO_LABELS,
     at_most,
     canonical_item,
     check_max_atoms,
@@ -32,7 +34,6 @@ if TYPE_CHECKING:
 
 PARSER_VERSION = 3
 ID_COLUMN, CIF_COLUMN, GROUP_COLUMN = "material_id", "cif", "spacegroup"
-NO_LABELS = ("nsites", "num_sites", "natoms")  # numbers, but no properties
 _CHUNK = 64
 
 
@@ -164,13 +165,11 @@ def _parse_csv(path: Path, workers: int, progress: bool) -> AtomicDataset:
             yield item
 
     dataset = collect(read(), _stem(path), canonical=True)
-    numbers = frame.select_dtypes("number").drop(columns=list(NO_LABELS), errors="ignore")
-    numbers = numbers.loc[:, [not name.startswith("Unnamed:") for name in numbers.columns]]
+    numbers = frame.select_dtypes("number").iloc[rows]
     if GROUP_COLUMN in numbers:
-        groups = numbers.pop(GROUP_COLUMN).fillna(0).to_numpy()[rows]
-        dataset.space_groups = groups.astype(np.int16)
-    dataset.labels = {name: values.to_numpy(np.float32)[rows] for name, values in numbers.items()}
-    return dataset
+        dataset.space_groups = numbers[GROUP_COLUMN].fillna(0).to_numpy(np.int16)
+    wanted = [n for n in numbers if n not in NO_LABELS and not n.startswith("Unnamed:")]
+    return replace(dataset, labels={name: numbers[name].to_numpy() for name in wanted})
 
 
 def _read_all(texts: list[object], workers: int) -> Iterator[AtomicSystem | str]:

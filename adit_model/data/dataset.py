@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from adit_model.conditions.properties import property_name
 from adit_model.files import atomic_path
 from adit_model.systems import AtomicSystem
 
@@ -37,7 +38,8 @@ class AtomicDataset:
     skipped : list of tuple
         ``(id, reason)`` of what could not be parsed.
     labels : dict
-        Scalar properties by name, each of shape (S,), float32; NaN where unknown.
+        Scalar properties, each of shape (S,), float32; NaN where unknown. Names are kept as
+        conditions write them, ``"K (GPa)"`` as ``"k_gpa"``.
     space_groups : numpy.ndarray, optional
         Numbers of the space groups, 0 where unknown and for molecules, shape (S,), int16.
 
@@ -70,7 +72,9 @@ class AtomicDataset:
         if self.space_groups is None:
             self.space_groups = np.zeros(n_systems)
         self.space_groups = np.asarray(self.space_groups, dtype=np.int16)
-        self.labels = {k: np.asarray(v, dtype=np.float32) for k, v in self.labels.items()}
+        self.labels = {
+            property_name(k): np.asarray(v, dtype=np.float32) for k, v in self.labels.items()
+        }
         expected = {
             "numbers": (n_atoms,),
             "positions": (n_atoms, 3),

@@ -216,6 +216,23 @@ def concatenate(datasets: Sequence[AtomicDataset], name: str | None = None) -> A
     )
 
 
+def check_labels(dataset: AtomicDataset, names: Sequence[str]) -> None:
+    """Make sure that a data set has labels.
+
+    Raises
+    ------
+    ValueError
+        If no system has a number of that name; the text lists the names that there are.
+    """
+    there = sorted(name for name, values in dataset.labels.items() if np.isfinite(values).any())
+    for name in names:
+        if name not in there:
+            raise ValueError(
+                f"no system of {dataset.name or 'the data'} has a number named {name!r}; "
+                f"there are {', '.join(there) or 'none'}"
+            )
+
+
 def _label(dataset: AtomicDataset, name: str) -> np.ndarray:
     unknown = np.full(len(dataset), np.nan, dtype=np.float32)
     return dataset.labels.get(name, unknown)

@@ -235,7 +235,7 @@ def _from_sdf(path: Path) -> Iterator[tuple[str, AtomicSystem | str]]:
                 continue
             title = mol.GetProp("_Name").strip() if mol.HasProp("_Name") else ""
             try:
-                yield title, AtomicSystem.from_rdkit(mol)
+                yield title, AtomicSystem.from_rdkit(mol, **mol.GetPropsAsDict())
             except ValueError as error:
                 yield title, str(error)
 
@@ -284,11 +284,13 @@ def _read_xyz_frame(frame: str) -> AtomicSystem | str:
 
 
 def _convert(read: Any, **info: Any) -> AtomicSystem | str:
-    """Read one ``ase.Atoms``; a string says why it cannot be used."""
+    """Read one ``ase.Atoms`` with what was calculated; a string says why it cannot be used."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            return AtomicSystem.from_atoms(read(), **info)
+            atoms = read()
+            results = {} if atoms.calc is None else atoms.calc.results
+            return AtomicSystem.from_atoms(atoms, **{**results, **info})
         except Exception as error:  # the readers of ASE raise any type on malformed text
             return f"{type(error).__name__}: {error}"
 

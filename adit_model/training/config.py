@@ -176,7 +176,10 @@ class RunConfig:
     autoencoder : str or None
         Checkpoint with the trained stage 1, for stage 2.
     init_from : str or None
-        Checkpoint to start the weights of this stage from.
+        Checkpoint to start the weights of this stage from. The properties that it knows are kept;
+        those of ``model.denoiser`` that it does not know are new.
+    units : dict
+        Units of properties by name, for those who ask: ``{"bulk_modulus": "GPa"}``.
     """
 
     train: tuple[str, ...]
@@ -186,6 +189,7 @@ class RunConfig:
     training: TrainingConfig = field(default_factory=TrainingConfig)
     autoencoder: str | None = None
     init_from: str | None = None
+    units: dict[str, str] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         """Return nested plain dictionaries."""
@@ -211,10 +215,10 @@ class RunConfig:
 def load_run_config(stage: str, path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
     """Read a YAML file and ``section.key=value`` overrides.
 
-    The file has the sections ``data`` (``train``, ``validation``), ``model`` and one section for
-    each stage (``autoencoder``, ``denoiser``) with the fields of :class:`TrainingConfig` and
-    ``output``; stage 2 also names the stage-1 checkpoint under ``autoencoder``. Relative paths
-    are relative to the working directory.
+    The file has the sections ``data`` (``train``, ``validation``, ``units``), ``model`` and one
+    section for each stage (``autoencoder``, ``denoiser``) with the fields of
+    :class:`TrainingConfig` and ``output``; stage 2 also names the stage-1 checkpoint under
+    ``autoencoder``. Relative paths are relative to the working directory.
 
     Raises
     ------
@@ -244,9 +248,14 @@ def load_run_config(stage: str, path: str | Path, overrides: Sequence[str] = ())
     if stage not in raw:
         raise ValueError(f"{path} has no section {stage!r}")
     data, model, section = (_section(raw, name, path) for name in ("data", "model", stage))
-    unknown = set(data) - {"train", "validation"}
+    unknown = set(data) - {"train", "validation", "units"}
     if unknown:
-        raise ValueError(f"unknown option data.{sorted(unknown)[0]}, known: train, validation")
+        raise ValueError(
+            f"unknown option data.{sorted(unknown)[0]}, known: train, validation, units"
+        )
+    units = data.get("units") or {}
+    if not isinstance(units, dict) or not all(isinstance(v, str) for v in units.values()):
+        raise ValueError(f"data.units in {path} must give units by property, got {units!r}")
     settings = {key: section.pop(key, None) for key in ("output", "autoencoder", "init_from")}
     for key, value in settings.items():
         if value is not None and not isinstance(value, str):
@@ -266,6 +275,7 @@ def load_run_config(stage: str, path: str | Path, overrides: Sequence[str] = ())
         training=from_mapping(TrainingConfig, section, stage),
         autoencoder=settings["autoencoder"],
         init_from=settings["init_from"],
+        units=units,
     )
 
 

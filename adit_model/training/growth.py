@@ -1,14 +1,52 @@
-"""Start a deeper denoiser from the weights of a shallower one."""
+"""Start a denoiser from the weights of one with fewer blocks or fewer properties."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
+import torch
 from torch import Tensor
 
+from adit_model.network.conditioning import PROPERTY_FEATURES
 from adit_model.network.denoiser import Denoiser
 
 STAGED = ("coordinate_updates.", "cell_updates.", "cell_waves.")  # new ones are zero
+
+
+def with_properties(old: Denoiser, names: Sequence[str]) -> Denoiser:
+    """Copy a denoiser and let it be told more properties.
+
+    It predicts the same where they are not told. Their inputs start at zero.
+
+    Parameters
+    ----------
+    old : Denoiser
+        Trained.
+    names : sequence of str
+        All properties, those that it knows first.
+
+    Raises
+    ------
+    ValueError
+        If it cannot be told properties, or knows others.
+    """
+    known = old.config.properties
+    if not old.config.conditions:
+        raise ValueError(
+            "weights made without denoiser.conditions cannot learn properties: start from mini-2"
+        )
+    if tuple(names[: len(known)]) != known:
+        raise ValueError(f"the weights know the properties {', '.join(known)}, which must stay")
+    config = replace(old.config, properties=tuple(names))
+    new = Denoiser(config, old.latent_dim, old.coordinate_scale, old.cells)
+    state = new.state_dict() | old.state_dict()
+    if known:
+        first = "told.properties.0.weight"
+        added = (len(names) - len(known)) * PROPERTY_FEATURES
+        state[first] = torch.nn.functional.pad(old.state_dict()[first], (0, added))
+    new.load_state_dict(state)
+    return new
 
 
 def grow(old: Denoiser, new: Denoiser) -> None:

@@ -23,6 +23,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from torch.utils.data import DataLoader
 
 from adit_model.checkpoint import resolve_checkpoint
+from adit_model.conditions.condition import read_property_names
 from adit_model.data.dataset import AtomicDataset
 from adit_model.model import ADiT
 from adit_model.network import fused
@@ -201,6 +202,7 @@ def _only_run(folder: Path) -> Iterator[None]:
 
 
 def _check_run(stage: str, config: RunConfig, folder: Path, resume: bool) -> None:
+    read_property_names(config.model.denoiser.properties)
     state, weights = folder / STATE_NAME, folder / f"{stage}.safetensors"
     if state.exists() and not resume:
         raise ValueError(f"{folder} holds a run already: resume it, or choose another output")

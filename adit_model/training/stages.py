@@ -13,11 +13,13 @@ import torch
 from torch import nn
 
 from adit_model.conditions.atoms import ElementOrders, element_order_histogram
+from adit_model.conditions.condition import read_property_names
 from adit_model.conditions.known import Known, PropertyRange
+from adit_model.conditions.properties import property_name
 from adit_model.config import AutoencoderConfig, DenoiserConfig, ModelConfig
 from adit_model.data import load_source
 from adit_model.data.dataset import AtomicDataset
-from adit_model.data.prepare import concatenate
+from adit_model.data.prepare import check_labels, concatenate
 from adit_model.model import ADiT
 from adit_model.network.autoencoder import Autoencoder
 from adit_model.network.denoiser import Denoiser
@@ -25,7 +27,7 @@ from adit_model.network.exact import ExactAutoencoder
 from adit_model.systems import CRYSTAL, DOMAINS, MOLECULE
 from adit_model.training.batches import LatentSource, SystemSource
 from adit_model.training.config import RunConfig, TrainingConfig
-from adit_model.training.growth import adopt, grow
+from adit_model.training.growth import adopt, grow, with_properties
 from adit_model.training.latents import (
     cached_latents,
     encode_dataset,
@@ -95,6 +97,7 @@ def dataset_known(
     dataset: AtomicDataset,
     denoiser: DenoiserConfig | None = None,
     earlier: Mapping[str, PropertyRange] | None = None,
+    units: Mapping[str, str] | None = None,
 ) -> tuple[Known, ElementOrders]:
     """Describe training data: what a checkpoint knows of it, the orders of elements in molecules.
 
@@ -108,11 +111,14 @@ def dataset_known(
     earlier : mapping, optional
         Properties that the weights it starts from have learned: their mean and standard deviation
         go on to be what values are told in.
+    units : mapping, optional
+        Units of properties by name, beside :data:`UNITS`.
 
     Raises
     ------
     ValueError
-        If no system has a property of another name that the denoiser shall learn.
+        If no system has a property of another name that the denoiser shall learn, or a unit is
+        not that of ``earlier``.
     """
     sizes: dict[str, dict[int, int]] = {}
     elements: dict[str, tuple[int, ...]] = {}
@@ -126,9 +132,17 @@ def dataset_known(
     properties = {}
     if denoiser is not None and denoiser.conditions:
         learned = CONDITIONS
+        given = {property_name(name): unit for name, unit in (units or {}).items()}
+        if strange := [name for name in given if name not in denoiser.properties]:
+            raise ValueError(f"there is a unit of {strange[0]!r}, which is no property to learn")
+        new = [name for name in denoiser.properties if name not in {**UNITS, **(earlier or {})}]
+        check_labels(dataset, new)
         raw = property_values(dataset, denoiser.properties)
         for name, column in zip(denoiser.properties, raw.T, strict=True):
-            found = _range(name, column, dataset.periodic, (earlier or {}).get(name))
+            before = (earlier or {}).get(name)
+            found = _range(column, dataset.periodic, given.get(name, UNITS.get(name, "")), before)
+            if before is not None and before.unit != given.get(name, before.unit):
+                raise ValueError(f"the weights know {name} in {before.unit}, not {given[name]}")
             if found is not None:
                 properties[name] = found
         if missing := [name for name in denoiser.properties if name not in properties]:
@@ -138,12 +152,10 @@ def dataset_known(
 
 
 def _range(
-    name: str, values: np.ndarray, periodic: np.ndarray, earlier: PropertyRange | None
+    values: np.ndarray, periodic: np.ndarray, unit: str, earlier: PropertyRange | None
 ) -> PropertyRange | None:
     there = np.isfinite(values)
     if not there.any():
-        if earlier is None and name not in UNITS:
-            raise ValueError(f"no system of the training data has the property {name!r}")
         return earlier
     some = values[there]
     domains = tuple(
@@ -154,7 +166,7 @@ def _range(
         low, high = min(low, earlier.min), max(high, earlier.max)
         both = tuple(d for d in DOMAINS if d in (*domains, *earlier.domains))
         return replace(earlier, min=low, max=high, domains=both)
-    return PropertyRange(UNITS.get(name, ""), low, high, mean, max(std, 1e-6), domains)
+    return PropertyRange(unit, low, high, mean, max(std, 1e-6), domains)
 
 
 def property_values(dataset: AtomicDataset, names: Sequence[str]) -> np.ndarray:
@@ -214,20 +226,28 @@ def second_stage_of(
     folder: Path,
     progress: bool,
 ) -> tuple[ADiT, StageModule, SystemSource | LatentSource, list[Any]]:
-    """Model, module, and latents (or systems) for training and validation, of stage 2."""
+    """Model, module, and latents (or systems) for training and validation, of stage 2.
+
+    It knows the properties that ``start`` knows and then those of ``config`` that are new.
+    """
     if start is not None and start.denoiser is None:
         raise ValueError(f"{config.init_from} has no denoiser to start from")
     autoencoder, stage_1 = first_stage.autoencoder, first_stage.config.autoencoder
-    model = ADiT(ModelConfig(stage_1, config.model.denoiser, config.model.sampling))
+    wanted = read_property_names(config.model.denoiser.properties)
+    known = () if start is None else start.config.denoiser.properties
+    names = tuple(dict.fromkeys([*known, *wanted]))
+    denoiser = replace(config.model.denoiser, properties=names)
+    model = ADiT(ModelConfig(stage_1, denoiser, config.model.sampling))
     model.autoencoder = autoencoder
     model.metadata["stage_1"] = {
         **first_stage.metadata.get("training", {}),
         "hash": first_stage.checkpoint_hash,
     }
     earlier = None if start is None else start.known.properties
-    model.known, model.element_orders = dataset_known(training_data, config.model.denoiser, earlier)
+    model.known, model.element_orders = dataset_known(
+        training_data, denoiser, earlier, config.units
+    )
     assert model.denoiser is not None
-    names = config.model.denoiser.properties
     unit = PropertyRange("", 0.0, 0.0, 0.0, 1.0)  # of what nobody has
     scales = [model.known.properties.get(name, unit) for name in names]
 
@@ -275,6 +295,8 @@ def _load_weights(network: nn.Module, start: nn.Module | None, name: str | None)
 
 def _load_denoiser(network: Denoiser, start: Denoiser | None, name: str | None) -> None:
     """Start from other weights; those of fewer blocks are spread over the depth."""
+    if start is not None and network.config.properties != start.config.properties:
+        start = with_properties(start, network.config.properties)
     if start is not None and network.cells and not start.cells:
         adopt(start, network, name)
         return

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from ase.build import bulk, molecule
@@ -11,7 +13,7 @@ from pymatgen.io.ase import AseAtomsAdaptor
 
 pytest.importorskip("lightning", reason="training needs lightning: pip install -e '.[train]'")
 
-from training_cases import last_output, options
+from training_cases import TINY, last_output, options
 
 from adit_atomate import (
     ADiTActiveLearningMaker,
@@ -24,12 +26,15 @@ from adit_atomate import (
     ADiTTrainMaker,
     ADiTTrainReport,
     ADiTTrainReportMaker,
+    StoreSource,
+    from_store,
 )
 from adit_atomate.discovery.documents import ADiTCrystalCandidateDoc, ADiTDiscoveryDoc
 from adit_atomate.training.active_learning import collect_round
 from adit_atomate.training.documents import ADiTPartRecord
 from adit_atomate.training.flows import starting_weights
 from adit_model.checkpoint import CheckpointError, register_checkpoint, resolve_checkpoint
+from adit_model.config import ModelConfig
 from adit_model.data.dataset import AtomicDataset
 from adit_model.data.structures import load_structures
 from adit_model.model import ADiT
@@ -309,3 +314,48 @@ def test_only_candidates_with_an_energy_to_trust_are_learned_from(tiny_checkpoin
     near = document.near_hull
     assert (near.count, near.stability["unknown"], near.of) == (1, 1, 3)
     assert near.bound == "upper bound"
+
+
+def test_a_field_of_task_documents_can_be_asked_for_after_fine_tuning(tmp_path, job_store):
+    """From documents in a store, through the flow, to a sample told the new property."""
+    from maggma.stores import JSONStore
+
+    moduli = {"Cu": 137.0, "Ag": 104.0, "Al": 76.0, "Na": None}
+    store = JSONStore(str(tmp_path / "tasks.json"), read_only=False, key="task_id")
+    store.connect()
+    for name, modulus in moduli.items():
+        elastic = {"structure": structure(name).as_dict(), "elastic": {"k_vrh": modulus}}
+        store.update({"task_id": name, "output": elastic}, key="task_id")
+    found = from_store(store, properties={"K": "elastic.k_vrh"})
+    assert found.properties["Cu"] == {"K": 137.0}
+    np.testing.assert_array_equal(np.sort(found.dataset.labels["k"]), [76, 104, 137, np.nan])
+
+    denoiser = {**TINY["denoiser"], "num_layers": 1, "properties": ()}
+    model = ModelConfig.from_dict({**TINY, "denoiser": denoiser})
+    ADiT(model).save(tmp_path / "start.safetensors")
+    maker = ADiTFineTuneMaker(
+        checkpoint=str(tmp_path / "start.safetensors"),
+        properties={"elastic.k_vrh": "GPa"},
+        data_maker=ADiTDataMaker(options={"validation_fraction": 0.0}),
+        denoiser_maker=tiny(ADiTTrainDenoiserMaker, steps=1),
+        report_maker=ADiTTrainReportMaker(n=0),
+    )
+    flow = maker.make([StoreSource(store)])
+    run_locally(flow, store=job_store, ensure_success=True)
+    report = ADiTTrainReport(**job_store.get_output(flow.output.uuid, load=True))
+    known = ADiT.load(report.checkpoint.path).known.properties["elastic_k_vrh"]
+    assert (known.min, known.max, known.unit) == (76.0, 137.0, "GPa")
+    generate = ADiTGenerateMaker(checkpoint=report.checkpoint.path, check_validity=False)
+    job = replace(generate, condition="elastic_k_vrh=100").make(n=1)
+    document = last_output(run_locally(job, store=job_store, ensure_success=True), job)
+    assert str(document.request.condition) == "elastic_k_vrh=100"
+
+    lacking = replace(maker, properties=["elastic.hardness"]).make([StoreSource(store)])
+    with pytest.raises(ValueError, match="named 'elastic_hardness'; there are none"):
+        run_locally(lacking, store=job_store, raise_immediately=True)
+    for wrong, error in (
+        ({"properties": ["atoms"]}, "cannot be named 'atoms'"),
+        ({"checkpoint": "mini"}, "cannot learn properties: start from checkpoint='mini-2'"),
+    ):
+        with pytest.raises(ValueError, match=error):
+            replace(maker, **wrong).make([StoreSource(store)])

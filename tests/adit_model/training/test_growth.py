@@ -10,7 +10,7 @@ import torch
 from adit_model.config import MINI, DenoiserConfig
 from adit_model.network.denoiser import Denoiser
 from adit_model.network.groups import DomainGroups
-from adit_model.training.growth import grow
+from adit_model.training.growth import grow, with_properties
 
 SMALL = replace(MINI.denoiser, dim=16, num_heads=2, num_layers=4)
 
@@ -74,3 +74,26 @@ def test_what_cannot_be_grown_is_refused(options, latent_dim, message):
     new = Denoiser(replace(SMALL, **options), latent_dim, cells=True)
     with pytest.raises(ValueError, match=message):
         grow(random(SMALL), new)
+
+
+@pytest.mark.parametrize("known", [(), ("band_gap", "gap")])
+def test_more_properties_change_nothing_until_they_are_told(known):
+    old = random(replace(SMALL, properties=known))
+    new = with_properties(old, (*known, "bulk_modulus"))
+    torch.testing.assert_close(predict(new), predict(old))
+    groups = DomainGroups.of_atoms(torch.tensor([4]), torch.tensor([True]), cells=True)
+    x = torch.randn(5, 8, generator=torch.Generator().manual_seed(1))
+
+    def told(denoiser: Denoiser, *values: float) -> torch.Tensor:
+        what = denoiser.tell_nothing(groups)
+        what.properties[:] = torch.tensor(values)
+        return denoiser(x, torch.tensor([0.4]), groups, what)
+
+    if known:
+        torch.testing.assert_close(told(new, 0.5, 1.0, torch.nan), told(old, 0.5, 1.0))
+    told(new, *[torch.nan] * len(known), 1.5).square().sum().backward()
+    assert new.told is not None and new.told.properties is not None
+    last = new.told.properties[0 if known else 2].weight  # the last one starts at zero if all do
+    assert last.grad is not None and last.grad[:, -18:].abs().sum() > 0
+    with pytest.raises(ValueError, match="which must stay"):
+        with_properties(new, ("hardness",))
