@@ -71,7 +71,7 @@ def test_a_column_can_be_asked_for_after_fine_tuning(table, trained, tmp_path):
     assert str(sample.condition) == "crystal, bulk_modulus=100"
     with pytest.warns(UserWarning, match=r"bulk_modulus=500 is outside .* 6\.3.* to 173 GPa"):
         model.sample(1, "bulk_modulus=500", num_steps=2)
-    with pytest.raises(ValueError, match=r"no property 'bulk_modulos'; they know bulk_modulus"):
+    with pytest.raises(ValueError, match=r"no property 'bulk_modulos'; .* know bulk_modulus "):
         model.sample(1, "bulk_modulos=1")
 
 
