@@ -3,8 +3,15 @@ import pytest
 import spglib
 
 from adit_model.canonical import canonicalise
-from adit_model.data.phases import known_molecules, known_phases, reduced_formula
+from adit_model.data.phases import (
+    known_molecules,
+    known_phases,
+    reduced_formula,
+    without_none,
+)
 from adit_model.data.qm9 import qm9_split
+from adit_model.data.sources import absolute_source, load_source
+from adit_model.quality.entries import load_reference
 
 
 def test_the_table_holds_rock_salt() -> None:
@@ -92,3 +99,24 @@ def test_reduced_formula_is_that_of_pymatgen() -> None:
     assert reduced_formula("Fe4 O6") == "Fe2O3"
     with pytest.raises(ValueError, match="Invalid formula"):
         reduced_formula("")
+
+
+def test_the_known_are_a_source_of_which_the_test_part_can_be_left_out() -> None:
+    for spec, number in (("known", 19_702), ("known:test", 1653)):
+        assert len(load_source(spec)) == number
+        assert absolute_source(spec) == spec
+    reference = load_reference(["known:train", "known:val"])
+    assert reference.crystals is not None and len(reference.crystals) == 16_950 + 1099
+    test = known_phases().ids[known_phases().select("test")]
+    assert not set(test.tolist()) & set(reference.crystals.ids.tolist())
+    held_out = [smiles for _, smiles in known_molecules().select("test")]
+    assert 0.98 < np.mean([smiles not in reference.canonical for smiles in held_out]) <= 1
+    with pytest.raises(ValueError, match=r"splits train, val, test, got \['tset'\]"):
+        load_source("known:tset")
+
+
+def test_none_stands_for_no_source_and_alone() -> None:
+    assert without_none("none") == without_none(None) == without_none(["none"]) == []
+    assert without_none("known") == ["known"]
+    with pytest.raises(ValueError, match="'none' stands alone"):
+        without_none(["none", "known"])
