@@ -18,6 +18,7 @@ from adit_model.network.groups import DomainGroups
 if TYPE_CHECKING:
     from adit_model.data.dataset import AtomicDataset
 
+DEALT_STEPS = 8
 LEVEL_STEP = 3  # atoms by which a system may differ from the one it is exchanged for
 
 
@@ -40,6 +41,10 @@ class StepSampler:
     sizes : numpy.ndarray, optional
         Atoms of each system, shape (S,). With them every batch holds the same number of atoms of a
         domain: a few systems are exchanged for slightly smaller or larger ones.
+    alike : numpy.ndarray, optional
+        Atoms of each system, shape (S,). With them the systems of a domain in a batch are about as
+        large as one another, which leaves less to pad: the systems of eight steps are sorted by
+        size and dealt anew.
 
     Raises
     ------
@@ -54,6 +59,7 @@ class StepSampler:
     rank: int = 0
     world: int = 1
     sizes: np.ndarray | None = None
+    alike: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         pools = [np.flatnonzero(self.periodic), np.flatnonzero(~self.periodic)]
@@ -115,16 +121,32 @@ class StepSampler:
         """Systems of this process at a step, crystals first."""
         chosen = []
         for domain, pool, count in self.parts:
-            places = np.arange(step * count, (step + 1) * count)
-            epochs, within = np.divmod(places, len(pool))
-            for epoch in np.unique(epochs):
-                order = self._permutation(domain, int(epoch))
-                chosen.append(pool[order[within[epochs == epoch]]])
-            if self.sizes is not None:
-                here = np.concatenate(chosen)
-                kept, last = here[:-count], here[-count:]
-                chosen = [kept, self._level(last, domain, step)]
+            if self.alike is None:
+                here = self._stream(domain, pool, step * count, count)
+            else:
+                here = self._dealt(domain, pool, step, count)
+            chosen.append(here if self.sizes is None else self._level(here, domain, step))
         return np.concatenate(chosen)[self.rank :: self.world]
+
+    def _stream(self, domain: int, pool: np.ndarray, start: int, count: int) -> np.ndarray:
+        """Systems of a domain at places of its series of permutations."""
+        epochs, within = np.divmod(np.arange(start, start + count), len(pool))
+        return np.concatenate(
+            [
+                pool[self._permutation(domain, int(epoch))[within[epochs == epoch]]]
+                for epoch in np.unique(epochs)
+            ]
+        )
+
+    def _dealt(self, domain: int, pool: np.ndarray, step: int, count: int) -> np.ndarray:
+        """Systems of a domain at a step, those of some steps being sorted by size."""
+        assert self.alike is not None
+        window, place = divmod(step, DEALT_STEPS)
+        number = DEALT_STEPS * count
+        found = self._stream(domain, pool, window * number, number)
+        found = found[np.argsort(self.alike[found], kind="stable")].reshape(DEALT_STEPS, count)
+        order = np.random.default_rng([self.seed, domain, window, 2]).permutation(DEALT_STEPS)
+        return found[order[place]]
 
 
 class SystemSource:
@@ -132,7 +154,7 @@ class SystemSource:
 
     def __init__(self, dataset: AtomicDataset) -> None:
         self.dataset = dataset
-        self.periodic = dataset.periodic
+        self.periodic, self.sizes = dataset.periodic, dataset.sizes
 
     def batch(self, indices: np.ndarray) -> AtomicBatch:
         """Pack the systems at ``indices``."""

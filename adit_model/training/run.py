@@ -405,6 +405,8 @@ class StageData(lightning.LightningDataModule):
         sampler = step_sampler(self.config.training, self.source.periodic, rank, world)
         if self.config.training.cuda_graphs and isinstance(self.source, LatentSource):
             sampler = replace(sampler, sizes=self.source.sizes)
+        if self.config.training.equal_sizes:
+            sampler = replace(sampler, alike=self.source.sizes)
         return sampler
 
     def train_dataloader(self) -> Any:

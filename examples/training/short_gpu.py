@@ -227,6 +227,7 @@ def run(args: argparse.Namespace) -> None:
         settings.crystal_fraction,
         settings.seed,
         sizes=source.sizes if graphs else None,
+        alike=source.sizes if settings.equal_sizes and not graphs else None,
     )
     predict = GraphedDenoiser(network, settings.precision == "bf16") if graphs else None
     with ExitStack() as stack:
@@ -262,7 +263,7 @@ def loop(
         batch = ahead.submit(prepare, state.step)
         while True:
             now = time.monotonic()
-            finished = now + step_took + save_took >= end
+            finished = step_took > 0 and now + step_took + save_took >= end  # one step at least
             if finished or received or now - saved >= args.save_seconds:
                 if finished and not received:
                     state.share = 1.0

@@ -213,3 +213,25 @@ def test_noise_is_a_function_of_seed_step_and_rank():
     keys = [(s, t, r) for s in range(3) for t in (-2, -1, *range(40)) for r in range(3)]
     assert len({draw(*key) for key in keys}) == len(keys)
     assert draw(1, 5, 2) == draw(1, 5, 2)
+
+
+def test_alike_batches_hold_each_system_once_and_pad_less():
+    random = np.random.default_rng(0)
+    periodic = np.arange(400) < 160
+    sizes = random.integers(2, 30, 400)
+    plain = StepSampler(periodic, 20, 0.4, 3)
+    dealt = StepSampler(periodic, 20, 0.4, 3, alike=sizes)
+    steps = [dealt.indices(step) for step in range(20)]
+    for batch in steps:
+        assert periodic[batch[:8]].all() and not periodic[batch[8:]].any()
+    assert sorted(np.concatenate(steps[:16])) == sorted(
+        np.concatenate([plain.indices(step) for step in range(16)])
+    )  # two turns of eight steps
+
+    def padded(batches: list[np.ndarray]) -> int:
+        return sum(len(x) * sizes[x].max() ** 2 for b in batches for x in (b[:8], b[8:]))
+
+    assert padded(steps[:16]) < 0.7 * padded([plain.indices(step) for step in range(16)])
+    again = StepSampler(periodic, 20, 0.4, 3, alike=sizes)
+    np.testing.assert_array_equal(again.indices(13), steps[13])  # a run can go on anywhere
+    assert {tuple(np.diff([sizes[b[:8]].mean() for b in steps[:8]]) > 0)} != {(True,) * 7}
