@@ -140,7 +140,7 @@ def test_shares_of_what_was_asked_and_guidance_by_kind(maker, job_store, tiny_ch
 
 
 def test_a_training_report_samples_what_was_asked(tiny_checkpoint):
-    from adit_atomate.training import ADiTTrainReportMaker
+    from adit_atomate.training.report import ADiTTrainReportMaker
 
     maker = ADiTTrainReportMaker(n=3, condition="O-Li, atoms=2")
     assert maker.condition == "Li-O, atoms=2"
