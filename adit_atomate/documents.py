@@ -64,8 +64,8 @@ class ADiTGenerateDoc(BaseModel):
     holds: dict[str, ADiTRate] = Field(
         default_factory=dict,
         description="Of what was asked, how often a sample holds it: by part of the condition, "
-        "'elements within' (no other elements), 'space_group symmetrised' (in the group and valid "
-        "once moved onto its symmetry), 'all', 'all and valid'.",
+        "'elements within' (no other elements), 'space_group symmetrised' (in it and plausible "
+        "once moved onto its symmetry), 'all', 'all and plausible'.",
     )
     tried: int | None = Field(
         None, description="Samples drawn; more than asked for with `only_holding`."

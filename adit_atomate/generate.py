@@ -255,7 +255,7 @@ class ADiTGenerateMaker(Maker):
         for name in ("batch_atoms", "workers", "max_tries"):
             check_positive(name, getattr(self, name))
         if self.only_holding and not self.check_validity:
-            raise ValueError("only_holding asks for valid samples: it needs check_validity=True")
+            raise ValueError("only_holding asks for plausible samples: give check_validity=True")
         if not _DEVICE.fullmatch(self.device):
             raise ValueError(f"device must be auto, cpu, cuda or cuda:1, got {self.device!r}")
         known, config = read_known(resolve_checkpoint(self.checkpoint))

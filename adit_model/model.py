@@ -315,7 +315,7 @@ class ADiT(nn.Module):
         progress : bool
             Show a progress bar.
         only_holding : bool
-            Draw on, with consecutive indices, until n samples are valid and hold what was asked.
+            Draw on, with consecutive indices, until n are plausible and hold what was asked.
         max_tries : int
             At most so many times n samples are then drawn; if fewer hold, a warning says so.
         **options

@@ -31,8 +31,7 @@ from adit_model.conditions.condition import Condition
 from adit_model.data.sources import load_source
 from adit_model.model import ADiT
 from adit_model.quality.conditions import held, more_verdicts
-from adit_model.quality.plausible import plausible
-from adit_model.quality.records import check_systems
+from adit_model.quality.records import Verdict, check_systems
 from adit_model.quality.tables import interval, percent, table, tally
 from adit_model.systems import AtomicSystem
 
@@ -70,13 +69,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     free = model.sample(len(every) * options.n, "crystal", **settings)
     systems_of_free = [system_of(s.system) for s in free]
     by_chance = tally(sum(name in every for name in systems_of_free), len(free))
-    valid = tally(sum(v.valid is True for v in checked([s.system for s in free])), len(free))
+    valid = tally(sum(v.smact_valid is True for v in checked([s.system for s in free])), len(free))
     exact: dict[str, Any] = {}
     if formulas:
         asked = [Condition(formula=f, formula_units=1) for f in formulas]
         samples = model.sample(len(asked), asked, **settings)
         exact = tally(sum(s.holds["formula"] for s in samples), len(samples))
-        ok = [v.valid is True for v in checked([s.system for s in samples])]
+        ok = [v.smact_valid is True for v in checked([s.system for s in samples])]
         exact = {"exact": exact, "exact and valid": tally(sum(ok), len(ok))}
     found = {
         "checkpoint": options.checkpoint,
@@ -144,22 +143,24 @@ def judge(conditions: Sequence[Condition], systems: Sequence[AtomicSystem | None
     verdicts = iter(checked([s for _, s in there]))
     more = more_verdicts(conditions, systems)
     rows: list[dict[str, Any]] = []
-    sound = 0
+    smact = 0
     for condition, system, extra in zip(conditions, systems, more, strict=True):
         holds = {"elements": condition.holds(system)["elements"]}
-        valid = system is not None and next(verdicts).valid is True
-        rows.append({"holds": holds, "valid": valid, **extra})
-        sound += valid and holds["elements"] and plausible(system).plausible
-    return {**held(rows), "all, valid and plausible": tally(sound, len(rows))}
+        verdict = Verdict() if system is None else next(verdicts)
+        rows.append({"holds": holds, "plausible": verdict.plausible is True, **extra})
+        smact += holds["elements"] and verdict.smact_valid is True
+    return {**held(rows), "all and valid": tally(smact, len(rows))}
 
 
 def lines(found: dict[str, Any]) -> list[str]:
-    names = ("elements within", "elements", "all and valid", "all, valid and plausible")
+    names = ("elements within", "elements", "all and valid", "all and plausible")
     body = [
         (row, *(f"{percent(rates[name])} ({interval(rates[name])})" for name in names))
         for row, rates in found["rates"].items()
     ]
-    text = table(("chemical systems, %", "within", "exactly", "and valid", "and plausible"), body)
+    text = table(
+        ("chemical systems, %", "within", "exactly", "exactly, valid", "exactly, plausible"), body
+    )
     for name in ("free samples in one of the systems", "free samples, valid"):
         text.append(f"{name}: {percent(found[name])} % ({interval(found[name])})")
     for name, rate in found["formulas"].items():

@@ -119,7 +119,7 @@ def generate_command(args: argparse.Namespace) -> int:
         raise ValueError(f"-n must be a positive integer, got {args.n}")
     check_positive("max_tries", args.max_tries)
     if args.only_holding and args.no_check:
-        raise ValueError("--only-holding asks for valid samples: leave --no-check away")
+        raise ValueError("--only-holding asks for plausible samples: leave --no-check away")
     request = build_request(args)
     request = request.filled(request.check(*read_known(resolve_checkpoint(args.checkpoint))))
     check_folder(args.out, args.overwrite)
@@ -228,7 +228,7 @@ def _generate(args: argparse.Namespace, request: Request) -> int:
         f"checkpoint {args.checkpoint} ({model.checkpoint_hash[:12]}), seed {args.seed}"
     )
     if held is not None:
-        print(f"{len(samples)} of {held.tried} samples drawn are valid and as asked")
+        print(f"{len(samples)} of {held.tried} samples drawn are plausible and as asked")
     for domain, counts in count_records(records).items():
         print(f"{domain}s: {counts}")
     for name, rate in run["holds"].items():

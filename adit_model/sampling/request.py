@@ -343,8 +343,13 @@ class Draw:
 
     @property
     def decides(self) -> bool:
-        """Whether its elements, of which a set was asked for, are decided on the way."""
-        return self.choice is not None and self.choice.allowed is not None
+        """Whether its elements, of which a set was asked for, are decided on the way.
+
+        In a crystal: a molecule's network settles elements late, with the bonds, and is worse off.
+        """
+        if self.choice is None or self.choice.allowed is None:
+            return False
+        return self.domain == CRYSTAL
 
     template: Template | None = None
 

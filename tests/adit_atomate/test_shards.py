@@ -126,5 +126,5 @@ def test_jobs_that_draw_on_have_indices_of_their_own(maker, job_store):
         assert len(document.samples) <= document.tried <= 2
         assert all(record.plausible and record.holds["num_atoms"] for record in document.samples)
         assert all(rate.share == 1 for rate in document.holds.values())
-    with pytest.raises(ValueError, match="only_holding asks for valid samples"):
+    with pytest.raises(ValueError, match="only_holding asks for plausible samples"):
         replace(generate, check_validity=False).make(n=1)

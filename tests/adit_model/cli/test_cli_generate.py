@@ -441,5 +441,5 @@ def test_only_those_that_hold(tiny_checkpoint, tmp_path, capsys):
     assert all(row["valid"] == "True" for row in rows) and len(rows) <= 3
     run = json.loads((tmp_path / "a" / SETTINGS).read_text())
     assert len(rows) <= run["tried"] <= 6 and (len(rows) == 3 or run["tried"] == 6)
-    assert f"{len(rows)} of {run['tried']} samples drawn are valid" in capsys.readouterr().out
+    assert f"{len(rows)} of {run['tried']} samples drawn are plausible" in capsys.readouterr().out
     assert run["holds"].get("all and valid", {}).get("share", 1.0) == 1.0

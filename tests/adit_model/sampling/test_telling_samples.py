@@ -148,7 +148,7 @@ def test_all_elements_of_a_set_come_and_are_told_once_decided(model, monkeypatch
 
     monkeypatch.setattr(type(model.denoiser), "forward", spy)
     monkeypatch.setattr("adit_model.sampling.flow.DECIDE_AT", 0.5)
-    for condition in ("crystal, Li-Na-O, atoms=4", "molecule, C-H-O, atoms=3"):
+    for condition in ("crystal, Li-Na-O, atoms=4", "crystal, Li-O, atoms=2"):
         seen.clear()
         (sample,) = model.sample(1, condition, progress=False)
         assert sample.holds["elements"]
@@ -156,6 +156,8 @@ def test_all_elements_of_a_set_come_and_are_told_once_decided(model, monkeypatch
         assert seen[-1][: sample.num_atoms].tolist() == sample.decoded["numbers"].tolist()
         told = [bool(elements.any()) for elements in seen]
         assert told == [False, False, True, True]  # from the third of four steps on
+    (molecule,) = model.sample(1, "molecule, C-H-O, atoms=3", progress=False)
+    assert molecule.holds["elements"] and not seen[-1].any()  # chosen at decoding
 
 
 def test_elements_that_fixed_sites_have_need_no_atom_more(model):
