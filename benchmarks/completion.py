@@ -22,19 +22,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from ase.data import atomic_numbers, covalent_radii
-from ase.geometry import find_mic
+from ase.data import atomic_numbers
 
 from adit_model.data.crystal_csv import load_crystal_csv
 from adit_model.model import ADiT
 from adit_model.prediction.candidates import Candidate, relaxed, too_close
-from adit_model.prediction.complete import Task, task
+from adit_model.prediction.complete import Task, task, voids
 from adit_model.quality.matching import distance
 from adit_model.quality.tables import table
 from adit_model.systems import AtomicSystem
 
 TOLERANCES = ("pymatgen", "tight")
-POINTS = 300  # random points of which the baseline takes the farthest
 LOWER = 0.001  # eV/atom: an energy at most so far above that of the crystal is as low
 
 
@@ -49,21 +47,6 @@ def hosts(path: Path, number: int, largest: int) -> list[tuple[AtomicSystem, str
                 break
     order = np.random.default_rng(0).permutation(len(found))[:number]
     return [found[i] for i in order]
-
-
-def voids(host: AtomicSystem, symbol: str, count: int, seed: int) -> AtomicSystem:
-    """Put atoms one by one where random points are farthest from all others, less their radii."""
-    generator = np.random.default_rng(seed)
-    numbers, positions = host.numbers, host.positions
-    for _ in range(count):
-        points = generator.random((POINTS, 3)) @ host.cell
-        apart = find_mic((points[:, None] - positions[None]).reshape(-1, 3), host.cell)[1].reshape(
-            POINTS, -1
-        )
-        best = points[(apart - covalent_radii[numbers]).min(axis=1).argmax()]
-        numbers = np.append(numbers, atomic_numbers[symbol])
-        positions = np.concatenate([positions, best[None]])
-    return AtomicSystem(numbers, positions, host.cell)
 
 
 def judged(
@@ -140,7 +123,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         )
         samples = model.sample(asked.request, progress=False)
         made = [asked.restore(sample, k) for k, sample in enumerate(samples)]
-        guessed = [voids(host, symbol, count, place * options.k + k) for k in range(options.k)]
+        guessed = [voids(host, {symbol: count}, [place, k]) for k in range(options.k)]
         entry: dict[str, Any] = {"id": truth.info["id"], "formula": truth.formula, "add": symbol}
         if options.relax:
             whole = Candidate(truth)
@@ -154,9 +137,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(f"{place + 1} of {len(drawn)}: {symbol} in {truth.formula}", flush=True)
         if options.out:
             options.out.write_text(json.dumps(found))
+    for entry in found:  # as adit complete takes them: two samples, one guess
+        made, guessed = entry["network"], entry["voids"]
+        entry["both"] = [
+            row for i in range(options.k) for row in (*made[2 * i : 2 * i + 2], guessed[i])
+        ]
     lines = [
         (which, str(k), *shares(found, which, k))
-        for which in ("network", "voids")
+        for which in ("network", "voids", "both")
         for k in sorted({1, min(5, options.k), options.k})
     ]
     head = ("", "k", *TOLERANCES, *(f"{name}, relaxed" for name in TOLERANCES))

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from ase.data import chemical_symbols
+from ase.data import atomic_numbers, chemical_symbols
 
 from adit_model.canonical import Canonical, canonicalise
 from adit_model.conditions.atoms import check_symbol, composition_of, formula_text
@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 
 Add = Mapping[str, int] | str | int
 Fixed = Sequence[Any] | np.ndarray | str | None
+VOIDS, POINTS = "largest voids", 100  # how many random points look for them
+_VOID_STREAM = 8
 _POSE_STREAM = 7  # of the random numbers that turn or shift the host of a sample
 
 
@@ -61,6 +63,8 @@ class Task:
         A condition for each sample.
     engine : str
         What relaxes, or ``"none"``.
+    guesses : int
+        Completions by :func:`voids` beside the samples.
     """
 
     host: AtomicSystem
@@ -69,10 +73,17 @@ class Task:
     poses: tuple[np.ndarray, ...]
     request: Request
     engine: str
+    guesses: int = 0
 
     def as_dict(self) -> dict[str, Any]:
         """Return JSON."""
-        return {"add": self.add, "request": self.request.as_dict(), "engine": self.engine}
+        request = self.request.as_dict()
+        return {
+            "add": self.add,
+            "request": request,
+            "engine": self.engine,
+            "guesses": self.guesses,
+        }
 
     def restore(self, sample: Sample, place: int) -> AtomicSystem | None:
         """Bring a sample into the cell, order and coordinates of the host; added atoms follow."""
@@ -128,7 +139,8 @@ class Completion:
         add = self.task.add
         text = f"{add} atoms" if isinstance(add, int) else formula_text(add)
         lines = [
-            f"{text} into {self.task.host.formula}: {self.task.request.n} candidates, "
+            f"{text} into {self.task.host.formula}: {self.task.request.n} candidates and "
+            f"{self.task.guesses} guesses, "
             f"{len(self.dropped)} dropped, {len(self.candidates)} different ones left"
         ]
         if self.task.engine != NONE:
@@ -147,6 +159,7 @@ def task(
     *,
     fixed: Fixed = None,
     engine: str | None = NONE,
+    guesses: int | None = None,
     seed: int = 0,
     first_index: int = 0,
     **sampling: Any,
@@ -168,6 +181,9 @@ def task(
         ``["Fe", "P", "O"]``); None fixes all. The others are made anew beside those to add.
     engine : str, optional
         ``"chgnet"``, ``"sevennet"``, ``"xtb"``, ``"none"``; None takes the domain's default.
+    guesses : int, optional
+        Completions by :func:`voids` beside the samples, of a crystal and elements that are given;
+        by default half as many as samples where an engine tells which are low in energy.
     seed, first_index : int
         See :class:`~adit_model.sampling.request.Request`.
     **sampling
@@ -211,7 +227,15 @@ def task(
             ) from error
         reason = str(error).partition("cannot be made: ")[2] or str(error)
         raise ValueError(f"{host.formula} cannot be completed: {reason}") from error
-    return Task(host, total, form, poses, request, choose_engine(engine, host.domain))
+    chosen = choose_engine(engine, host.domain)
+    possible = host.is_periodic and not isinstance(total, int)
+    if guesses is None:
+        guesses = n // 2 if possible and chosen != NONE else 0
+    if guesses < 0 or (guesses and not possible):
+        raise ValueError(
+            f"guesses are of crystals and elements that are given, at least 0, got {guesses}"
+        )
+    return Task(host, total, form, poses, request, chosen, guesses)
 
 
 def _host_of(structure: Any) -> AtomicSystem:
@@ -360,6 +384,34 @@ def complete(
     return replace(found, dropped=dict(sorted({**found.dropped, **failed}.items())))
 
 
+def voids(host: AtomicSystem, add: Mapping[str, int] | int, seed: Sequence[int]) -> AtomicSystem:
+    """Put atoms one by one into the largest voids of a crystal, as random points find them.
+
+    Parameters
+    ----------
+    host : AtomicSystem
+        A crystal.
+    add : mapping
+        Atoms of each element.
+    seed : sequence of int
+        Of the points, few enough that each seed finds other voids.
+    """
+    from ase.data import covalent_radii
+    from ase.geometry import find_mic
+
+    assert host.cell is not None and not isinstance(add, int)
+    generator = np.random.default_rng([*seed, _VOID_STREAM])
+    numbers, positions = host.numbers, host.positions
+    for number in np.repeat([atomic_numbers[s] for s in add], list(add.values())):
+        points = generator.random((POINTS, 3)) @ host.cell
+        ways = (points[:, None] - positions[None]).reshape(-1, 3)
+        apart = find_mic(ways, host.cell)[1].reshape(POINTS, -1)
+        best = points[(apart - covalent_radii[numbers]).min(axis=1).argmax()]
+        numbers = np.append(numbers, number)
+        positions = np.concatenate([positions, best[None]])
+    return AtomicSystem(numbers, positions, host.cell)
+
+
 def judge(
     asked: Task,
     systems: Sequence[AtomicSystem | None],
@@ -369,14 +421,15 @@ def judge(
     progress: bool = True,
 ) -> Completion:
     """Screen, relax, join and rank completions; see :func:`complete`."""
-    closest = min(
-        CLOSEST, 0.95 * closest_ratio(asked.host)
-    )  # what is wrong with the host is its own
+    seed = asked.request.seed
+    guessed = [voids(asked.host, asked.add, [seed, k]) for k in range(asked.guesses)]
+    closest = min(CLOSEST, 0.95 * closest_ratio(asked.host))  # a fault of the host is its own
     candidates = [
         Candidate(system, index=i, fault=too_close(system, closest))
         for i, system in zip(indices, systems, strict=True)
         if system is not None
     ]
+    candidates += [Candidate(g, source=VOIDS, fault=too_close(g, closest)) for g in guessed]
     if asked.engine != NONE:
         candidates = relaxed(
             candidates,

@@ -129,7 +129,7 @@ def test_what_is_added_has_many_forms():
 
 def test_added_atoms_relax_first_and_the_lowest_wins(told):
     pytest.importorskip("chgnet")
-    asked = task(*told, SODIUM, "Cl", 2, engine="chgnet")
+    asked = task(*told, SODIUM, "Cl", 2, engine="chgnet", guesses=0)
 
     def filled(frac: float) -> AtomicSystem:
         spot = np.full((1, 3), frac) @ SODIUM.cell.array
@@ -145,9 +145,20 @@ def test_added_atoms_relax_first_and_the_lowest_wins(told):
     assert np.abs(best.system.cell - SODIUM.cell.array).max() < 1e-6
 
 
+def test_guesses_stand_in_the_largest_voids(told):
+    asked = task(*told, SODIUM, "Cl", 2, guesses=2)
+    found = judge(asked, [None, None], [0, 1], progress=False)
+    assert {c.source for c in found.candidates} == {"largest voids"}
+    apart = found.candidates[0].system.to_atoms().get_distance(0, 1, mic=True)
+    assert apart == pytest.approx(5.64 / 2, abs=0.35)  # the octahedral hole
+    assert np.abs(found.candidates[0].system.positions[0] - SODIUM.positions[0]).max() < 1e-6
+    with pytest.raises(ValueError, match="guesses are of crystals and elements that are given"):
+        task(*told, SODIUM, 1, 2, guesses=1)
+
+
 def test_complete_tells_what_became_of_each_sample(model, told):
     asked = task(*told, SODIUM, "Cl", 4)
     found = complete(model, asked, progress=False)
     kept = {i for c in found.candidates for i in c.samples}
     assert kept | set(found.dropped) == set(range(4))
-    assert "Cl into Na: 4 candidates" in found.summary()
+    assert "Cl into Na: 4 candidates and 0 guesses" in found.summary()
