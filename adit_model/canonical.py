@@ -33,6 +33,7 @@ import numpy as np
 from adit_model.geometry import WRAP_CUT, cell_to_parameters, unphysical_cell
 from adit_model.systems import AtomicSystem
 
+MAX_ATOMS = 4000  # time and memory grow with the square
 VERSION = 1  # of the rules in this module
 DEGENERATE = 1e-3  # principal moments closer than this, relative to the largest, count as equal
 SYMMETRIC = 1e-3  # skewness (third moment over mean absolute third moment) that counts as none
@@ -127,9 +128,11 @@ def canonicalise(system: AtomicSystem, *, primitive: bool = True) -> Canonical:
     Raises
     ------
     ValueError
-        If the reduced cell of a crystal is unphysical
-        (:func:`~adit_model.geometry.unphysical_cell`).
+        If there are more than :data:`MAX_ATOMS` atoms, or the reduced cell of a crystal is
+        unphysical (:func:`~adit_model.geometry.unphysical_cell`).
     """
+    if len(system) > MAX_ATOMS:
+        raise ValueError(f"{len(system)} atoms, at most {MAX_ATOMS} are read")
     return _crystal(system, primitive) if system.is_periodic else _molecule(system)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,7 @@ CRYSTAL = "crystal"
 MOLECULE = "molecule"
 DOMAINS = (CRYSTAL, MOLECULE)
 MAX_ATOMIC_NUMBER = 118
+MAX_COORDINATE = 1e5  # angstrom; what lies farther out is a damaged file
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,16 +34,17 @@ class AtomicSystem:
     cell : numpy.ndarray or None
         Lattice vectors as rows in angstrom, shape (3, 3); None for a molecule.
     info : dict
-        Provenance (``id``, ``source``, ...), carried along and never interpreted. Nothing else
-        of a converted object is: no charge, site properties, oxidation states or ASE arrays.
+        Provenance (``id``, ``source``, ...), carried along; ``charge`` and ``spin_multiplicity``
+        of a molecule are read, nothing else. Nothing else of a converted object is carried: no
+        site properties, oxidation states or ASE arrays.
 
     The arrays and the dict are copied, so a later change of the source object has no effect.
 
     Raises
     ------
     ValueError
-        If a shape does not fit, an atomic number is out of range, a coordinate is not finite,
-        or the cell has no volume.
+        If a shape does not fit, an atomic number is out of range, a coordinate is not finite or
+        beyond :data:`MAX_COORDINATE`, or the cell has no volume.
     """
 
     numbers: np.ndarray
@@ -56,9 +59,11 @@ class AtomicSystem:
         if not np.issubdtype(numbers.dtype, np.integer):
             raise ValueError(f"numbers must be integers, got dtype {numbers.dtype}")
         if numbers.min() < 1 or numbers.max() > MAX_ATOMIC_NUMBER:
+            bad = int(((numbers < 1) | (numbers > MAX_ATOMIC_NUMBER)).argmax())
+            ghost = " (a ghost or dummy atom? remove it)" if numbers[bad] == 0 else ""
             raise ValueError(
-                f"atomic numbers must lie in 1..{MAX_ATOMIC_NUMBER}, "
-                f"got {numbers.min()}..{numbers.max()}"
+                f"atomic numbers must lie in 1..{MAX_ATOMIC_NUMBER}, atom {bad} (from 0) has "
+                f"{numbers[bad]}{ghost}"
             )
         positions = np.array(self.positions, dtype=np.float64)
         if positions.shape != (len(numbers), 3):
@@ -68,6 +73,12 @@ class AtomicSystem:
         if not np.isfinite(positions).all():
             bad = int(np.flatnonzero(~np.isfinite(positions).all(axis=1))[0])
             raise ValueError(f"positions must be finite, atom {bad} has {positions[bad].tolist()}")
+        if np.abs(positions).max() > MAX_COORDINATE:
+            bad = int(np.abs(positions).max(axis=1).argmax())
+            raise ValueError(
+                f"coordinates must lie within {MAX_COORDINATE:g} angstrom, atom {bad} (from 0) has "
+                f"{positions[bad].tolist()}"
+            )
         object.__setattr__(self, "numbers", numbers.astype(np.int64))
         object.__setattr__(self, "positions", positions)
         object.__setattr__(self, "info", dict(self.info))
@@ -77,6 +88,10 @@ class AtomicSystem:
                 raise ValueError(f"cell must have shape (3, 3), got {cell.shape}")
             if not np.isfinite(cell).all():
                 raise ValueError(f"cell must be finite, got {cell.tolist()}")
+            if np.abs(cell).max() > MAX_COORDINATE:
+                raise ValueError(
+                    f"cell vectors must lie within {MAX_COORDINATE:g} angstrom, got {cell.tolist()}"
+                )
             if abs(np.linalg.det(cell)) < 1e-8:
                 raise ValueError(f"cell must have a volume, got {cell.tolist()}")
             object.__setattr__(self, "cell", cell)
@@ -104,6 +119,27 @@ class AtomicSystem:
 
         formula = Formula.from_list([_symbol(z) for z in self.numbers])
         return f"{formula.reduce()[0]:metal}" if self.is_periodic else f"{formula:hill}"
+
+    @property
+    def charge(self) -> int:
+        """Charge of a molecule in elementary charges: ``info["charge"]``, 0 without it.
+
+        Raises
+        ------
+        ValueError
+            If it is no whole number.
+        """
+        value = self.info.get("charge")
+        if self.is_periodic or value is None or np.ndim(value):  # an array is one of atoms
+            return 0
+        try:
+            charge = round(float(value))
+            whole = abs(float(value) - charge) < 1e-6
+        except (TypeError, ValueError, OverflowError):
+            whole = False
+        if not whole:
+            raise ValueError(f"the charge of a molecule must be a whole number, got {value!r}")
+        return charge
 
     @property
     def volume(self) -> float:
@@ -144,7 +180,7 @@ class AtomicSystem:
             If a site is disordered or holds a dummy species, or the lattice is not periodic in
             all three directions.
         """
-        _require_full_pbc(structure.lattice.pbc)
+        require_full_pbc(structure.lattice.pbc)
         return cls(
             _site_numbers(structure),
             structure.cart_coords,
@@ -161,12 +197,14 @@ class AtomicSystem:
         ValueError
             If a site is disordered or holds a dummy species.
         """
-        return cls(
-            _site_numbers(molecule),
-            molecule.cart_coords,
-            None,
-            {**dict(molecule.properties or {}), **info},
-        )
+        numbers = _site_numbers(molecule)
+        found = dict(molecule.properties or {})
+        if molecule.charge:
+            found["charge"] = molecule.charge
+        lowest = lowest_multiplicity(numbers, round(molecule.charge))
+        if molecule.spin_multiplicity not in (None, lowest):
+            found["spin_multiplicity"] = molecule.spin_multiplicity
+        return cls(numbers, molecule.cart_coords, None, {**found, **info})
 
     def to_structure(self) -> Structure:
         """Return a pymatgen ``Structure``; ``info``, made JSON-able, becomes its ``properties``.
@@ -186,8 +224,13 @@ class AtomicSystem:
             properties=_json_able(self.info),
         )
 
-    def to_molecule(self, charge: int = 0) -> Molecule:
+    def to_molecule(self, charge: int | None = None) -> Molecule:
         """Return a pymatgen ``Molecule``; ``info``, made JSON-able, becomes its ``properties``.
+
+        Parameters
+        ----------
+        charge : int, optional
+            By default :attr:`charge`.
 
         Raises
         ------
@@ -200,7 +243,8 @@ class AtomicSystem:
         return Molecule(
             [_symbol(z) for z in self.numbers],
             self.positions,
-            charge=charge,
+            charge=self.charge if charge is None else charge,
+            spin_multiplicity=self.info.get("spin_multiplicity") if charge is None else None,
             properties=_json_able(self.info),
         )
 
@@ -214,15 +258,29 @@ class AtomicSystem:
     def from_atoms(cls, atoms: Atoms, **info: Any) -> AtomicSystem:
         """Read an ``ase.Atoms``: a crystal if periodic in all directions, a molecule if in none.
 
+        Initial charges of a molecule are summed to its charge, if ``info`` does not say it. A cell
+        without periodicity is dropped, with a warning.
+
         Raises
         ------
         ValueError
             If it is periodic in one or two directions only.
         """
         if atoms.pbc.any():
-            _require_full_pbc(atoms.pbc)
-        cell = atoms.cell.array if atoms.pbc.all() else None
-        return cls(atoms.numbers, atoms.positions, cell, {**atoms.info, **info})
+            require_full_pbc(atoms.pbc)
+        if atoms.pbc.all():
+            return cls(atoms.numbers, atoms.positions, atoms.cell.array, {**atoms.info, **info})
+        if atoms.cell.rank == 3:
+            warnings.warn(
+                "ase.Atoms with a cell and pbc=False are read as a molecule without a cell; set "
+                "atoms.pbc = True for a crystal",
+                stacklevel=2,
+            )
+        found = dict(atoms.info)
+        charge = float(atoms.get_initial_charges().sum()) if atoms.has("initial_charges") else 0.0
+        if round(charge) and abs(charge - round(charge)) < 0.01:
+            found.setdefault("charge", round(charge))
+        return cls(atoms.numbers, atoms.positions, None, {**found, **info})
 
     def to_atoms(self) -> Atoms:
         """Return an ``ase.Atoms`` with ``info`` copied."""
@@ -240,29 +298,38 @@ class AtomicSystem:
 
     @classmethod
     def from_rdkit(cls, mol: Mol, conformer: int = -1, **info: Any) -> AtomicSystem:
-        """Read one conformer of an RDKit molecule, explicit hydrogens only.
+        """Read one conformer of an RDKit molecule, all hydrogens explicit, and its charge.
 
         Raises
         ------
         ValueError
-            If the molecule has no conformer of this id, or only a flat drawing.
+            If the molecule has no conformer of this id, only a flat drawing, or valences that
+            nothing fills.
         """
         if mol.GetNumConformers() == 0:
             raise ValueError("the RDKit molecule has no conformer: embed it first")
         coordinates = mol.GetConformer(conformer)
         if not coordinates.Is3D():
             raise ValueError("the RDKit conformer is a 2D drawing: embed the molecule in 3D first")
+        if missing := missing_hydrogens(mol):
+            raise ValueError(
+                f"{missing} hydrogens are missing (unfilled valences): add them, with coordinates, "
+                "by Chem.AddHs(mol, addCoords=True) or the option add_hydrogens of the readers"
+            )
         positions = coordinates.GetPositions()
         numbers = np.array([atom.GetAtomicNum() for atom in mol.GetAtoms()])
-        return cls(numbers, positions, None, info)
+        if any(a.GetAtomicNum() == 1 and a.GetIsotope() > 1 for a in mol.GetAtoms()):
+            warn_isotopes()
+        charge = sum(atom.GetFormalCharge() for atom in mol.GetAtoms())
+        return cls(numbers, positions, None, ({"charge": charge} if charge else {}) | info)
 
-    def to_rdkit(self, charge: int = 0, max_iterations: int = 1000) -> Mol:
+    def to_rdkit(self, charge: int | None = None, max_iterations: int = 1000) -> Mol:
         """Perceive bonds from the geometry and return an RDKit molecule.
 
         Parameters
         ----------
-        charge : int
-            Total charge.
+        charge : int, optional
+            Total charge, by default :attr:`charge`.
         max_iterations : int
             Bound on RDKit's search over bond orders, which can otherwise take minutes.
 
@@ -278,10 +345,20 @@ class AtomicSystem:
         mol = Chem.MolFromXYZBlock(self.to_xyz())
         if mol is None:
             raise ValueError(f"RDKit could not read the geometry of {self.formula}")
+        charge = self.charge if charge is None else charge
         try:
             rdDetermineBonds.DetermineBonds(mol, charge=charge, maxIterations=max_iterations)
         except (ValueError, RuntimeError) as error:  # RuntimeError: out of iterations
-            raise ValueError(f"no bonding found for {self.formula}: {error}") from error
+            text = str(error)
+            if "does not match input" in text:
+                text = (
+                    f"its atoms do not fit a charge of {charge:+d}: atoms or bonds are missing, or "
+                    "it is an ion whose charge was not given"
+                    if charge
+                    else "its atoms do not fit a neutral molecule: atoms or bonds are missing, or "
+                    "it is an ion whose charge was not given (charge=-1)"
+                )
+            raise ValueError(f"no bonding found for {self.formula}: {text}") from error
         return mol
 
     def to_xyz(self) -> str:
@@ -325,13 +402,43 @@ class AtomicSystem:
         )
 
 
+def as_list(structures: Any) -> list[Any]:
+    """List of structures, also of one alone: pymatgen's and ASE's are sequences of their sites."""
+    from ase import Atoms
+    from pymatgen.core import IMolecule, IStructure
+
+    one = isinstance(structures, AtomicSystem | Atoms | IMolecule | IStructure) or hasattr(
+        structures, "GetNumConformers"
+    )
+    return [structures] if one else list(structures)
+
+
+def lowest_multiplicity(numbers: np.ndarray, charge: int = 0) -> int:
+    """Spin multiplicity of the lowest spin that the number of electrons allows, 1 or 2."""
+    return 1 + (int(np.sum(numbers)) - charge) % 2
+
+
+def missing_hydrogens(mol: Mol) -> int:
+    """Count hydrogens that RDKit would add to a molecule; 0 where no bond is drawn."""
+    if mol.GetNumBonds() == 0:
+        return 0
+    mol.UpdatePropertyCache(strict=False)
+    return sum(atom.GetTotalNumHs() for atom in mol.GetAtoms())
+
+
+def warn_isotopes() -> None:
+    """Say, once in a process, that heavy hydrogen is read as hydrogen."""
+    warnings.warn("deuterium and tritium (D, T) are read as hydrogen", stacklevel=3)
+
+
 def _symbol(number: int) -> str:
     from ase.data import chemical_symbols
 
     return chemical_symbols[int(number)]
 
 
-def _require_full_pbc(pbc: Sequence[bool]) -> None:
+def require_full_pbc(pbc: Sequence[bool]) -> None:
+    """Raise ``ValueError`` unless a structure is periodic in all three directions."""
     if not all(pbc):
         raise ValueError(
             "pbc must be true in all directions (crystal) or in none (molecule), "
@@ -356,4 +463,6 @@ def _site_numbers(sites: IStructure | IMolecule) -> np.ndarray:
         if isinstance(site.specie, DummySpecies):  # its Z is a hash
             raise ValueError(f"site {i} holds {site.species_string}, which is no element")
         numbers.append(site.specie.Z)
+    if any(getattr(s.specie, "element", s.specie).name in ("D", "T") for s in sites):
+        warn_isotopes()
     return np.array(numbers, dtype=np.int64)

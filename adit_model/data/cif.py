@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import re
 import warnings
+from collections import defaultdict
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 
-from adit_model.systems import AtomicSystem
+from adit_model.canonical import MAX_ATOMS
+from adit_model.systems import MAX_COORDINATE, AtomicSystem, warn_isotopes
 
 _PARAMETERS = [
     re.compile(rf"^\s*_cell_{name}\s+(\S+)", re.MULTILINE)
@@ -119,10 +122,10 @@ def _number(name: str) -> int:
 
 def _has_coincident_atoms(frac: np.ndarray, tolerance: float = 1e-4) -> bool:
     """Whether two atoms share a place, which pymatgen merges (same tolerance as its default)."""
-    delta = frac[:, None] - frac[None, :]
-    delta -= np.round(delta)
-    close = (np.abs(delta) < tolerance).all(axis=-1)
-    return int(close.sum()) > len(frac)
+    from scipy.spatial import cKDTree
+
+    tree = cKDTree((frac % 1.0) % 1.0, boxsize=1.0)
+    return len(tree.query_pairs(tolerance, p=np.inf)) > 0
 
 
 def read_cif_with_pymatgen(text: str) -> AtomicSystem:
@@ -135,14 +138,84 @@ def read_cif_with_pymatgen(text: str) -> AtomicSystem:
     """
     from pymatgen.io.cif import CifParser
 
+    if fault := _fault(text):
+        raise ValueError(fault)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
             structures = CifParser.from_str(text).parse_structures(primitive=False)
         except Exception as error:  # pymatgen raises any type on malformed text
-            raise ValueError(f"pymatgen cannot read the CIF: {error}") from error
+            reason = f"pymatgen cannot read the CIF: {' '.join(str(error).split())}"
+            raise ValueError(reason) from error
     if not structures:
         raise ValueError("the CIF holds no structure")
     system = AtomicSystem.from_structure(structures[0])
     parameters = np.array(structures[0].lattice.parameters)
     return _system(system.numbers, structures[0].frac_coords, parameters)
+
+
+def _fault(text: str) -> str | None:
+    """Say why no structure can be made of a CIF: what is unknown in it, or contradicts itself."""
+    from pymatgen.io.cif import CifFile
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            blocks = [dict(block.data) for block in CifFile.from_str(text).data.values()]
+        except Exception:  # pymatgen raises any type on malformed text, and again when it reads it
+            return None
+    found = next((b for b in blocks if any(k.startswith("_atom_site_") for k in b)), None)
+    if found is None:
+        return "the CIF lists no atoms (no _atom_site_ loop)"
+    return _cell_fault(found) or _atom_fault(found)
+
+
+def _cell_fault(block: dict[str, Any]) -> str | None:
+    for name in ("length_a", "length_b", "length_c", "angle_alpha", "angle_beta", "angle_gamma"):
+        value = block.get(f"_cell_{name}")
+        label = f"cell {name.replace('_', ' ')}"
+        if value is None:
+            return f"{label} is not given (no _cell_{name})"
+        if not np.isfinite(number := _value(value)) or number <= 0:
+            return f"{label} is {value!r}"
+        if name.startswith("length") and number > MAX_COORDINATE:
+            return f"{label} is {number:.4g} angstrom, at most {MAX_COORDINATE:g} are read"
+    return None
+
+
+def _atom_fault(block: dict[str, Any]) -> str | None:
+    columns = {key: value for key, value in block.items() if key.startswith("_atom_site_")}
+    count = max(len(c) if isinstance(c, list) else 1 for c in columns.values())
+    coordinates = [columns.get(f"_atom_site_fract_{axis}") for axis in "xyz"]
+    if not all(isinstance(c, list) and len(c) == count for c in coordinates):
+        return "the CIF lists no fractional coordinates (_atom_site_fract_x, _y, _z)"
+    if count > MAX_ATOMS:
+        return f"the CIF lists {count} atoms, at most {MAX_ATOMS} are read"
+    frac = np.array([[_value(x) for x in column] for column in coordinates]).T
+    unknown = ~np.isfinite(frac).all(axis=1)
+    if unknown.any():
+        return f"{int(unknown.sum())} of {count} atoms have no coordinates"
+    names = columns.get("_atom_site_type_symbol") or columns.get("_atom_site_label") or []
+    if any(re.match(r"[DT]([^a-z]|$)", str(name)) for name in names):
+        warn_isotopes()
+    formula = str(block.get("_chemical_formula_sum", ""))
+    has_hydrogen = any(re.match(r"[HDT]([^a-z]|$)", str(name)) for name in names)
+    if names and not has_hydrogen and re.search(r"\b[HD](?=[\d\s.]|$)", formula):
+        return f"the formula is {formula}, but no hydrogen has coordinates"
+    occupancies = np.array([_value(x) for x in columns.get("_atom_site_occupancy", [])])
+    if len(occupancies) == count and np.isfinite(occupancies).all():
+        shared: dict[tuple[float, ...], dict[str, float]] = defaultdict(dict)
+        for place, name, share in zip(np.round(frac % 1.0, 4), names, occupancies, strict=False):
+            shared[tuple(place.tolist())][str(name)] = float(share)  # an atom given twice is one
+        for place, shares in shared.items():
+            if (total := sum(shares.values())) > 1.05:
+                return f"the occupancies of {', '.join(shares)} at {place} sum to {total:.4g}"
+    return None
+
+
+def _value(text: object) -> float:
+    """Read a number, its uncertainty in brackets left out; NaN if there is none."""
+    try:
+        return float(str(text).split("(")[0])
+    except ValueError:
+        return np.nan

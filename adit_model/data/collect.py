@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable, Mapping, Sequence
 from numbers import Real
 from typing import Any
@@ -10,10 +9,16 @@ from typing import Any
 import numpy as np
 
 from adit_model.canonical import canonicalise
+from adit_model.data.checks import (
+    clean_id,
+    clean_reason,
+    doubts,
+    overlap,
+    warn_doubts,
+    warn_unread,
+)
 from adit_model.data.dataset import AtomicDataset
 from adit_model.systems import AtomicSystem
-
-logger = logging.getLogger(__name__)
 
 NO_LABELS = ("id", "index", "seed", "nsites", "num_sites", "natoms", "spacegroup")  # no properties
 
@@ -49,12 +54,13 @@ def collect(
     """
     check_max_atoms(max_atoms)
     numbers, positions, cells, sizes, ids = [], [], [], [], []
-    unread, too_large, infos = [], [], []
+    unread, too_large, doubtful, infos = [], [], [], []
     no_cell = np.full((3, 3), np.nan, dtype=np.float32)
     for item_id, found in items:
+        item_id = clean_id(item_id)
         item = found if canonical else canonical_item(found)
         if isinstance(item, str):
-            unread.append((item_id, item))
+            unread.append((item_id, clean_reason(item)))
         elif max_atoms is not None and len(item) > max_atoms:
             too_large.append((item_id, too_large_reason(len(item), max_atoms)))
         else:
@@ -63,6 +69,7 @@ def collect(
             cells.append(no_cell if item.cell is None else item.cell.astype(np.float32))
             sizes.append(len(item))
             ids.append(item_id)
+            doubtful += [(item_id, *doubt) for doubt in doubts(found)]
             infos.append(item.info)
     skipped = unread + too_large
     if not sizes:
@@ -78,6 +85,7 @@ def collect(
         numeric_labels(infos),
     )
     warn_unread(name, len(skipped) + len(dataset), unread)
+    warn_doubts(name, len(dataset), doubtful)
     return dataset
 
 
@@ -100,11 +108,16 @@ def numeric_labels(infos: Sequence[Mapping[str, Any]]) -> dict[str, np.ndarray]:
 
 
 def canonical_item(item: AtomicSystem | str) -> AtomicSystem | str:
-    """Canonical form of a system that was read, or why it has none; a reason stays as it is."""
+    """Canonical form of a system that was read, or why it has none; a reason stays as it is.
+
+    Atoms on one spot are such a reason (:func:`~adit_model.data.checks.overlap`).
+    """
     if isinstance(item, str):
         return item
     try:
-        return canonicalise(item).system
+        system = canonicalise(item).system
+        _ = system.charge  # one that is no whole number is a reason, too
+        return overlap(system) or system
     except ValueError as error:
         return str(error)
 
@@ -118,18 +131,6 @@ def check_max_atoms(max_atoms: int | None) -> None:
 def too_large_reason(size: int, max_atoms: int) -> str:
     """Why a system of ``size`` atoms was left out."""
     return f"{size} atoms, more than max_atoms={max_atoms}"
-
-
-def warn_unread(source: object, total: int, unread: list[tuple[str, str]]) -> None:
-    """Log one warning that sums up what could not be read, if anything."""
-    if unread:
-        logger.warning(
-            "%s: %d of %d entries could not be read (see .skipped); the first, %s: %s",
-            source,
-            len(unread),
-            total,
-            *unread[0],
-        )
 
 
 def at_most(dataset: AtomicDataset, max_atoms: int) -> AtomicDataset:

@@ -1,10 +1,12 @@
-"""CSV files of crystals as CDVAE writes them: ``material_id``, ``cif`` and properties.
+"""CSV files of crystals: ids, CIF text or JSON of structures, and properties.
 
-The format is that of Xie et al., ICLR 2022 (arXiv 2110.06197): MP-20, Perov-5, Carbon-24, MPTS-52.
+The format is that of CDVAE (``material_id``, ``cif``; Xie et al., ICLR 2022, arXiv 2110.06197):
+MP-20, Perov-5, Carbon-24, MPTS-52. Other names of columns are known.
 """
 
 from __future__ import annotations
 
+import logging
 import zlib
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -16,7 +18,6 @@ import numpy as np
 
 from adit_model.canonical import VERSION
 from adit_model.data.cache import cached_dataset, data_cache_dir, key_from_content
-from adit_model.data.cif import read_cif
 from adit_model.data.collect import (
     NO_LABELS,
     at_most,
@@ -26,14 +27,19 @@ from adit_model.data.collect import (
     warn_unread,
 )
 from adit_model.data.dataset import AtomicDataset
+from adit_model.data.json_files import ID_KEYS, open_text, read_entry
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from adit_model.systems import AtomicSystem
 
-PARSER_VERSION = 3
+logger = logging.getLogger(__name__)
+
+MAX_HEADER = 1 << 20  # characters
+PARSER_VERSION = 4
 ID_COLUMN, CIF_COLUMN, GROUP_COLUMN = "material_id", "cif", "spacegroup"
+STRUCTURE_COLUMNS = (CIF_COLUMN, "structure", "final_structure", "relaxed_structure", "atoms")
 _CHUNK = 64
 
 
@@ -49,7 +55,11 @@ def load_crystal_csv(
     Parameters
     ----------
     path : str or Path
-        ``.csv`` or ``.csv.gz`` with the columns ``material_id`` and ``cif``.
+        ``.csv`` or ``.csv.gz``, separated by commas, semicolons or tabs. A column ``cif`` or
+        ``structure`` (:data:`STRUCTURE_COLUMNS`) holds CIF text, or JSON as of
+        :func:`~adit_model.data.json_files.read_json`; ids are in ``material_id``, else in the first
+        of :data:`~adit_model.data.json_files.ID_KEYS` that is there (a warning names it), else rows
+        are numbered.
     cache_dir : str or Path, optional
         Directory of parsed files; see :func:`~adit_model.data.cache.data_cache_dir`.
     max_atoms : int, optional
@@ -94,7 +104,7 @@ def load_crystal_csv(
 
 
 def load_crystal_table(path: str | Path) -> pd.DataFrame:
-    """Read the properties of a CDVAE-format CSV file: all columns but ``cif``.
+    """Read the properties of a CSV file of crystals: all columns but that of structures.
 
     Returns
     -------
@@ -128,17 +138,31 @@ def _read_csv(path: Path) -> pd.DataFrame:
     import pandas as pd
 
     try:
-        frame = pd.read_csv(path, dtype={ID_COLUMN: str}, low_memory=False)
+        with open_text(path) as file:
+            header = file.readline(MAX_HEADER)
+        separator = next((mark for mark in ",;\t" if mark in header), ",")
+        kinds = dict.fromkeys((ID_COLUMN, *ID_KEYS), str)
+        frame = pd.read_csv(path, sep=separator, dtype=kinds, low_memory=False)
     except pd.errors.EmptyDataError as error:
         raise ValueError(f"{path} is empty") from error
     except (pd.errors.ParserError, UnicodeDecodeError, OSError, EOFError, zlib.error) as error:
         raise ValueError(f"{path} is no readable CSV file: {error}") from error
-    missing = [name for name in (ID_COLUMN, CIF_COLUMN) if name not in frame.columns]
-    if missing:
-        raise ValueError(f"{path} lacks the columns {missing}, it has {list(frame.columns)}")
+    structures = next((name for name in STRUCTURE_COLUMNS if name in frame.columns), None)
+    if structures is None:
+        raise ValueError(
+            f"{path} lacks a column of structures ({', '.join(STRUCTURE_COLUMNS)}), it has "
+            f"{list(frame.columns)[:20]} (separator {separator!r})"
+        )
     if frame.empty:
         raise ValueError(f"{path} has a header and no rows")
     rows = [f"row-{i + 1}" for i in range(len(frame))]
+    if ID_COLUMN not in frame.columns:
+        ids = next((name for name in ID_KEYS if name in frame.columns), None)
+        frame[ID_COLUMN] = rows if ids is None else frame[ids]
+        taken = "numbers of rows" if ids is None else f"the column {ids!r}"
+        logger.warning("%s has no column %s: ids are %s", path, ID_COLUMN, taken)
+    if structures != CIF_COLUMN:
+        frame = frame.rename(columns={structures: CIF_COLUMN})
     frame[ID_COLUMN] = frame[ID_COLUMN].where(frame[ID_COLUMN].notna(), rows)
     return frame
 
@@ -189,9 +213,6 @@ def _read_chunk_list(texts: list[object]) -> list[AtomicSystem | str]:
 def _read_chunk(texts: Iterable[object]) -> Iterator[AtomicSystem | str]:
     for text in texts:
         if not isinstance(text, str) or not text.strip():
-            yield "the cif column is empty"
+            yield "the column of structures is empty"
             continue
-        try:
-            yield canonical_item(read_cif(text))
-        except ValueError as error:
-            yield str(error)
+        yield canonical_item(read_entry(text)[1])

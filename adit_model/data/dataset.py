@@ -6,6 +6,7 @@ import zipfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -123,12 +124,11 @@ class AtomicDataset:
         i %= len(self)
         atoms = slice(self.offsets[i], self.offsets[i + 1])
         cell = self.cells[i] if np.isfinite(self.cells[i, 0, 0]) else None
-        return AtomicSystem(
-            self.numbers[atoms].astype(np.int64),
-            self.positions[atoms],
-            cell,
-            {"id": str(self.ids[i])},
-        )
+        info: dict[str, Any] = {"id": str(self.ids[i])}
+        charge = self.labels["charge"][i] if "charge" in self.labels else 0.0
+        if cell is None and np.isfinite(charge) and charge:
+            info["charge"] = float(charge)
+        return AtomicSystem(self.numbers[atoms].astype(np.int64), self.positions[atoms], cell, info)
 
     def __iter__(self) -> Iterator[AtomicSystem]:
         return (self[i] for i in range(len(self)))

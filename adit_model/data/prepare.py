@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
-import re
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,12 +13,12 @@ from typing import Any
 
 import numpy as np
 
+from adit_model.data.checks import reason_kind
 from adit_model.data.dataset import AtomicDataset
 from adit_model.data.duplicates import find_duplicates
 from adit_model.files import write_atomic
 
 SPLITS = ("train", "validation", "test")
-_NUMBER = re.compile(r"-?\d+(\.\d+)?")
 
 
 @dataclass(frozen=True)
@@ -98,7 +97,7 @@ class Prepared:
 
     def reasons(self) -> dict[str, int]:
         """Count what was dropped by kind of reason, numbers and names left out."""
-        kinds = Counter(_kind(reason) for _, reason in self.dropped)
+        kinds = Counter(reason_kind(reason) for _, reason in self.dropped)
         return dict(kinds.most_common())
 
     def report(self) -> str:
@@ -112,7 +111,7 @@ class Prepared:
             )
         examples: dict[str, tuple[str, str]] = {}
         for name, reason in self.dropped:
-            examples.setdefault(_kind(reason), (name, reason))
+            examples.setdefault(reason_kind(reason), (name, reason))
         for kind, count in self.reasons().items():
             name, reason = examples[kind]
             lines.append(f"dropped: {count:,} like {name}: {reason}")
@@ -269,10 +268,3 @@ def _unwanted(dataset: AtomicDataset, i: int, options: Preparation) -> str | Non
         ):
             return f"holds {symbol}"
     return None
-
-
-def _kind(reason: str) -> str:
-    for start in ("equal to", "holds"):
-        if reason.startswith(start + " "):
-            return start
-    return _NUMBER.sub("#", reason)

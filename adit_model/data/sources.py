@@ -23,10 +23,11 @@ HELP = """\
   qm9, qm9:train, qm9:val, qm9:test       QM9 from the package qm9pack
   mp20:train, perov5:val, carbon24:test   downloaded once, then read from the cache
   mp20, qmof150, geom-drugs               downloaded once (large)
-  file.csv, file.csv.gz, csv:FILE         crystals in CDVAE format
+  file.csv, file.csv.gz, csv:FILE         crystals: a column cif or structure, an id column
   file.npz, npz:FILE                      written by `adit data ... --out file.npz`
   file.db, db:FILE                        ASE database
-  file.cif, .xyz, .extxyz, .sdf, POSCAR   one or many structures
+  file.cif, .xyz, .extxyz, .sdf, POSCAR   one or many structures; also .pdb, .traj, XDATCAR
+  file.json, .json.gz                     pymatgen, Alexandria, matbench, JARVIS
   folder/                                 all such files in it
   qmof:PATH                               QMOF zip, folder or JSON
   geom:FILE, file.msgpack                 GEOM conformers"""
@@ -39,6 +40,7 @@ def load_source(
     cache_dir: str | Path | None = None,
     workers: int = 1,
     progress: bool = True,
+    add_hydrogens: bool = False,
 ) -> AtomicDataset:
     """Load a data set by its name or path.
 
@@ -57,6 +59,8 @@ def load_source(
         Processes that parse, where a format allows it.
     progress : bool
         Show progress bars.
+    add_hydrogens : bool
+        Add the hydrogens that drawn molecules (SDF) lack; otherwise these are skipped.
 
     Raises
     ------
@@ -73,7 +77,7 @@ def load_source(
         return load_crystal_csv(path, cache_dir, max_atoms, workers, progress)
 
     def load_objects(path: str | Path) -> AtomicDataset:
-        return load_structures(path, max_atoms=max_atoms, progress=progress)
+        return load_structures(path, None, max_atoms, progress, add_hydrogens)
 
     def load_mofs(path: str | Path) -> AtomicDataset:
         return load_qmof(path, max_atoms=max_atoms, progress=progress)

@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 import io
+import logging
 import re
 import sqlite3
 import warnings
-from collections.abc import Iterable, Iterator
-from itertools import islice
+import zipfile
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import numpy as np
 
+from adit_model.canonical import MAX_ATOMS
 from adit_model.data.cif import read_cif, split_cif
 from adit_model.data.collect import collect
 from adit_model.data.dataset import AtomicDataset
-from adit_model.systems import AtomicSystem
+from adit_model.data.json_files import JSON_SUFFIXES, id_of, read_json
+from adit_model.data.xyz import comment_charge, plain_frame, symbol_of, xyz_frames
+from adit_model.systems import AtomicSystem, as_list
+
+logger = logging.getLogger(__name__)
 
 Item = tuple[str, AtomicSystem | str]
 
@@ -24,9 +33,15 @@ CIF_SUFFIXES = (".cif",)
 XYZ_SUFFIXES = (".xyz", ".extxyz")
 POSCAR_SUFFIXES = (".vasp", ".poscar")
 SDF_SUFFIXES = (".sdf", ".mol")
-FILE_SUFFIXES = CIF_SUFFIXES + XYZ_SUFFIXES + POSCAR_SUFFIXES + SDF_SUFFIXES
-ID_KEYS = ("id", "material_id", "name")
+ASE_FORMATS = {".pdb": "proteindatabank", ".ent": "proteindatabank", ".traj": "traj"}
+FILE_SUFFIXES = (
+    *(CIF_SUFFIXES + XYZ_SUFFIXES + POSCAR_SUFFIXES + SDF_SUFFIXES),
+    *(*ASE_FORMATS, *JSON_SUFFIXES),
+)
 _POSCAR_NAME = re.compile(r"(POSCAR|CONTCAR)([._-].*)?$", re.IGNORECASE)
+_RUN_NAME = re.compile(r"(vasprun.*\.xml|XDATCAR)$")
+# A folder of `adit generate`: all samples in one file, and each once more in the folders beside it
+SAMPLES, SETTINGS, COPIES = "samples.extxyz", "run.json", ("crystals", "molecules")
 
 
 def load_structures(
@@ -34,30 +49,35 @@ def load_structures(
     name: str | None = None,
     max_atoms: int | None = None,
     progress: bool = True,
+    add_hydrogens: bool = False,
 ) -> AtomicDataset:
     """Load crystals and molecules from objects, a file or a folder.
 
     Parameters
     ----------
     source : str, Path or iterable
-        Objects (``AtomicSystem``, pymatgen, ASE, RDKit); or the path of an ASE database (``.db``),
-        of one file (CIF, XYZ, extended XYZ, SDF, POSCAR), or of a folder that is searched for such
-        files, subfolders included. Files may hold many structures.
+        Objects (``AtomicSystem``, pymatgen, ASE, RDKit), or one; or the path of an ASE database
+        (``.db``), of one file (CIF, XYZ, extended XYZ, SDF, POSCAR, PDB, XDATCAR, vasprun.xml, ASE
+        trajectory, JSON as of :func:`~adit_model.data.json_files.read_json`), or of a folder that
+        is searched for such files, subfolders included. Files may hold many structures.
     name : str, optional
         Name of the data set; by default that of the file or folder.
     max_atoms : int, optional
         Leave out systems larger than that in canonical form; they are listed in ``skipped``.
     progress : bool
         Show a progress bar.
+    add_hydrogens : bool
+        Add the hydrogens that drawn molecules (SDF, RDKit) lack; otherwise these are skipped.
 
     Returns
     -------
     AtomicDataset
         In canonical form (:func:`~adit_model.canonical.canonicalise`), so the order of atoms and
         the cell may be others than in the source. Systems are named by ``id``, ``material_id`` or
-        ``name`` in their own information if it is there, else by file and number. What cannot be
-        read, is disordered, has an unphysical cell or is periodic in one or two directions only,
-        is in ``skipped`` with the reason, and one warning counts it.
+        the like (:data:`~adit_model.data.json_files.ID_KEYS`) in their own information if it is
+        there, else by file and number. What cannot be read, is disordered, has an unphysical cell
+        or is periodic in one or two directions only, is in ``skipped`` with the reason, and one
+        warning counts it. Others say what is doubtful (:func:`~adit_model.data.checks.doubts`).
 
     Raises
     ------
@@ -70,12 +90,28 @@ def load_structures(
 
     if isinstance(source, (str, Path)):
         path = Path(source).expanduser()
-        items, default = read_structures(path), path.absolute().name
+        items, default = read_structures(path, add_hydrogens), path.absolute().name
     else:
-        items, default = _from_objects(source), "structures"
+        items, default = _from_objects(source, add_hydrogens), "structures"
     name = default if name is None else name
     bar = tqdm(items, desc=f"reading {name}", unit="structure", disable=not progress)
-    return collect(bar, name, max_atoms)
+    with reading(name):
+        return collect(bar, name, max_atoms)
+
+
+@contextmanager
+def reading(source: object) -> Iterator[None]:
+    """Turn what damaged files make readers raise into ``ValueError`` that names the source."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{source} is no text in UTF-8: {error}") from error
+    except (OSError, EOFError, zlib.error, zipfile.BadZipFile, NotImplementedError) as error:
+        raise ValueError(f"{source} cannot be read: {error}") from error
+    except (RecursionError, OverflowError, MemoryError) as error:
+        raise ValueError(f"{source} is damaged: {type(error).__name__}") from error
 
 
 def read_one(path: str | Path) -> AtomicSystem:
@@ -101,31 +137,8 @@ def read_one(path: str | Path) -> AtomicSystem:
 
 def is_structure_file(path: Path) -> bool:
     """Whether :func:`load_structures` reads files with such a name."""
-    return path.suffix.lower() in FILE_SUFFIXES or bool(_POSCAR_NAME.match(path.name))
-
-
-def system_from_structure_dict(structure: dict[str, Any]) -> AtomicSystem:
-    """Read the dictionary form of a pymatgen ``Structure`` without pymatgen.
-
-    Raises
-    ------
-    ValueError
-        If it is no such dictionary, or a site is disordered or holds no element.
-    """
-    from ase.data import atomic_numbers
-
-    try:
-        cell = np.array(structure["lattice"]["matrix"], dtype=np.float64)
-        sites = structure["sites"]
-        frac = np.array([site["abc"] for site in sites], dtype=np.float64)
-        species = [site["species"] for site in sites]
-        if any(len(s) != 1 or float(s[0]["occu"]) != 1.0 for s in species):
-            raise ValueError("the structure is disordered")
-        numbers = np.array([atomic_numbers[s[0]["element"]] for s in species], dtype=np.int64)
-    except (KeyError, TypeError, IndexError) as error:
-        reason = f"{type(error).__name__} {error}"
-        raise ValueError(f"not the dictionary of a pymatgen Structure: {reason}") from error
-    return AtomicSystem(numbers, frac @ cell, cell)
+    known = _POSCAR_NAME.match(path.name) or _RUN_NAME.match(path.name)
+    return bool(known) or path.name.lower().endswith(FILE_SUFFIXES)
 
 
 def holds_structures(path: Path) -> bool:
@@ -135,7 +148,7 @@ def holds_structures(path: Path) -> bool:
     )
 
 
-def read_structures(path: Path) -> Iterator[Item]:
+def read_structures(path: Path, add_hydrogens: bool = False) -> Iterator[Item]:
     """Read files of structures as they are: an id of each, and a system or why there is none.
 
     Raises
@@ -144,21 +157,26 @@ def read_structures(path: Path) -> Iterator[Item]:
         As :func:`load_structures`.
     """
     if path.is_dir():
-        return _from_folder(path)
+        return _from_folder(path, add_hydrogens)
     if not path.is_file():
         raise FileNotFoundError(f"no file or folder {path}")
     if path.suffix.lower() == ".db":
         return _from_ase_db(path)
     if is_structure_file(path):
-        return _from_file(path, path.stem)
+        return _from_file(path, path.name.removesuffix("".join(path.suffixes)), add_hydrogens)
     raise ValueError(
         f"cannot tell what {path.name} holds; known are .db, {', '.join(FILE_SUFFIXES)}, "
-        "POSCAR, CONTCAR and folders of these"
+        "POSCAR, CONTCAR, XDATCAR, vasprun.xml and folders of these"
     )
 
 
-def _from_folder(folder: Path) -> Iterator[Item]:
-    files = sorted(p for p in folder.rglob("*") if p.is_file() and is_structure_file(p))
+def _from_folder(folder: Path, add_hydrogens: bool) -> Iterator[Item]:
+    found = [p for p in folder.rglob("*") if p.is_file() and is_structure_file(p)]
+    runs = {p.parent for p in found if p.name == SAMPLES and (p.parent / SETTINGS).is_file()}
+    for run in sorted(runs):
+        logger.info("%s: %s is read, the files beside it hold the same samples", run, SAMPLES)
+    left_out = {run / name for run in runs for name in (*COPIES, SETTINGS)}
+    files = sorted(p for p in found if not left_out & {p, *p.parents})
     if not files:
         raise ValueError(
             f"the folder {folder} holds no {', '.join(FILE_SUFFIXES)}, POSCAR or CONTCAR file"
@@ -166,35 +184,43 @@ def _from_folder(folder: Path) -> Iterator[Item]:
     for path in files:
         relative = path.relative_to(folder)
         stem = relative if _POSCAR_NAME.match(path.name) else relative.with_suffix("")
-        yield from _from_file(path, stem.as_posix())
+        try:
+            yield from _from_file(path, stem.as_posix(), add_hydrogens)
+        except ValueError as error:  # one file, not the folder, is unusable
+            yield stem.as_posix(), str(error)
 
 
-def _from_file(path: Path, stem: str) -> Iterator[Item]:
+def _from_file(path: Path, stem: str, add_hydrogens: bool) -> Iterator[Item]:
     """Read all structures of one file; those after the first are named ``stem#1`` and so on."""
     suffix = path.suffix.lower()
+    read: Callable[[Path], Iterator[Item]]
     if suffix in CIF_SUFFIXES:
         read = _from_cif
     elif suffix in XYZ_SUFFIXES:
         read = _from_xyz
     elif suffix in SDF_SUFFIXES:
-        read = _from_sdf
+        read = partial(_from_sdf, add_hydrogens=add_hydrogens)
+    elif path.name.lower().endswith(JSON_SUFFIXES):
+        read = read_json
+    elif suffix in ASE_FORMATS or _RUN_NAME.match(path.name):
+        read = _from_ase
     else:
         read = _from_poscar
-    try:
+    with reading(path):
         for i, (name, item) in enumerate(read(path)):
             yield name or (stem if i == 0 else f"{stem}#{i}"), item
-    except (OSError, UnicodeDecodeError) as error:
-        yield stem, f"{path} cannot be read: {error}"
 
 
-def _from_objects(objects: Iterable[Any]) -> Iterator[Item]:
-    for i, obj in enumerate(objects):
+def _from_objects(objects: Any, add_hydrogens: bool) -> Iterator[Item]:
+    for i, obj in enumerate(as_list(objects)):
         try:
+            if add_hydrogens and hasattr(obj, "GetNumConformers"):
+                obj = with_hydrogens(obj)
             system = AtomicSystem.from_any(obj)
         except (TypeError, ValueError) as error:
             yield str(i), str(error)
         else:
-            yield _id_of(system.info) or str(i), system
+            yield id_of(system.info) or str(i), system
 
 
 def _from_ase_db(path: Path) -> Iterator[Item]:
@@ -205,13 +231,13 @@ def _from_ase_db(path: Path) -> Iterator[Item]:
     try:
         with connect(path, type="db") as database:
             for row in database.select():
-                row_id = _id_of(row.key_value_pairs) or str(row.id)
+                row_id = id_of(row.key_value_pairs) or str(row.id)
                 yield row_id, _convert(row.toatoms, **row.key_value_pairs)
-    except sqlite3.DatabaseError as error:
+    except (sqlite3.Error, LookupError, AttributeError, TypeError) as error:
         raise ValueError(f"{path} is no readable ASE database: {error}") from error
 
 
-def _from_cif(path: Path) -> Iterator[tuple[str, AtomicSystem | str]]:
+def _from_cif(path: Path) -> Iterator[Item]:
     for block in split_cif(path.read_text(encoding="utf-8", errors="replace")):
         try:
             yield "", read_cif(block)
@@ -219,81 +245,124 @@ def _from_cif(path: Path) -> Iterator[tuple[str, AtomicSystem | str]]:
             yield "", str(error)
 
 
-def _from_poscar(path: Path) -> Iterator[tuple[str, AtomicSystem | str]]:
+def _from_poscar(path: Path) -> Iterator[Item]:
     from ase.io import read
 
-    yield "", _convert(lambda: read(path, format="vasp"))
+    try:
+        text = poscar_text(path.read_text(encoding="utf-8", errors="replace"))
+    except ValueError as error:
+        yield "", str(error)
+    else:
+        yield "", _convert(lambda: read(io.StringIO(text), format="vasp"))
 
 
-def _from_sdf(path: Path) -> Iterator[tuple[str, AtomicSystem | str]]:
-    from rdkit import Chem
+def poscar_text(text: str) -> str:
+    """Bring a POSCAR into the form of VASP 5, symbols in line 6.
+
+    A file of VASP 4 has none there; they are taken from the comment if that holds one symbol for
+    each number of atoms and nothing else.
+
+    Raises
+    ------
+    ValueError
+        If the file has no symbols, or too many atoms.
+    """
+    from ase.data import atomic_numbers
+
+    lines = text.splitlines()
+    if len(lines) < 7:
+        raise ValueError(f"a POSCAR of {len(lines)} lines ends before its atoms")
+    words = lines[5].split()
+    if words and all(word.isdigit() for word in words):
+        names = lines[0].split()
+        if len(names) != len(words) or not all(name in atomic_numbers for name in names):
+            raise ValueError(
+                f"line 6 lacks the symbols of the elements, it is {lines[5].strip()[:40]!r} (as "
+                "in VASP 4): write them, such as 'Fe O', in a line of their own before it"
+            )
+        lines.insert(5, lines[0])
+    names = [re.split("[_/]", symbol)[0] for symbol in lines[5].split("!")[0].split()]
+    lines[5] = " ".join(symbol_of(name, "line 6") for name in names)
+    counts = [int(word[:9]) for word in lines[6].split() if word.isdigit()]
+    if sum(counts) > MAX_ATOMS:
+        raise ValueError(f"line 7 counts {sum(counts)} atoms, at most {MAX_ATOMS} are read")
+    return "\n".join(lines) + "\n"
+
+
+def _from_ase(path: Path) -> Iterator[Item]:
+    """Read the models of a file by ASE."""
+    from ase.io import iread
+
+    kind = ASE_FORMATS.get(path.suffix.lower())
+    if kind is None:
+        kind = "vasp-xdatcar" if path.name == "XDATCAR" else "vasp-xml"
+    try:
+        for atoms in iread(path, index=":", format=kind):
+            if np.allclose(atoms.cell.array, np.eye(3)):  # what PDB files say of molecules
+                atoms.cell, atoms.pbc = None, False
+            yield "", _convert(lambda found=atoms: found)
+    except Exception as error:  # the readers of ASE raise any type on malformed text
+        yield "", f"{type(error).__name__}: {error}"
+
+
+def _from_sdf(path: Path, add_hydrogens: bool) -> Iterator[Item]:
+    from rdkit import Chem, rdBase
 
     with open(path, "rb") as file:
+        quiet = rdBase.BlockLogs()  # what it says is in the reasons
         for mol in Chem.ForwardSDMolSupplier(file, removeHs=False, sanitize=False):
             if mol is None:
                 yield "", "RDKit cannot read the record"
                 continue
             title = mol.GetProp("_Name").strip() if mol.HasProp("_Name") else ""
             try:
+                if add_hydrogens:
+                    mol = with_hydrogens(mol)
                 yield title, AtomicSystem.from_rdkit(mol, **mol.GetPropsAsDict())
-            except ValueError as error:
-                yield title, str(error)
+            except (ValueError, TypeError, RuntimeError) as error:
+                yield title, " ".join(str(error).split())
+        del quiet
 
 
-def _from_xyz(path: Path) -> Iterator[tuple[str, AtomicSystem | str]]:
-    """Read plain or extended XYZ frame by frame, so that a bad frame costs only itself."""
-    with open(path, encoding="utf-8") as file:
-        for frame, reason in _xyz_frames(file):
+def with_hydrogens(mol: Any) -> Any:
+    """Add the hydrogens that an RDKit molecule lacks, with coordinates."""
+    from rdkit import Chem
+
+    mol.UpdatePropertyCache(strict=False)
+    return Chem.AddHs(mol, addCoords=True)
+
+
+def _from_xyz(path: Path) -> Iterator[Item]:
+    with open(path, encoding="utf-8", errors="replace") as file:
+        for frame, reason in xyz_frames(file):
             system = reason or _read_xyz_frame(frame)
-            yield "" if isinstance(system, str) else _id_of(system.info), system
-
-
-def _xyz_frames(file: TextIO) -> Iterator[tuple[str, str]]:
-    """Cut a file into frames by their atom counts; a last ``("", reason)`` says why it stopped."""
-    number = 0
-    while head := file.readline():
-        number += 1
-        if not head.strip():
-            continue
-        try:
-            count = int(head)
-        except ValueError:
-            count = 0
-        if count < 1:
-            reason = f"expected a number of atoms, got {head.strip()!r}; the rest is not read"
-            yield "", f"line {number}: {reason}"
-            return
-        lines = list(islice(file, count + 1))
-        if len(lines) < count + 1:
-            found = max(len(lines) - 1, 0)
-            yield "", f"line {number}: {count} atoms announced, the file ends after {found}"
-            return
-        number += len(lines)
-        yield head + "".join(lines), ""
+            yield "" if isinstance(system, str) else id_of(system.info), system
 
 
 def _read_xyz_frame(frame: str) -> AtomicSystem | str:
     from ase.io import read
 
-    extended = _convert(lambda: read(io.StringIO(frame), format="extxyz"))
+    try:
+        frame = plain_frame(frame)
+    except ValueError as error:
+        return str(error)
+    charge = comment_charge(frame)
+    told = {} if charge is None else {"charge": charge}
+    extended = _convert(lambda: read(io.StringIO(frame), format="extxyz"), **told)
     if isinstance(extended, str) and "Lattice=" not in frame:
         # A free-text comment line can look like a broken extended one.
-        plain = _convert(lambda: read(io.StringIO(frame), format="xyz"))
+        plain = _convert(lambda: read(io.StringIO(frame), format="xyz"), **told)
         return extended if isinstance(plain, str) else plain
     return extended
 
 
 def _convert(read: Any, **info: Any) -> AtomicSystem | str:
     """Read one ``ase.Atoms`` with what was calculated; a string says why it cannot be used."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
             atoms = read()
-            results = {} if atoms.calc is None else atoms.calc.results
-            return AtomicSystem.from_atoms(atoms, **{**results, **info})
-        except Exception as error:  # the readers of ASE raise any type on malformed text
-            return f"{type(error).__name__}: {error}"
-
-
-def _id_of(info: dict[str, Any]) -> str:
-    return next((str(info[key]) for key in ID_KEYS if info.get(key) not in (None, "")), "")
+        results = {} if atoms.calc is None else atoms.calc.results
+        return AtomicSystem.from_atoms(atoms, **{**results, **info})
+    except Exception as error:  # the readers of ASE raise any type on malformed text
+        return f"{type(error).__name__}: {error}"

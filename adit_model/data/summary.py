@@ -71,6 +71,7 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--max-atoms", type=int, metavar="N", help="leave out larger systems")
     parser.add_argument("--workers", type=int, default=1, metavar="N", help="parsing processes")
     parser.add_argument("--cache-dir", type=Path, metavar="DIR", help="default: ~/.cache/adit")
+    parser.add_argument("--add-hydrogens", action="store_true", help="to drawn molecules (SDF)")
     parser.add_argument("--quiet", action="store_true", help="no progress bars")
 
 
@@ -105,6 +106,7 @@ def data_command(args: argparse.Namespace) -> int:
         cache_dir=args.cache_dir,
         workers=args.workers,
         progress=not args.quiet,
+        add_hydrogens=args.add_hydrogens,
     )
     print(summarise(dataset))
     if args.out is not None:

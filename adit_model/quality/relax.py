@@ -17,14 +17,14 @@ import numpy as np
 from adit_model.quality.crystals import structural_fault
 from adit_model.quality.force_fields import FORCE_FIELDS, SUPPORTED, calculator, force_field
 from adit_model.quality.molecules import require_molecule
-from adit_model.systems import CRYSTAL, AtomicSystem
+from adit_model.systems import CRYSTAL, AtomicSystem, lowest_multiplicity
 
 if TYPE_CHECKING:
     from ase import Atoms
 
 FMAX, STEPS = 0.05, 500  # largest force in eV/angstrom at which it is done, most steps
 MAX_EXPANSION, MIN_SHRINKAGE = 8.0, 0.1  # of the volume: beyond, a crystal blew up or collapsed
-XTB, METHOD, CHARGE = "xtb", "GFN2-xTB", 0
+XTB, METHOD = "xtb", "GFN2-xTB"
 
 
 class RelaxationError(ValueError):
@@ -196,7 +196,7 @@ def kabsch_rmsd(first: np.ndarray, second: np.ndarray) -> float:
 
 
 def strain(system: AtomicSystem) -> dict[str, Any]:
-    """Relax a molecule with GFN2-xTB (BFGS, forces below 0.05 eV/angstrom) at charge 0.
+    """Relax a molecule with GFN2-xTB (BFGS, forces below 0.05 eV/angstrom) at its charge.
 
     Returns
     -------
@@ -224,14 +224,9 @@ def strain(system: AtomicSystem) -> dict[str, Any]:
         "xtb_energy_drop": found.energy_initial - found.energy_final,
         "xtb_rmsd": found.rmsd,
         "xtb_rmsd_heavy": kabsch_rmsd(before[heavy], after[heavy]) if heavy.any() else None,
-        "xtb_multiplicity": lowest_multiplicity(system.numbers),
+        "xtb_multiplicity": lowest_multiplicity(system.numbers, system.charge),
         "xtb_steps": found.steps,
     }
-
-
-def lowest_multiplicity(numbers: np.ndarray, charge: int = CHARGE) -> int:
-    """Spin multiplicity of the lowest spin that the number of electrons allows, 1 or 2."""
-    return 1 + (int(np.sum(numbers)) - charge) % 2
 
 
 def require_engine(name: str, domain: str) -> None:
@@ -261,8 +256,9 @@ def _prepare_molecule(system: AtomicSystem) -> Atoms:
     if system.is_periodic:
         raise RelaxationError(f"{METHOD} relaxes molecules, {system.formula} is a crystal")
     atoms = system.to_atoms()
-    multiplicity = lowest_multiplicity(system.numbers)
-    atoms.calc = TBLite(method=METHOD, charge=CHARGE, multiplicity=multiplicity, verbosity=0)
+    lowest = lowest_multiplicity(system.numbers, system.charge)
+    multiplicity = int(system.info.get("spin_multiplicity") or lowest)
+    atoms.calc = TBLite(method=METHOD, charge=system.charge, multiplicity=multiplicity, verbosity=0)
     return atoms
 
 

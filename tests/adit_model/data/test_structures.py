@@ -15,7 +15,8 @@ from pymatgen.core import Lattice, Molecule, Structure
 from pymatgen.io.cif import CifWriter
 
 from adit_model.canonical import canonicalise
-from adit_model.data.structures import load_structures, system_from_structure_dict
+from adit_model.data.json_files import system_from_structure_dict
+from adit_model.data.structures import load_structures
 from adit_model.geometry import cell_to_parameters
 from adit_model.systems import AtomicSystem
 
@@ -211,7 +212,7 @@ def test_dictionary_of_a_structure_needs_no_pymatgen() -> None:
     with pytest.raises(ValueError, match="disordered"):
         system_from_structure_dict(mixed.as_dict())
     with pytest.raises(ValueError, match="not the dictionary of a pymatgen Structure: KeyError"):
-        system_from_structure_dict({"sites": []})
+        system_from_structure_dict({"sites": [], "lattice": {}})
 
 
 def test_skewed_cells_are_reduced_on_the_way() -> None:
