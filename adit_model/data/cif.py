@@ -195,14 +195,14 @@ def _atom_fault(block: dict[str, Any]) -> str | None:
     unknown = ~np.isfinite(frac).all(axis=1)
     if unknown.any():
         return f"{int(unknown.sum())} of {count} atoms have no coordinates"
-    names = columns.get("_atom_site_type_symbol") or columns.get("_atom_site_label") or []
+    names: Any = columns.get("_atom_site_type_symbol") or columns.get("_atom_site_label") or []
     if any(re.match(r"[DT]([^a-z]|$)", str(name)) for name in names):
         warn_isotopes()
     formula = str(block.get("_chemical_formula_sum", ""))
     has_hydrogen = any(re.match(r"[HDT]([^a-z]|$)", str(name)) for name in names)
     if names and not has_hydrogen and re.search(r"\b[HD](?=[\d\s.]|$)", formula):
         return f"the formula is {formula}, but no hydrogen has coordinates"
-    occupancies = np.array([_value(x) for x in columns.get("_atom_site_occupancy", [])])
+    occupancies = np.array([_value(x) for x in columns.get("_atom_site_occupancy") or []])
     if len(occupancies) == count and np.isfinite(occupancies).all():
         shared: dict[tuple[float, ...], dict[str, float]] = defaultdict(dict)
         for place, name, share in zip(np.round(frac % 1.0, 4), names, occupancies, strict=False):

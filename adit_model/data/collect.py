@@ -69,7 +69,9 @@ def collect(
             cells.append(no_cell if item.cell is None else item.cell.astype(np.float32))
             sizes.append(len(item))
             ids.append(item_id)
-            doubtful += [(item_id, *doubt) for doubt in doubts(found)]
+            doubtful += [
+                (item_id, *doubt) for doubt in doubts(item if isinstance(found, str) else found)
+            ]
             infos.append(item.info)
     skipped = unread + too_large
     if not sizes:

@@ -8,7 +8,6 @@ import gzip
 import json
 import re
 from collections.abc import Iterator, Mapping
-from numbers import Real
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -102,7 +101,7 @@ def read_entry(entry: Any) -> tuple[str, AtomicSystem | str]:
     numbers = {
         key: value
         for key, value in values.items()
-        if isinstance(value, Real) and not isinstance(value, bool) and abs(value) < 1e30
+        if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e30
     }
     held = _holder(entry)
     try:
