@@ -185,10 +185,10 @@ def _cell_fault(block: dict[str, Any]) -> str | None:
 
 def _atom_fault(block: dict[str, Any]) -> str | None:
     columns = {key: value for key, value in block.items() if key.startswith("_atom_site_")}
-    count = max(len(c) if isinstance(c, list) else 1 for c in columns.values())
-    coordinates = [columns.get(f"_atom_site_fract_{axis}") for axis in "xyz"]
-    if not all(isinstance(c, list) and len(c) == count for c in coordinates):
+    coordinates: list[Any] = [columns.get(f"_atom_site_fract_{axis}") for axis in "xyz"]
+    if not all(isinstance(c, list) and len(c) == len(coordinates[0]) for c in coordinates):
         return "the CIF lists no fractional coordinates (_atom_site_fract_x, _y, _z)"
+    count = len(coordinates[0])
     if count > MAX_ATOMS:
         return f"the CIF lists {count} atoms, at most {MAX_ATOMS} are read"
     frac = np.array([[_value(x) for x in column] for column in coordinates]).T
