@@ -73,7 +73,7 @@ def _plain(value: Any) -> Any:
 
 
 def fingerprint(systems: Iterable[AtomicSystem]) -> str:
-    """Hash of elements, coordinates and cells, in order."""
+    """Hash of elements, coordinates, cells and charges, in order."""
     digest = hashlib.sha256()
     for system in systems:
         digest.update(f"{len(system)} {system.domain}".encode())
@@ -81,6 +81,8 @@ def fingerprint(systems: Iterable[AtomicSystem]) -> str:
         digest.update(system.positions.astype("<f8").tobytes())
         if system.cell is not None:
             digest.update(system.cell.astype("<f8").tobytes())
+        if system.charge:
+            digest.update(f"charge {system.charge}".encode())
     return digest.hexdigest()
 
 

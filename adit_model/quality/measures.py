@@ -104,6 +104,7 @@ VALIDITY = (
         ("bonded", "connected", "closed_shell", "smiles"),
         molecules.bonds,
         decides=True,
+        revision=2,
     ),
 )
 GEOMETRY, COMPOSITION, BONDS = VALIDITY

@@ -37,9 +37,9 @@ def bonds(system: AtomicSystem) -> dict[str, Any]:
     Returns
     -------
     dict
-        ``bonded``: bonds are found for total charge 0 and pass RDKit's sanitisation, as of 95 % of
-        QM9's molecules. ``connected``: all atoms belong to one fragment. ``closed_shell``: no atom
-        carries a radical electron or a formal charge, both of which ``bonded`` accepts.
+        ``bonded``: bonds are found for the charge of the molecule and pass RDKit's sanitisation, as
+        of 95 % of QM9's molecules. ``connected``: all atoms belong to one fragment.
+        ``closed_shell``: see :func:`is_closed_shell`.
         ``smiles``: see :func:`canonical_smiles`. ``reason``: why it is not valid.
 
     Raises
@@ -65,12 +65,30 @@ def bonds(system: AtomicSystem) -> dict[str, Any]:
     return {
         "bonded": True,
         "connected": fragments == 1,
-        "closed_shell": not any(
-            atom.GetFormalCharge() or atom.GetNumRadicalElectrons() for atom in mol.GetAtoms()
-        ),
+        "closed_shell": is_closed_shell(mol, system.charge),
         "smiles": smiles,
         "reason": None if fragments == 1 else f"{fragments} fragments: {smiles}",
     }
+
+
+def is_closed_shell(mol: Mol, charge: int = 0) -> bool:
+    """Whether a drawn molecule has an even number of electrons and no radical centre.
+
+    Formal charges do not count: nitro groups, N-oxides and inner salts are closed-shell. But
+    ``DetermineBonds`` draws unpaired electrons as charges, so a charged carbon without an opposite
+    charge beside it is a radical centre, unless the charge of the molecule accounts for it.
+    """
+    atoms = list(mol.GetAtoms())
+    electrons = sum(atom.GetAtomicNum() for atom in atoms) - charge
+    lone = [
+        atom
+        for atom in atoms
+        if atom.GetAtomicNum() == 6
+        and atom.GetFormalCharge()
+        and all(a.GetFormalCharge() * atom.GetFormalCharge() >= 0 for a in atom.GetNeighbors())
+    ]
+    radical = any(atom.GetNumRadicalElectrons() for atom in atoms)
+    return electrons % 2 == 0 and not radical and len(lone) <= abs(charge)
 
 
 def require_molecule(system: AtomicSystem) -> None:

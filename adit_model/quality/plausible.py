@@ -46,6 +46,9 @@ VALENCES: dict[int, tuple[int, ...]] = {
     **dict.fromkeys((17, 35, 53), (1, 3, 5, 7)),
 }
 NONMETALS = (1, 2, *range(5, 11), *range(14, 19), *range(33, 37), *range(52, 55), 85, 86)
+# Bonds that an atom of a positive or a negative ion has more than a neutral one
+PLUS = {6: -1, 7: 1, 8: 1, 15: 1, 16: 1}
+MINUS = {5: 1, 6: -1, 7: -1, 8: -1, 9: -1, 16: -1, 17: -1, 35: -1, 53: -1}
 NUMBER_WORDS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight")
 
 
@@ -62,7 +65,7 @@ def plausible(structure: Any) -> Plausibility:
     A crystal is plausible if its atoms, images included, keep the distances that elements keep,
     none is without neighbours, an atom has the volume that it has in matter, and no gap of 15
     angstrom or more cuts the cell. A molecule is plausible if it is in one piece and a chemist
-    would draw it: neutral, each atom with all its bonds, no radical; charges only where they are
+    would draw it: each atom with all its bonds, no radical; charges only where they are
     usual (nitro groups, N-oxides, azides, ylides, amino acids).
 
     Never raises, and its time grows with the number of atoms, whatever the cell.
@@ -304,8 +307,10 @@ def _drawing_fault(system: AtomicSystem, bonds: Sequence[tuple[int, int]]) -> st
         neighbors[j].append(i)
     unknown = [z not in VALENCES for z in numbers]
     if any(unknown) or len(numbers) > MAX_MATCHED_ATOMS:
-        odd = sum(numbers) % 2
-        return f"an odd number of electrons ({sum(numbers)})" if odd else None
+        electrons = sum(numbers) - system.charge
+        return f"an odd number of electrons ({electrons})" if electrons % 2 else None
+    if system.charge:
+        return _ion_fault(numbers, neighbors, system.charge)
     for i, z in enumerate(numbers):
         most = VALENCES[z][-1] + (z == 7)  # ammonium
         if len(neighbors[i]) > most:
@@ -334,6 +339,22 @@ def _drawing_fault(system: AtomicSystem, bonds: Sequence[tuple[int, int]]) -> st
     hydrogens = sum(numbers[j] == 1 for j in neighbors[i])
     lone = "" if hydrogens else " and no lone hydrogen"
     return f"{text}{lone}: it needs {_word(usual[i])}, a bond or a hydrogen is missing"
+
+
+def _ion_fault(
+    numbers: Sequence[int], neighbors: Sequence[Sequence[int]], charge: int
+) -> str | None:
+    """Look for a drawing of an ion: as many charged atoms more as its charge."""
+    carriers = PLUS if charge > 0 else MINUS
+    usual = [_valence(z, len(near)) for z, near in zip(numbers, neighbors, strict=True)]
+    places = [i for i, z in enumerate(numbers) if z in carriers]
+    for chosen in itertools.islice(itertools.combinations(places, abs(charge)), MAX_DRAWINGS):
+        valences = list(usual)
+        for i in chosen:
+            valences[i] += carriers[numbers[i]]
+        if not _lacking(numbers, valences, neighbors) or _charges(numbers, valences, neighbors):
+            return None
+    return f"no drawing of its bonds has a charge of {charge:+d}"
 
 
 def _valence(number: int, count: int) -> int:

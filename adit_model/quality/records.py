@@ -51,11 +51,11 @@ class Verdict(BaseModel):
         None, description="Crystals: SMACT finds a neutral, electronegativity-ordered composition."
     )
     bonded: bool | None = Field(
-        None, description="Molecules: RDKit perceives bonds for total charge 0."
+        None, description="Molecules: RDKit perceives bonds for its charge."
     )
     connected: bool | None = Field(None, description="Molecules: all atoms are in one fragment.")
     closed_shell: bool | None = Field(
-        None, description="Molecules: no atom carries a radical electron or a formal charge."
+        None, description="Molecules: an even number of electrons, and no radical centre."
     )
     smiles: str | None = Field(
         None, description="Molecules: canonical SMILES without stereochemistry and hydrogens."

@@ -102,12 +102,12 @@ MOLECULE_RATES = (
     _rate(
         "valid",
         "valid (RDKit bonds, one fragment)",
-        "RDKit finds bonds at total charge 0, and they join all atoms",
+        "RDKit finds bonds at the molecule's charge, and they join all atoms",
     ),
     _rate(
         "closed_shell",
-        "closed shell, uncharged (of valid)",
-        "no radical and no formal charge on any atom",
+        "closed shell (of valid)",
+        "an even number of electrons and no radical centre",
         "valid",
     ),
     _rate(

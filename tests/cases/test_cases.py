@@ -368,3 +368,62 @@ def test_skipped_entries_are_counted_by_reason(caplog):
     assert "3 of 4 entries could not be read" in caplog.text
     assert "2 like 1: pbc must" in caplog.text
     assert "1 like 3: expected an AtomicSystem" in caplog.text
+
+
+def named(smiles):
+    from rdkit import Chem
+    from rdkit.Chem import AllChem
+
+    mol = Chem.AddHs(Chem.MolFromSmiles(smiles))
+    AllChem.EmbedMolecule(mol, randomSeed=1)
+    AllChem.MMFFOptimizeMolecule(mol)
+    return AtomicSystem.from_rdkit(mol)
+
+
+@pytest.mark.parametrize(
+    ("smiles", "closed"),
+    [
+        ("C[N+](=O)[O-]", True),
+        ("C[N+](C)(C)[O-]", True),
+        ("[NH3+]CC(=O)[O-]", True),
+        ("CC(=O)[O-]", True),
+        ("[NH4+]", True),
+        ("[OH3+]", True),
+        ("CCO", True),
+    ],
+)
+def test_formal_charges_are_no_radicals(smiles, closed):
+    from adit_model.quality.molecules import bonds
+    from adit_model.quality.plausible import plausible
+
+    system = named(smiles)
+    found = bonds(system)
+    assert (found["bonded"], found["closed_shell"]) == (True, closed)
+    assert plausible(system).plausible, plausible(system).reason
+
+
+def test_nitromethane_and_acetate_of_files():
+    from adit_model.quality.molecules import bonds
+
+    assert bonds(read_one(FOLDER / "nitromethane.xyz"))["closed_shell"]
+    acetate = read_one(FOLDER / "acetate.xyz")
+    assert bonds(acetate)["closed_shell"]
+    neutral = AtomicSystem(acetate.numbers, acetate.positions)
+    assert "do not fit a neutral molecule" in bonds(neutral)["reason"]
+
+
+def test_two_radical_centres_are_not_closed_shell():
+    from rdkit import Chem
+
+    from adit_model.quality.molecules import is_closed_shell
+
+    assert not is_closed_shell(Chem.AddHs(Chem.MolFromSmiles("[CH2+]CC[CH2-]")))
+    assert not is_closed_shell(Chem.AddHs(Chem.MolFromSmiles("[CH2]CC[CH2]")))
+
+
+def test_wrong_charges_are_not_plausible():
+    from adit_model.quality.plausible import plausible
+
+    system = named("CCO")
+    wrong = AtomicSystem(system.numbers, system.positions, None, {"charge": 2})
+    assert "no drawing of its bonds has a charge of +2" in str(plausible(wrong).reason)

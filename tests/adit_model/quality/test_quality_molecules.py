@@ -127,9 +127,9 @@ def test_atoms_on_one_spot_are_not_a_molecule():
     assert not check(AtomicSystem(np.array([6, 1, 1, 1, 1]), np.zeros((5, 3)))).valid
 
 
-def test_zwitterions_are_valid_but_not_counted_as_uncharged():
+def test_zwitterions_are_closed_shell():
     found = check(embedded("[NH3+]CC(=O)[O-]"))
-    assert found.valid and not found.closed_shell
+    assert found.valid and found.closed_shell
     assert "+" in found.smiles and "-" in found.smiles
 
 
