@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing
 from dataclasses import replace
 from typing import Any, Protocol, TypeVar
 
@@ -136,12 +137,13 @@ def sample(
         A ``KeyboardInterrupt`` that carries what was finished by then.
     """
     samples: list[Sample] = []
-    stream = _stream(model, request, batch_atoms, workers, progress, samples)
     try:
-        for _ in stream:
-            pass
+        with closing(
+            _stream(model, request, batch_atoms, workers, progress, samples)
+        ) as stream:  # which ends the workers: the list is complete after it
+            for _ in stream:
+                pass
     except KeyboardInterrupt as error:
-        stream.close()  # ends the workers: the list is complete
         done = sorted(samples, key=lambda s: s.index)
         raise SamplingInterrupted(done, request.n) from error
     return sorted(samples, key=lambda s: s.index)
