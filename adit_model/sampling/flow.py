@@ -83,7 +83,7 @@ def integrate(
     fresh_noise: Tensor | None = None,
     start_time: float = 0.0,
     told: Told | None = None,
-    impose: Callable[[Tensor], Tensor] | None = None,
+    impose: Callable[[Tensor, float], Tensor] | None = None,
     decide: Callable[[Tensor], Told] | None = None,
     settled: Tensor | None = None,
 ) -> Tensor:
@@ -119,7 +119,7 @@ def integrate(
     told : Told
         See :meth:`Denoiser.forward`; nothing by default.
     impose : callable
-        Puts what is known into a prediction of x_1, which the flow then arrives at.
+        Puts what is known into a prediction of x_1 at a time, which the flow then arrives at.
     decide : callable
         Called once, with the prediction of x_1 of the step that reaches :data:`DECIDE_AT`; what it
         returns is told from then on.
@@ -158,7 +158,7 @@ def integrate(
                 else:
                     x_1 = x_1 + (weight - 1) * (told_all - free)
         if impose is not None:
-            x_1 = impose(x_1)
+            x_1 = impose(x_1, time)
         if use_memory:
             memory = x_1
         return x_1

@@ -469,7 +469,9 @@ def _integrate_batch(
     return model.decode(latents, sizes, periodic, choices)[: len(part)]
 
 
-def _imposing(part: list[Draw], x: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor] | None:
+def _imposing(
+    part: list[Draw], x: torch.Tensor
+) -> Callable[[torch.Tensor, float], torch.Tensor] | None:
     """Put the latents of fixed atoms into a prediction of those of all atoms; None without any."""
     rows: list[np.ndarray] = []
     values: list[np.ndarray] = []
@@ -483,7 +485,7 @@ def _imposing(part: list[Draw], x: torch.Tensor) -> Callable[[torch.Tensor], tor
         return None
     index = torch.from_numpy(np.concatenate(rows)).to(x.device)
     latents = torch.from_numpy(np.concatenate(values)).to(x)
-    return lambda x_1: x_1.index_copy(0, index, latents)
+    return lambda x_1, _: x_1.index_copy(0, index, latents)
 
 
 def _as_fixed(draw: Draw, raw: dict[str, Any]) -> dict[str, Any]:

@@ -1,8 +1,9 @@
 """Symmetry imposed while sampling: operations and orbits of a known crystal, the template.
 
 As in DiffCSP++ (Jiao et al. 2024, arXiv 2402.03992), a generated crystal takes the space group and
-the Wyckoff positions of a known one; its elements, free coordinates and cell are new. Nothing is
-learned for it: each prediction of the flow is projected onto the structures of that symmetry.
+the Wyckoff positions of a known one; its elements and cell are new, and its free coordinates, which
+are the known ones at first, follow. Nothing is learned for it: each prediction of the flow is
+projected onto the structures of that symmetry.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from adit_model.network.groups import DomainGroups
 from adit_model.systems import AtomicSystem
 
 SIZE_STEP = 16  # operators are padded to a multiple of this, as attention is
+FREE_FROM = 0.7  # time from which free coordinates move; earlier, images merge at mirror planes
 SAME_FORMULA = 20.0  # how much likelier a template of the same anonymous formula is drawn
 
 
@@ -329,8 +331,8 @@ class SymmetryProjection:
     """Project predictions of x_1 on the structures that have the symmetry of templates.
 
     Coordinates: displacements from the template that break its symmetry vanish, the others stay as
-    they are. Cell: its metric tensor is averaged over the rotations, at the same volume. Code of
-    the elements: averaged over orbits.
+    they are, but only at late times. Cell: its metric tensor is averaged over the rotations, at the
+    same volume. Code of the elements: averaged over orbits.
 
     Parameters
     ----------
@@ -406,10 +408,16 @@ class SymmetryProjection:
         code = self._orbit_sums(noise) / self.orbit_sizes.sqrt()
         return self._replaced(noise, self._coordinates(noise, self.sharers), code)
 
-    def __call__(self, x_1: Tensor) -> Tensor:
-        """Project a prediction, normalised latents of shape (T, L)."""
+    def __call__(self, x_1: Tensor, time: float = 1.0) -> Tensor:
+        """Project a prediction of some time, normalised latents of shape (T, L).
+
+        Before :data:`FREE_FROM` the coordinates are those of the template.
+        """
         code = self._orbit_sums(x_1) / self.orbit_sizes
-        result = self._replaced(x_1, self._coordinates(x_1, self.projectors, self.offsets), code)
+        xyz = self._coordinates(x_1, self.projectors, self.offsets)
+        if time < FREE_FROM:
+            xyz = self.anchors.to(xyz)
+        result = self._replaced(x_1, xyz, code)
         cells = x_1.index_select(0, self.cells)
         cells = torch.cat([self._symmetric(cells[:, :CELL_DIM]), cells[:, CELL_DIM:]], dim=1)
         return result.index_copy(0, self.cells, cells)
@@ -443,12 +451,12 @@ class SymmetryProjection:
         return ((result - self.cell_mean) / self.cell_std).to(cells)
 
 
-def composed(*maps: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-    """Apply one after the other."""
+def composed(*maps: Callable[[Tensor, float], Tensor]) -> Callable[[Tensor, float], Tensor]:
+    """Apply one after the other to what comes with a time."""
 
-    def apply(x: Tensor) -> Tensor:
+    def apply(x: Tensor, time: float) -> Tensor:
         for one in maps:
-            x = one(x)
+            x = one(x, time)
         return x
 
     return apply

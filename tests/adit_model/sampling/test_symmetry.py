@@ -70,6 +70,9 @@ def test_projection_changes_nothing_twice(model):
     x = torch.from_numpy(np.concatenate([draw.noise for draw in draws]))
     once = project(x)
     torch.testing.assert_close(project(once), once, atol=2e-5, rtol=0)
+    early = project(x, 0.5)
+    torch.testing.assert_close(early[:, :3], project(project.anchored(early))[:, :3])
+    assert not torch.isclose(early[:, :3], once[:, :3], atol=1e-3)[groups.packing.index == 0].all()
     free = groups.packing.index == 2
     assert torch.equal(once[free], x[free]) and not torch.isclose(once[~free], x[~free]).all()
     volumes = [y[groups.cells, :3] * model.denoiser.latent_std[2, :3] for y in (x, once)]
