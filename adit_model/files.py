@@ -6,10 +6,11 @@ import os
 import platform
 import secrets
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 RECORDED = ("adit-atomate", "torch", "lightning", "numpy", "pymatgen", "rdkit", "smact")
 
@@ -52,6 +53,29 @@ def write_atomic(path: str | Path, content: str | bytes, *, durable: bool = Fals
     """Write a text (UTF-8) or bytes to a file, whole or not at all; see :func:`atomic_path`."""
     with atomic_path(path, durable=durable) as partial:
         partial.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def csv_row(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Make a row of a table safe to open: no formulas of spreadsheets, no signs that steer.
+
+    Text that begins with ``=``, ``+``, ``-`` or ``@`` and is no number gets an apostrophe before
+    it; control characters become ``?``.
+    """
+    return {name: csv_cell(value) for name, value in row.items()}
+
+
+def csv_cell(value: Any) -> Any:
+    """Make one value of a table safe; see :func:`csv_row`."""
+    if not isinstance(value, str):
+        return value
+    text = "".join(c if c.isprintable() or c == "\n" else "?" for c in value)
+    if not text.startswith(("=", "+", "-", "@")):
+        return text
+    try:
+        float(text)
+    except ValueError:
+        return "'" + text
+    return text
 
 
 def _to_disk(path: Path) -> None:

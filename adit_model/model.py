@@ -27,7 +27,7 @@ from adit_model.config import ModelConfig
 from adit_model.network.decoding import decode_latents, raw_to_system
 from adit_model.network.denoiser import Denoiser
 from adit_model.network.exact import build_autoencoder
-from adit_model.systems import AtomicSystem
+from adit_model.systems import AtomicSystem, as_list
 
 if TYPE_CHECKING:
     from adit_model.sampling.request import ConditionLike, Request
@@ -193,7 +193,7 @@ class ADiT(nn.Module):
         Parameters
         ----------
         structures : sequence
-            As of :meth:`prepare`.
+            As of :meth:`prepare`; or one.
         batch_atoms : int
             Atoms encoded at a time.
 
@@ -202,7 +202,7 @@ class ADiT(nn.Module):
         ValueError
             If an element is outside the vocabulary, or a cell is unphysical.
         """
-        forms = [canonicalise(AtomicSystem.from_any(structure)) for structure in structures]
+        forms = [canonicalise(AtomicSystem.from_any(item)) for item in as_list(structures)]
         latents = self.encode_prepared([form.system for form in forms], batch_atoms)
         return [
             np.concatenate([values[form.atoms], values[len(form.system) :]])
@@ -250,7 +250,7 @@ class ADiT(nn.Module):
         Parameters
         ----------
         structures : sequence
-            As of :meth:`prepare`.
+            As of :meth:`prepare`; or one.
         batch_atoms : int
             Atoms handled at a time.
 
@@ -262,7 +262,7 @@ class ADiT(nn.Module):
             reconstructed is the canonical form, so the images of one atom of the primitive cell
             come back as images.
         """
-        forms = [canonicalise(AtomicSystem.from_any(structure)) for structure in structures]
+        forms = [canonicalise(AtomicSystem.from_any(item)) for item in as_list(structures)]
         systems = [form.system for form in forms]
         latents = self.encode_prepared(systems, batch_atoms)
         result: list[AtomicSystem | None] = []

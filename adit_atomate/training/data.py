@@ -14,7 +14,7 @@ from adit_atomate.paths import check_output, run_folder
 from adit_atomate.training.documents import ADiTDataDoc, ADiTPartRecord, ADiTReplayRecord
 from adit_atomate.training.sources import read_sources
 from adit_model.conditions.condition import read_property_names
-from adit_model.files import package_versions
+from adit_model.files import csv_row, package_versions
 
 if TYPE_CHECKING:
     from adit_model.data.prepare import Prepared
@@ -209,4 +209,4 @@ def write_properties(path: Path, properties: dict[str, dict[str, Any]]) -> None:
         writer = csv.DictWriter(file, ["id", *columns])
         writer.writeheader()
         for name, values in properties.items():
-            writer.writerow({"id": name, **values})
+            writer.writerow(csv_row({"id": name, **values}))

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from adit_model.files import csv_row
 from adit_model.quality.records import SETTINGS, STRUCTURES
 
 if TYPE_CHECKING:
@@ -89,7 +90,7 @@ def write_candidates(
     with open(folder / TABLE, "w", newline="") as file:
         table = csv.DictWriter(file, list(rows[0]) if rows else ["rank"])
         table.writeheader()
-        table.writerows(rows)
+        table.writerows(csv_row(row) for row in rows)
     (folder / SETTINGS).write_text(json.dumps(run, indent=2) + "\n")
     (folder / SUMMARY).write_text(summary + "\n")
 

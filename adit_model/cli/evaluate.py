@@ -84,6 +84,7 @@ def add_evaluate_arguments(parser: argparse.ArgumentParser) -> None:
         "formation_energy_per_atom and e_above_hull; mp, the Materials Project (key in "
         "MP_API_KEY); none: only formation energies",
     )
+    add("--charge", type=int, metavar="Q", help="charge of the molecules that tell none")
     add("--workers", type=int, default=1, metavar="N", help="processes (default %(default)s)")
     add("--no-plot", action="store_true", help="no pictures")
     add("--quiet", action="store_true", help="no progress bars")
@@ -109,7 +110,7 @@ def evaluate_command(args: argparse.Namespace) -> int:
     """
     from adit_model.quality.cells import CellStore
     from adit_model.quality.energies import choose_energies, require_installed
-    from adit_model.quality.entries import load_references, load_samples
+    from adit_model.quality.entries import load_references, load_samples, with_charge
     from adit_model.quality.measures import choose_measures
     from adit_model.quality.rows import Options
     from adit_model.quality.run import KEPT, REPORT, SUMMARY, TABLE, evaluate
@@ -129,6 +130,8 @@ def evaluate_command(args: argparse.Namespace) -> int:
     options = Options(CellStore(args.out / KEPT), args.workers, not args.quiet, measures)
     with output_folder(args.out):
         entries = load_samples(args.samples, args.limit, not args.quiet)
+        if args.charge is not None:
+            entries = with_charge(entries, args.charge)
         reference, compared = load_references(args.reference, args.compare_to, not args.quiet)
         done = evaluate(
             entries,
@@ -186,6 +189,8 @@ def _command(args: argparse.Namespace) -> str:
         if getattr(args, flag) and getattr(args, flag) != [KNOWN]:
             names = [shlex.quote(Path(name).name or name) for name in getattr(args, flag)]
             parts.append(f"--{flag.replace('_', '-')} {' '.join(names)}")
+    if args.charge is not None:
+        parts.append(f"--charge {args.charge}")
     if args.limit:
         parts.append(f"--limit {args.limit}")
     if args.compare_number != 2000:

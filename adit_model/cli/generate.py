@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from adit_model import __version__
 from adit_model.config import SOLVERS, SYMMETRIES
-from adit_model.files import output_folder
+from adit_model.files import csv_row, output_folder
 from adit_model.quality.records import COLUMNS, RECORDS, SETTINGS, STRUCTURES
 from adit_model.systems import CRYSTAL, DOMAINS
 
@@ -331,7 +331,7 @@ def _write_results(
                 path.write_text(text)
             row = {**record.model_dump(), "file": name}
             row.update(holds=json.dumps(record.holds), targets=json.dumps(record.targets))
-            table.writerow(row)
+            table.writerow(csv_row(row))
 
 
 def plot_samples(path: Path, samples: Sequence[Sample], records: Sequence[SampleRecord]) -> None:

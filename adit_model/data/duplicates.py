@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import defaultdict
 
 import numpy as np
@@ -9,7 +10,11 @@ import numpy as np
 from adit_model.data.dataset import AtomicDataset
 from adit_model.systems import AtomicSystem
 
+logger = logging.getLogger(__name__)
+
 NEIGHBORS = 24
+COUNTED = 500  # structures that are compared in a few seconds
+FEW = 20  # structures that are hardly enough to train on
 
 
 def find_duplicates(dataset: AtomicDataset, tolerance: float = 0.01) -> dict[int, int]:
@@ -54,6 +59,18 @@ def find_duplicates(dataset: AtomicDataset, tolerance: float = 0.01) -> dict[int
                 table[len(kept)] = distances
                 kept.append(i)
     return duplicates
+
+
+def warn_few(dataset: AtomicDataset) -> None:
+    """Log how many structures are distinct, if they are few or some are equal.
+
+    Sets of more than :data:`COUNTED` structures are not compared.
+    """
+    if len(dataset) > COUNTED:
+        return
+    distinct = len(dataset) - len(find_duplicates(dataset))
+    if distinct < len(dataset) or distinct < FEW:
+        logger.warning("%s: %d structures, %d distinct", dataset.name, len(dataset), distinct)
 
 
 def mean_distances(system: AtomicSystem, neighbors: int = NEIGHBORS) -> np.ndarray:

@@ -9,7 +9,8 @@ import hashlib
 import json
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+SECRET_HEADERS = ("X-API-KEY", "Authorization")
 CHUNK_BYTES = 1 << 16  # what a broken connection can lose
 # Temporary by RFC 9110 (408, 5xx) and RFC 6585 (429).
 RETRIED_STATUS = frozenset({408, 429, 500, 502, 503, 504})
@@ -97,12 +99,13 @@ def download(
         try:
             if path.is_file() and path.stat().st_ino != before:  # another process was first
                 return download(url, path, checksum=checksum)
-            _with_retries(
-                lambda: _transfer(url, partial, dict(headers or {}), timeout, progress),
-                url,
-                retries,
-                backoff,
-            )
+            with _without_secrets(headers):
+                _with_retries(
+                    lambda: _transfer(url, partial, dict(headers or {}), timeout, progress),
+                    url,
+                    retries,
+                    backoff,
+                )
             if checksum is not None and (found := file_digest(partial, algorithm)) != digest:
                 partial.unlink()
                 raise DownloadError(
@@ -147,7 +150,24 @@ def get_json(
             start = response.text[:80]
             raise DownloadError(f"{url} did not send JSON but {start!r}: {error}") from error
 
-    return _with_retries(fetch, url, retries, backoff)
+    with _without_secrets(headers):
+        return _with_retries(fetch, url, retries, backoff)
+
+
+@contextmanager
+def _without_secrets(headers: Mapping[str, str] | None) -> Iterator[None]:
+    """Take keys and tokens out of the texts of errors: servers and clients quote them."""
+    secrets = [(headers or {}).get(name, "") for name in SECRET_HEADERS]
+    secrets = [word.removeprefix("Bearer ").strip() for word in secrets]
+    try:
+        yield
+    except (DownloadError, ValueError) as error:
+        text = str(error)
+        for secret in filter(None, secrets):
+            text = text.replace(secret, "***").replace(repr(secret)[1:-1], "***")
+        if text == str(error):
+            raise
+        raise DownloadError(text) from None
 
 
 def file_digest(path: Path, algorithm: str) -> str:

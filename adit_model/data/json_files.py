@@ -84,9 +84,25 @@ def read_json(path: Path) -> Iterator[tuple[str, AtomicSystem | str]]:
 
 
 def open_text(path: Path) -> TextIO:
-    """Open a text file, also one packed by gzip or bzip2."""
+    """Open a text file, also one packed by gzip or bzip2.
+
+    Raises
+    ------
+    ValueError
+        If it was made to unpack to far more than it seems.
+    """
+    if path.suffix == ".gz":
+        with open(path, "rb") as packed:
+            packed.seek(-min(4, path.stat().st_size), 2)
+            check_packing(str(path), path.stat().st_size, int.from_bytes(packed.read(4), "little"))
     opener: Any = {".gz": gzip.open, ".bz2": bz2.open}.get(path.suffix, open)
     return opener(path, "rt", encoding="utf-8", errors="replace")
+
+
+def check_packing(name: str, packed: int, unpacked: int) -> None:
+    """Refuse what unpacks to over 100 MB and 300 times its size, as no file of structures does."""
+    if unpacked > max(100 << 20, 300 * packed):
+        raise ValueError(f"{name} has {packed} bytes and unpacks to {unpacked}: not unpacked")
 
 
 def read_entry(entry: Any) -> tuple[str, AtomicSystem | str]:

@@ -171,7 +171,7 @@ def _key(api_key: str | None) -> str:
             "the Materials Project needs a key: make one at "
             "https://next-gen.materialsproject.org/api and set MP_API_KEY"
         )
-    return key
+    return key.strip()
 
 
 def _check_query(pages: Path, query: dict[str, Any]) -> None:

@@ -13,7 +13,7 @@ from typing import IO
 from adit_model.data.cif import read_cif
 from adit_model.data.collect import collect
 from adit_model.data.dataset import AtomicDataset
-from adit_model.data.json_files import JSON_SUFFIXES, read_json
+from adit_model.data.json_files import JSON_SUFFIXES, check_packing, read_json
 from adit_model.data.structures import load_structures, reading
 from adit_model.systems import AtomicSystem
 
@@ -79,7 +79,9 @@ def _from_zip(file: Path | IO[bytes], name: str) -> Iterator[tuple[str, AtomicSy
         if not files and not nested:
             raise ValueError(f"{name} holds no CIF files but {members[:10]}")
         if not files:
-            if archive.getinfo(nested[0]).file_size > MAX_NESTED:
+            info = archive.getinfo(nested[0])
+            check_packing(f"{nested[0]} of {name}", info.compress_size, info.file_size)
+            if info.file_size > MAX_NESTED:
                 raise ValueError(f"{nested[0]} of {name} is larger than {MAX_NESTED >> 30} GiB")
             with tempfile.TemporaryFile() as unpacked:
                 with archive.open(nested[0]) as packed:

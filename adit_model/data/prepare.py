@@ -16,7 +16,7 @@ import numpy as np
 from adit_model.data.checks import reason_kind
 from adit_model.data.dataset import AtomicDataset
 from adit_model.data.duplicates import find_duplicates
-from adit_model.files import write_atomic
+from adit_model.files import csv_cell, write_atomic
 
 SPLITS = ("train", "validation", "test")
 
@@ -131,7 +131,9 @@ class Prepared:
             self.parts[name].save(path)
         write_atomic(folder / "report.txt", self.report() + "\n")
         table = io.StringIO(newline="")
-        csv.writer(table).writerows([("id", "reason"), *self.dropped])
+        csv.writer(table).writerows(
+            [("id", "reason"), *(tuple(map(csv_cell, entry)) for entry in self.dropped)]
+        )
         write_atomic(folder / "dropped.csv", table.getvalue())
         return paths
 

@@ -40,8 +40,12 @@ FILE_SUFFIXES = (
 )
 _POSCAR_NAME = re.compile(r"(POSCAR|CONTCAR)([._-].*)?$", re.IGNORECASE)
 _RUN_NAME = re.compile(r"(vasprun.*\.xml|XDATCAR)$")
-# A folder of `adit generate`: all samples in one file, and each once more in the folders beside it
-SAMPLES, SETTINGS, COPIES = "samples.extxyz", "run.json", ("crystals", "molecules")
+# A folder of `adit generate` or `predict`: all in one file, each once more in folders beside it
+SAMPLES, SETTINGS, COPIES = (
+    "samples.extxyz",
+    "run.json",
+    ("crystals", "molecules", "candidates", "known"),
+)
 
 
 def load_structures(

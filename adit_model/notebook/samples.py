@@ -166,7 +166,7 @@ def html_of(atoms: SampleList) -> str:
         text += f", the first {SHOWN}"
     text += "</p>"
     for index, reason in list(atoms.missing.items())[:SHOWN]:
-        text += f"<p>no structure {index}: {html.escape(reason)}</p>"
+        text += f"<p>no structure {html.escape(str(index))}: {html.escape(reason)}</p>"
     if not atoms:
         return text
     shown = atoms[:SHOWN]

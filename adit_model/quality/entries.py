@@ -21,7 +21,7 @@ from adit_model.data.qm9 import SPLITS, load_qm9_smiles
 from adit_model.data.sources import load_source
 from adit_model.data.structures import holds_structures, read_structures
 from adit_model.quality.records import RECORDS, SETTINGS, STRUCTURES
-from adit_model.systems import AtomicSystem
+from adit_model.systems import AtomicSystem, as_list
 
 if TYPE_CHECKING:
     from adit_model.sampling.sample import Sample
@@ -115,13 +115,25 @@ def load_samples(spec: str, limit: int | None = None, progress: bool = False) ->
     return entries[:limit]
 
 
+def with_charge(entries: Sequence[Entry], charge: int) -> list[Entry]:
+    """Give a charge to the molecules that tell none."""
+    found = []
+    for entry in entries:
+        system = entry.system
+        if system is not None and not system.is_periodic and "charge" not in system.info:
+            info = {**system.info, "charge": charge}
+            system = AtomicSystem(system.numbers, system.positions, None, info)
+        found.append(replace(entry, system=system))
+    return found
+
+
 def make_entries(structures: Iterable[Any]) -> list[Entry]:
     """Make entries of pymatgen, ASE or RDKit objects or ``AtomicSystem``, named by their place.
 
     An object that is no ordered crystal or molecule is an entry with the reason.
     """
     entries = []
-    for i, structure in enumerate(structures):
+    for i, structure in enumerate(as_list(structures)):
         try:
             system = AtomicSystem.from_any(structure)
             entries.append(replace(_entry(str(i), system), **_asked(system)))

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from adit_model.data.dataset import AtomicDataset
-from adit_model.files import atomic_path
+from adit_model.files import atomic_path, csv_row
 from adit_model.quality.cells import CellStore, fingerprint, measure_systems
 from adit_model.quality.conditions import more_verdicts
 from adit_model.quality.entries import Entry, Reference
@@ -252,7 +252,7 @@ def write_rows(path: Path, rows: Sequence[Row], measures: Sequence[Measure]) -> 
         table = csv.DictWriter(file, columns_of(rows, measures), extrasaction="ignore")
         table.writeheader()
         for row in rows:
-            table.writerow({name: _text(value) for name, value in row.items()})
+            table.writerow(csv_row({name: _text(value) for name, value in row.items()}))
 
 
 def _text(value: Any) -> Any:

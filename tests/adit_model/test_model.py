@@ -69,6 +69,7 @@ def test_structures_of_all_libraries_are_encoded(model, systems):
         (expected,) = model.encode([system])
         for structure in (system.to_pymatgen(), system.to_atoms()):
             np.testing.assert_allclose(model.encode([structure])[0], expected, atol=1e-5)
+            np.testing.assert_allclose(model.encode(structure)[0], expected, atol=1e-5)  # one alone
             (copy,) = model.reconstruct([structure])
             np.testing.assert_allclose(copy.positions[0], system.positions[0], atol=1e-4)
     with pytest.raises(TypeError, match="expected an AtomicSystem"):

@@ -427,3 +427,67 @@ def test_wrong_charges_are_not_plausible():
     system = named("CCO")
     wrong = AtomicSystem(system.numbers, system.positions, None, {"charge": 2})
     assert "no drawing of its bonds has a charge of +2" in str(plausible(wrong).reason)
+
+
+def test_a_packed_table_that_unpacks_to_far_more_is_refused(tmp_path):
+    path = tmp_path / "x.csv.gz"
+    with gzip.open(path, "wb") as file:
+        for _ in range(110):
+            file.write(b"0" * (1 << 20))
+    with pytest.raises(ValueError, match="not unpacked"):
+        load_source(str(path), progress=False)
+
+
+def test_few_and_equal_structures_are_counted(caplog):
+    from adit_model.data.duplicates import warn_few
+
+    conventional = bulk("NaCl", "rocksalt", a=5.64, cubic=True)
+    warn_few(load_structures([conventional, bulk("NaCl", "rocksalt", a=5.64)], progress=False))
+    assert "structures: 2 structures, 1 distinct" in caplog.text
+
+
+def test_formulas_and_signs_that_steer_stay_out_of_tables():
+    from adit_model.files import csv_row
+
+    given = {"id": "=cmd|' /C calc'!A0", "a": "-1.5", "b": "-Li", "c": "\x1b[2J", "d": -2.0}
+    safe = {"id": "'=cmd|' /C calc'!A0", "a": "-1.5", "b": "'-Li", "c": "?[2J", "d": -2.0}
+    assert csv_row(given) == safe
+
+
+def test_html_of_a_list_is_escaped():
+    from adit_model.notebook.samples import SampleList
+
+    text = SampleList([], missing={"<script>": "<b>"})._repr_html_()
+    assert "<script>" not in text and "<b>" not in text
+
+
+def test_one_structure_is_a_list_of_one():
+    from adit_model.systems import as_list
+
+    structure = Structure(Lattice.cubic(2.8), ["Fe"], [[0, 0, 0]])
+    for one in (structure, bulk("Cu"), Molecule(["He"], [[0, 0, 0]])):
+        assert as_list(one) == [one]
+        assert len(load_structures(one, progress=False)) == 1
+
+
+def test_a_charge_is_given_where_none_is_told():
+    from adit_model.quality.entries import load_samples, with_charge
+
+    told = load_samples(str(FOLDER / "acetate.xyz"))
+    untold = load_samples(str(FOLDER / "nitromethane.xyz"))
+    assert [e.system.charge for e in with_charge(told + untold, 1)] == [-1, 1]
+
+
+def test_elements_of_a_hull_lie_at_zero():
+    from adit_model.quality.hull import MP2020, Hull
+
+    hull = Hull.from_csv(FOLDER / "hull_without_elements.csv")
+    assert hull.above("NaCl", -2.0, scale=MP2020).energy_above_hull == pytest.approx(0.1)
+
+
+def test_impossible_crystals_are_not_plausible():
+    from adit_model.quality.plausible import plausible
+
+    assert not plausible(read_one(FOLDER / "iron_cube.cif")).plausible
+    dense = bulk("Fe", "fcc", a=1.4, cubic=True)
+    assert not plausible(dense).plausible

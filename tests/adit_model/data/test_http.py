@@ -83,6 +83,18 @@ def test_key_is_not_sent_to_another_host(web) -> None:
     assert "secret" not in second.values()
 
 
+def test_keys_do_not_stand_in_texts_of_errors(web, tmp_path: Path) -> None:
+    echo = b'{"detail": "no such key: s3cret-key"}'
+    web.routes["/echo"] = lambda query, headers: (403, {}, echo)
+    with pytest.raises(DownloadError, match=r"no such key: \*\*\*") as caught:
+        get_json(f"{web.url}/echo", headers={"X-API-KEY": "s3cret-key"})
+    assert caught.value.__suppress_context__
+    for key in ("s3cret\nkey", "s3cret-key "):
+        with pytest.raises(DownloadError) as caught:
+            download(f"{web.url}/echo", tmp_path / "x", headers={"Authorization": f"Bearer {key}"})
+        assert "s3cret" not in str(caught.value)
+
+
 def test_file_that_changed_meanwhile_is_fetched_anew(web, tmp_path: Path) -> None:
     web.files["/a"] = CONTENT
     web.faults = ["cut:500000"]
