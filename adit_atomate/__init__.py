@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     )
     from adit_atomate.discovery.flow import ADiTDiscoveryMaker, ADiTMoleculeDiscoveryMaker
     from adit_atomate.discovery.relax import ADiTRelaxStageMaker
+    from adit_atomate.discovery.resume import resume
     from adit_atomate.documents import ADiTEvaluateDoc, ADiTGenerateDoc, ADiTPredictDoc
     from adit_atomate.evaluate import ADiTEvaluateMaker
     from adit_atomate.generate import ADiTGenerateMaker, ADiTGenerateShardsMaker
@@ -61,12 +62,14 @@ __all__ = [
     "StoreSource",
     "__version__",
     "from_store",
+    "resume",
 ]
 
 _NAMES = {
     "discovery.documents": "ADiTCrystalCandidateDoc ADiTDiscoveryDoc ADiTMoleculeCandidateDoc",
     "discovery.flow": "ADiTDiscoveryMaker ADiTMoleculeDiscoveryMaker",
     "discovery.relax": "ADiTRelaxStageMaker",
+    "discovery.resume": "resume",
     "documents": "ADiTEvaluateDoc ADiTGenerateDoc ADiTPredictDoc",
     "evaluate": "ADiTEvaluateMaker",
     "generate": "ADiTGenerateMaker ADiTGenerateShardsMaker",

@@ -9,17 +9,20 @@ lost (its process was killed, its output could not be stored) are tried again on
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Sequence
 from dataclasses import replace
 from importlib.util import find_spec
 from typing import Any, cast
+from uuid import UUID, uuid4, uuid5
 
-from jobflow import Flow, Job, JobConfig, Maker, OnMissing, Response, job
+from jobflow import CURRENT_JOB, Flow, Job, JobConfig, Maker, OnMissing, Response, job
 from pymatgen.core import Molecule, Structure
 
 from adit_atomate.discovery.documents import ADiTCalculation, ADiTResult
 from adit_atomate.task_documents import FAILED, no_output, read_calculation
+from adit_model.quality.pool import run_isolated
 
 logger = logging.getLogger(__name__)
 
@@ -91,7 +94,10 @@ def runs_ase(maker: Maker) -> bool:
 
 
 def start_each(
-    maker: Maker, structures: Sequence[Structure | Molecule], chunk_size: int
+    maker: Maker,
+    structures: Sequence[Structure | Molecule],
+    chunk_size: int,
+    limits: dict[str, float | None] | None = None,
 ) -> Response:
     """Go on with jobs that run a Maker on each structure; :func:`end_each` reads what they give.
 
@@ -103,8 +109,10 @@ def start_each(
         What to calculate.
     chunk_size : int
         Structures in each job, for Makers that run an ASE calculator.
+    limits : dict, optional
+        ``time_limit`` and ``memory_limit`` of :func:`calculate_chunk`.
     """
-    jobs, results = _run_each(maker, structures, chunk_size, maker.name)
+    jobs, results = _run_each(maker, structures, chunk_size, maker.name, limits)
     output = {"started": time.time(), "results": results}
     if not jobs:
         return Response(output=output)
@@ -133,7 +141,11 @@ def end_each(fanned: dict[str, Any] | None, number: int) -> tuple[float, list[AD
 
 
 def _run_each(
-    maker: Maker, structures: Sequence[Any], chunk_size: int, label: str
+    maker: Maker,
+    structures: Sequence[Any],
+    chunk_size: int,
+    label: str,
+    limits: dict[str, float | None] | None,
 ) -> tuple[list[Job | Flow], list[tuple[int, Any]]]:
     """Jobs that calculate and read, and for each chunk its size and a reference to its results."""
     size = chunk_size if runs_ase(maker) else 1
@@ -144,30 +156,91 @@ def _run_each(
         part = f"{i}/{len(chunks)}"
         run: Job | Flow
         if runs_ase(maker):
-            run = calculate_chunk(maker, chunk)
+            run = calculate_chunk(maker, chunk, **(limits or {}))
             run.name = f"{label} {part}"
         else:
             run = maker.make(chunk[0])
             run.append_name(f" {part}", dynamic=False)
+        if isinstance(run, Job):  # the same when the fan out is run again
+            run.set_uuid(_uuid(f"{label} {part}"))
         uuid = run.uuid if isinstance(run, Job) else list(run.iterflow())[-1][0].uuid
-        read = read_chunk(maker, chunk, run.output, uuid)
+        read = read_chunk(maker, chunk, run.output, uuid, limits)
         read.name = f"{label} read {part}"
+        read.set_uuid(_uuid(read.name))
         jobs += [run, read]
         results.append((len(chunk), read.output))
     return jobs, results
 
 
+def _uuid(name: str) -> str:
+    """Uuid of a job that the running job goes on with: a function of that job and the name."""
+    return str(uuid5(UUID(CURRENT_JOB.job.uuid), name)) if CURRENT_JOB.job else str(uuid4())
+
+
 @job(data=ASE_DATA)
-def calculate_chunk(maker: Maker, structures: list[Structure | Molecule]) -> list[dict[str, Any]]:
-    """Run an ASE Maker on many structures in this process.
+def calculate_chunk(
+    maker: Maker,
+    structures: list[Structure | Molecule],
+    time_limit: float | None = None,
+    memory_limit: float | None = None,
+) -> list[dict[str, Any]]:
+    """Run an ASE Maker on many structures, in a process that may be stopped.
+
+    The process loads the model once. One that is stopped at a limit, or ends for another reason,
+    costs the structure it was at; another process goes on with the next.
+
+    Parameters
+    ----------
+    maker : Maker
+        Of an ASE calculator.
+    structures : list of Structure or Molecule
+        What to calculate.
+    time_limit, memory_limit : float or None
+        Seconds for each structure, and gigabytes; with neither all is done in this process.
 
     Returns
     -------
     list of dict
-        ``document``, None where the calculation raised, with the ``reason``; ``seconds``.
+        ``document``, None where there is none, with the ``reason``; ``seconds``.
     """
+    calculate = _Calculation(maker)
+    if time_limit is None and memory_limit is None:
+        return [calculate(structure) for structure in structures]
+    started = time.perf_counter()
+    try:
+        outcomes = run_isolated(
+            calculate,
+            structures,
+            time_limit=time_limit or threading.TIMEOUT_MAX,
+            memory_limit=memory_limit,
+            threads=None,
+        )
+    except ValueError as error:  # a Maker of a notebook or script
+        logger.warning("%s runs without limits: %s", maker.name, error)
+        return [calculate(structure) for structure in structures]
     results = []
-    for structure in structures:
+    for structure, outcome in zip(structures, outcomes, strict=True):
+        if outcome.reason is not None:
+            reason = f"stopped: {outcome.reason}"
+            logger.warning("%s of %s %s", maker.name, structure.formula, reason)
+            seconds = time_limit if outcome.timed_out else None
+            results.append({"document": None, "reason": reason, "seconds": seconds})
+        else:
+            results.append(outcome.value)
+    logger.info(
+        "%s: %s structures in %.0f s", maker.name, len(results), time.perf_counter() - started
+    )
+    return results
+
+
+class _Calculation:
+    """What a process does with each structure; it keeps the Maker, and so the loaded model."""
+
+    def __init__(self, maker: Maker) -> None:
+        self.maker = maker
+
+    def __call__(self, structure: Structure | Molecule) -> dict[str, Any]:
+        maker = self.maker
         started = time.perf_counter()
         document = reason = None
         try:
@@ -179,10 +252,9 @@ def calculate_chunk(maker: Maker, structures: list[Structure | Molecule]) -> lis
                 reason = _missing(maker) or reason
             logger.warning("%s of %s failed: %s", maker.name, structure.formula, reason)
             # Nothing of a failure is carried over to the next.
-            maker = cast(Maker, type(maker).from_dict(maker.as_dict()))
+            self.maker = cast(Maker, type(maker).from_dict(maker.as_dict()))
         seconds = time.perf_counter() - started
-        results.append({"document": document, "reason": reason, "seconds": seconds})
-    return results
+        return {"document": document, "reason": reason, "seconds": seconds}
 
 
 def for_molecule(maker: Maker, molecule: Molecule) -> Maker:
@@ -200,7 +272,13 @@ def for_molecule(maker: Maker, molecule: Molecule) -> Maker:
 
 
 @job(data=[["output"]], config=ANY_INPUT)
-def read_chunk(maker: Maker, structures: list[Structure | Molecule], output: Any, uuid: str) -> Any:
+def read_chunk(
+    maker: Maker,
+    structures: list[Structure | Molecule],
+    output: Any,
+    uuid: str,
+    limits: dict[str, float | None] | None = None,
+) -> Any:
     """Read the results of a chunk; if it was lost, try its structures one by one.
 
     Parameters
@@ -213,6 +291,8 @@ def read_chunk(maker: Maker, structures: list[Structure | Molecule], output: Any
         Output of :func:`calculate_chunk`; of other Makers, that of the job of one structure.
     uuid : str
         Of the job that calculated.
+    limits : dict, optional
+        Of :func:`calculate_chunk`.
 
     Returns
     -------
@@ -222,7 +302,7 @@ def read_chunk(maker: Maker, structures: list[Structure | Molecule], output: Any
     if output is None and len(structures) > 1:
         label = f"{maker.name} again"
         logger.warning("%s left no output: its structures are tried one by one", uuid)
-        jobs, results = _run_each(maker, structures, 1, label)
+        jobs, results = _run_each(maker, structures, 1, label, limits)
         join = join_results([reference for _, reference in results])
         join.name = f"{label} join"
         return Response(replace=Flow([*jobs, join], output=join.output, name=label))

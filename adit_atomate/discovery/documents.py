@@ -98,6 +98,14 @@ class ADiTSampleFate(ADiTSampleRecord):
         description="Crystals: RMS distance to it, in units of (volume per atom)^(1/3), as "
         "pymatgen's structure matcher gives it.",
     )
+    symmetrised: str | None = Field(
+        None,
+        description="Crystals: the space group that its atoms and cell were moved onto before the "
+        "relaxation; None if they were not.",
+    )
+    symmetrised_move: float | None = Field(
+        None, description="How far an atom was moved for that, at most, in angstrom."
+    )
     relaxation: ADiTCalculation | None = Field(None, description="Its relaxation.")
     relaxed_smiles: str | None = Field(
         None, description="Molecules: canonical SMILES of the relaxed geometry."

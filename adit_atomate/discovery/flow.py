@@ -13,6 +13,7 @@ from adit_atomate.discovery.choose import ADiTDFTStageMaker, choose_candidates
 from adit_atomate.discovery.documents import ADiTGivenDoc
 from adit_atomate.discovery.rank import ADiTHullMaker, ADiTStrainMaker
 from adit_atomate.discovery.relax import ADiTRelaxStageMaker, chgnet_relax_maker, xtb_relax_maker
+from adit_atomate.discovery.resume import resumable
 from adit_atomate.discovery.stages import (
     ADiTNoveltyMaker,
     ADiTScreenMaker,
@@ -43,8 +44,9 @@ class ADiTDiscoveryMaker(Maker):
         Stages as ``discovery.stages`` describes them. Novelty is left out, too, if its Maker's
         reference is None or ``"none"``; by default it is the known crystals of the package.
     relax_maker : Maker or None
-        Relaxes a structure: any relaxation Maker or flow Maker of atomate2. See
-        :class:`~adit_atomate.discovery.relax.ADiTRelaxStageMaker`.
+        Relaxes a structure: any relaxation Maker or flow Maker of atomate2, or an
+        :class:`~adit_atomate.discovery.relax.ADiTRelaxStageMaker`, which has limits of time and
+        memory, symmetry and pressure as options.
     rank_maker : Maker or None
         Fills in the scores that candidates are ranked by.
     dft_maker : Maker or None
@@ -135,7 +137,9 @@ class ADiTDiscoveryMaker(Maker):
         add("uniqueness", self.uniqueness_maker)
         add("novelty", self.novelty_maker)
         if self.relax_maker is not None:
-            relax = ADiTRelaxStageMaker(relax_maker=self.relax_maker, chunk_size=self.chunk_size)
+            relax = self.relax_maker
+            if not isinstance(relax, ADiTRelaxStageMaker):
+                relax = ADiTRelaxStageMaker(relax_maker=relax, chunk_size=self.chunk_size)
             add("relaxation", relax)
             if self.compare_relaxed:
                 add("uniqueness, relaxed", self.uniqueness_maker, " relaxed")
@@ -159,7 +163,7 @@ class ADiTDiscoveryMaker(Maker):
         stages.append(finish)
         if self.dft_maker is not None:
             stages.append(ADiTDFTStageMaker(dft_maker=self.dft_maker).make(finish.output))
-        return Flow([first, *stages], output=stages[-1].output, name=self.name)
+        return resumable(Flow([first, *stages], output=stages[-1].output, name=self.name), self, n)
 
     def _with_condition(self) -> ADiTDiscoveryMaker:
         """Hand the condition to the Maker that generates."""

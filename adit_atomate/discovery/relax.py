@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from jobflow import Flow, Maker, Response, job
@@ -30,7 +30,8 @@ from adit_atomate.discovery.stages import (
 )
 from adit_atomate.settings import check_workers
 from adit_atomate.task_documents import FAILED
-from adit_model.systems import MOLECULE
+from adit_model.quality.symmetry import MOVED, SYMMETRY, symmetrise
+from adit_model.systems import MOLECULE, AtomicSystem
 
 
 def chgnet_relax_maker() -> Maker:
@@ -66,7 +67,8 @@ def xtb_relax_maker() -> Maker:
 class ADiTRelaxStageMaker(Maker):
     """Relax structures with any relaxation Maker; what fails is recorded and loses no other.
 
-    A structure that did not converge, or came apart, ends its way here like one that raised.
+    A structure that did not converge, came apart, or was stopped at a limit, ends its way here like
+    one that raised.
 
     Parameters
     ----------
@@ -77,10 +79,29 @@ class ADiTRelaxStageMaker(Maker):
         ``GFNxTBRelaxMaker`` is given charge and spin of each molecule unless it sets them itself.
     chunk_size : int
         Structures in each job, for Makers that run an ASE calculator; others get one each.
+    time_limit, memory_limit : float or None
+        Seconds for each structure, gigabytes for the process, for Makers that run an ASE
+        calculator: it runs in a process of its own, which loads the model once and is stopped at a
+        limit. With neither it runs in that of the job.
+    symmetrise : float or None
+        Crystals: tolerance in angstrom at which spglib finds the symmetry that atoms and cell are
+        moved onto before; None leaves them as they are. A crystal is left, too, if an atom would
+        move by more than ``max_move`` or the result is not plausible.
+    max_move : float
+        In angstrom, see there.
+    fix_symmetry : bool
+        Keep the symmetry while relaxing.
+    pressure : float
+        Of the relaxed crystal, in GPa.
+    fix_atoms : list of str
+        Elements whose atoms stay where they are; the cell does, too.
+
+    ``fix_symmetry``, ``pressure`` and ``fix_atoms`` are for Makers that run an ASE calculator;
+    others have settings of their own.
 
     Examples
     --------
-    >>> from adit_atomate import ADiTGenerateMaker, ADiTRelaxStageMaker
+    >>> from adit_atomate import ADiTGenerateMaker
     >>> generate = ADiTGenerateMaker(domain="crystal").make(n=4)
     >>> relax = ADiTRelaxStageMaker().make(generate.output.structures)
     >>> [job.name for job in relax.jobs]
@@ -90,6 +111,13 @@ class ADiTRelaxStageMaker(Maker):
     name: str = "ADiT relax"
     relax_maker: Maker = field(default_factory=chgnet_relax_maker)
     chunk_size: int = 20
+    time_limit: float | None = 1800.0
+    memory_limit: float | None = 4.0
+    symmetrise: float | None = SYMMETRY
+    max_move: float = MOVED
+    fix_symmetry: bool = False
+    pressure: float = 0.0
+    fix_atoms: list[str] = field(default_factory=list)
 
     def make(self, structures: Any, samples: Any = None) -> Flow:
         """Make a flow that relaxes all samples that are still on their way.
@@ -108,10 +136,15 @@ class ADiTRelaxStageMaker(Maker):
         Raises
         ------
         ValueError
-            If ``chunk_size`` is not positive.
+            If ``chunk_size`` or a limit is not positive, or the Maker takes no such option.
         """
         if isinstance(self.chunk_size, bool) or self.chunk_size < 1:
             raise ValueError(f"chunk_size must be a positive integer, got {self.chunk_size!r}")
+        for name in ("time_limit", "memory_limit", "symmetrise", "max_move"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise ValueError(f"{name} must be a positive number or None, got {value!r}")
+        self.engine()
         warn_if_missing(self.relax_maker, "relax_maker")
         start = self.fan_out(structures, samples)
         collect = self.collect(structures, samples, start.output)
@@ -122,8 +155,52 @@ class ADiTRelaxStageMaker(Maker):
     def fan_out(self, structures: list[Any], samples: list[Any] | None) -> Response:
         """Start the relaxations."""
         flat, _, todo = self._open(structures, samples)
-        chosen = [structure_of(sample, flat) for sample in todo]
-        return start_each(self.relax_maker, chosen, self.chunk_size)
+        chosen = [self._start(sample, flat) for sample in todo]
+        limits = {"time_limit": self.time_limit, "memory_limit": self.memory_limit}
+        return start_each(self.engine(), chosen, self.chunk_size, limits)
+
+    def engine(self) -> Maker:
+        """Return ``relax_maker`` with symmetry, pressure and fixed atoms as asked.
+
+        Raises
+        ------
+        ValueError
+            If it runs no ASE calculator, or relaxes no cell at that pressure.
+        """
+        if not (self.fix_symmetry or self.pressure or self.fix_atoms):
+            return self.relax_maker
+        maker: Any = self.relax_maker
+        if not runs_ase(maker) or not hasattr(maker, "relax_cell"):
+            raise ValueError(
+                f"{maker.name} takes no fix_symmetry, pressure or fix_atoms: set what it has itself"
+            )
+        changes: dict[str, Any] = {"fix_symmetry": self.fix_symmetry or maker.fix_symmetry}
+        if self.fix_atoms:
+            changes["relax_cell"] = False
+        if self.pressure:
+            if self.fix_atoms or not maker.relax_cell:
+                raise ValueError(f"a pressure of {self.pressure} GPa needs a cell that relaxes")
+            from ase.units import GPa
+
+            given = maker.relax_kwargs.get("filter_kwargs") or {}
+            pressed = {**given, "scalar_pressure": self.pressure * GPa}
+            changes["relax_kwargs"] = {**maker.relax_kwargs, "filter_kwargs": pressed}
+        return replace(maker, **changes)
+
+    def _start(self, sample: ADiTSampleFate, structures: Sequence[Any]) -> Structure | Molecule:
+        """Return what is relaxed of a sample, and note how it was symmetrised."""
+        structure = structure_of(sample, structures)
+        if not isinstance(structure, Structure):
+            return structure
+        if self.symmetrise is not None:
+            found = symmetrise(AtomicSystem.from_any(structure), self.symmetrise, self.max_move)
+            if found is not None:
+                structure = found.system.to_structure()
+                sample.symmetrised, sample.symmetrised_move = found.symbol, found.moved
+        if self.fix_atoms:  # becomes ASE's FixAtoms
+            free = [[site.specie.symbol not in self.fix_atoms] * 3 for site in structure]
+            structure = structure.copy(site_properties={"selective_dynamics": free})
+        return structure
 
     @job(output_schema=ADiTStageDoc, data=STAGE_DATA, config=ANY_INPUT)
     def collect(
@@ -135,6 +212,7 @@ class ADiTRelaxStageMaker(Maker):
         relaxed: list[Structure | Molecule | None] = [None] * len(flat)
         started, results = end_each(fanned, len(todo))
         for sample, result in zip(todo, results, strict=True):
+            self._start(sample, flat)
             _record(sample, result.calculation)
             assert sample.structure_index is not None
             relaxed[sample.structure_index] = result.structure
@@ -152,6 +230,7 @@ class ADiTRelaxStageMaker(Maker):
             relaxed,
             maker=self.relax_maker.name,
             chunk_size=self.chunk_size if runs_ase(self.relax_maker) else 1,
+            symmetrised=sum(s.symmetrised is not None for s in coming),
             relaxation_seconds=sum(s.relaxation.seconds or 0.0 for s in coming if s.relaxation),
         )
 

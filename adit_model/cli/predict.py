@@ -12,7 +12,8 @@ from adit_model.files import output_folder
 
 def add_predict_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``adit predict``; :func:`predict_command` is its body."""
-    from adit_model.prediction.candidates import BESIDE, MOVED, SYMMETRY
+    from adit_model.prediction.candidates import BESIDE
+    from adit_model.quality.symmetry import MOVED, SYMMETRY
 
     parser.description = (
         "Predict structures of a formula: generate candidates, drop the implausible ones, relax, "

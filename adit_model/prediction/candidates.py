@@ -21,6 +21,7 @@ from adit_model.quality.relax import (
     relaxation_rmsd,
     require_engine,
 )
+from adit_model.quality.symmetry import MOVED, SYMMETRY, symmetrise
 from adit_model.systems import CRYSTAL, MOLECULE, AtomicSystem
 
 NONE = "none"  # in place of an engine: nothing is relaxed
@@ -30,7 +31,6 @@ RELAX_TIME = 900.0  # seconds; 500 steps of 20 atoms take about 200
 GENERATED = "generated"
 POLYMORPHS = "pymatgen"  # tolerances of the matcher that tell polymorphs apart
 BESIDE = 5  # known crystals, or structure types, that are shown beside the candidates
-SYMMETRY, MOVED = 0.1, 0.2  # angstrom: what counts as equivalent, and how far atoms may be moved
 
 
 @dataclass(frozen=True)
@@ -314,33 +314,10 @@ def symmetrised(
     most : float
         Largest move of an atom in angstrom, the common shift and the strain of the cell aside.
     """
-    from ase.spacegroup.symmetrize import IntermediateDatasetError, get_symmetrized_atoms
-
-    system = candidate.system
-    try:
-        atoms, found = get_symmetrized_atoms(system.to_atoms(), tolerance, 1e-3)
-    except (IntermediateDatasetError, AssertionError, ValueError, AttributeError, TypeError):
-        return candidate  # spglib finds none, or not the same twice
-    moved = AtomicSystem(system.numbers, atoms.get_positions(), atoms.cell.array, system.info)
-    distance = largest_move(system, moved)
-    if found.number == 1 or distance > most or fault_of(moved) is not None:
+    found = symmetrise(candidate.system, tolerance, most)
+    if found is None:
         return candidate
-    return replace(candidate, system=moved, space_group=int(found.number), moved=distance)
-
-
-def largest_move(before: AtomicSystem, after: AtomicSystem) -> float:
-    """Largest move of an atom of a crystal in angstrom, less the mean move of all.
-
-    In fractional coordinates and the mean of both cells, as
-    :func:`~adit_model.quality.relax.relaxation_rmsd` takes it.
-    """
-    assert before.cell is not None and after.cell is not None
-    moves = after.frac_coords - before.frac_coords
-    moves -= moves[0]
-    moves -= np.round(moves)
-    moves -= moves.mean(axis=0)
-    metric = 0.5 * (before.cell @ before.cell.T + after.cell @ after.cell.T)
-    return float(np.sqrt(np.einsum("ni,ij,nj->n", moves, metric, moves).max()))
+    return replace(candidate, system=found.system, space_group=found.space_group, moved=found.moved)
 
 
 def row(candidate: Candidate, lowest: float | None = None) -> dict[str, Any]:

@@ -17,10 +17,8 @@ from adit_model.conditions.known import Known
 from adit_model.config import ModelConfig
 from adit_model.prediction.candidates import (
     BESIDE,
-    MOVED,
     NONE,
     POLYMORPHS,
-    SYMMETRY,
     Candidate,
     choose_engine,
     described,
@@ -33,6 +31,7 @@ from adit_model.prediction.candidates import (
     too_close,
 )
 from adit_model.prediction.templates import fitting, templates
+from adit_model.quality.symmetry import MOVED, SYMMETRY
 from adit_model.sampling.request import ConditionLike, Request, check_integer
 from adit_model.sampling.sample import Sample
 from adit_model.systems import CRYSTAL, MOLECULE

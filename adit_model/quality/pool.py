@@ -7,6 +7,7 @@ script needs no ``if __name__ == "__main__"`` guard and a hung worker can be kil
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pickle
@@ -15,12 +16,14 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import IO, Any
 
+WATCH = 0.05  # seconds between two looks at the memory of a worker
 START_LIMIT = 300.0  # seconds a worker may take to start and to import what it needs
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 FAILED = "failed: "  # how a cell that holds a reason in place of a value begins
@@ -56,7 +59,9 @@ def run_isolated(
     items: Iterable[Any],
     *,
     time_limit: float | Sequence[float] = 10.0,
+    memory_limit: float | None = None,
     workers: int = 1,
+    threads: int | None = 1,
     prepare: Callable[[], object] | None = None,
     progress: str | None = None,
 ) -> list[Outcome]:
@@ -72,8 +77,12 @@ def run_isolated(
     time_limit : float or sequence of float
         Seconds a call may take, one number for all or one for each item. Then its worker is killed
         and another goes on with the next item.
+    memory_limit : float, optional
+        Gigabytes of main memory that a worker may take; above it it is killed as above.
     workers : int
         Number of processes.
+    threads : int or None
+        Threads of each; None leaves it to the environment.
     prepare : callable, optional
         Called once in each new worker, outside the time limit: for slow imports.
     progress : str, optional
@@ -87,13 +96,15 @@ def run_isolated(
     Raises
     ------
     ValueError
-        If ``time_limit`` or ``workers`` is not positive, or the function cannot be imported by
+        If a limit or ``workers`` is not positive, or the function cannot be imported by
         another process.
     RuntimeError
         If a worker cannot be started.
     """
     if workers < 1:
         raise ValueError(f"workers must be a positive integer, got {workers}")
+    if memory_limit is not None and not memory_limit > 0:
+        raise ValueError(f"memory_limit must be a positive number of GB, got {memory_limit}")
     setup = _pickle_setup(function, prepare)
     items = list(items)
     limits = _limits(time_limit, len(items))
@@ -106,7 +117,7 @@ def run_isolated(
 
     from tqdm import tqdm
 
-    pool = [_Worker(setup) for _ in range(min(workers, len(items)))]
+    pool = [_Worker(setup, memory_limit, threads) for _ in range(min(workers, len(items)))]
     with tqdm(total=len(items), desc=progress, disable=progress is None) as bar:
 
         def drain(worker: _Worker) -> None:
@@ -122,8 +133,8 @@ def run_isolated(
             if len(pool) == 1:
                 drain(pool[0])
             else:
-                with ThreadPoolExecutor(len(pool)) as threads:
-                    futures = [threads.submit(drain, worker) for worker in pool]
+                with ThreadPoolExecutor(len(pool)) as executor:
+                    futures = [executor.submit(drain, worker) for worker in pool]
                     try:
                         for future in futures:
                             future.result()
@@ -170,8 +181,10 @@ def _pickle_setup(function: Callable[[Any], Any], prepare: Callable[[], object] 
 class _Worker:
     """One child process, started when first needed and again after it died."""
 
-    def __init__(self, setup: bytes) -> None:
+    def __init__(self, setup: bytes, memory_limit: float | None, threads: int | None) -> None:
         self.setup = setup
+        self.memory_limit = memory_limit
+        self.threads = {} if threads is None else dict.fromkeys(THREAD_VARIABLES, str(threads))
         self.closed = False
         self._process: subprocess.Popen[bytes] | None = None
         self._errors: IO[bytes] | None = None
@@ -185,13 +198,13 @@ class _Worker:
         process = self._process
         if process is None or process.poll() is not None:
             process = self._start()
-        answer, timed_out = self._exchange(process, message, limit)
+        answer, stopped = self._exchange(process, message, limit)
         if answer is None:
-            reason = f"{LATE} {limit:g} s" if timed_out else self._last_words()
+            reason = stopped or self._last_words()
             self._stop()
-            return Outcome(reason=reason, timed_out=timed_out)
+            return Outcome(reason=reason, timed_out=reason.startswith(LATE))
         kind, content = answer
-        if timed_out or kind == LOST:  # the answer came while the limit struck, or is garbled
+        if stopped or kind == LOST:  # the answer came while the limit struck, or is garbled
             self._stop()
         return Outcome(value=content) if kind == DONE else Outcome(reason=content)
 
@@ -206,33 +219,26 @@ class _Worker:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=self._errors,
-                env={**os.environ, **dict.fromkeys(THREAD_VARIABLES, "1")},
+                env={**os.environ, **self.threads},
             )
-        answer, timed_out = self._exchange(process, self.setup, START_LIMIT)
+        answer, stopped = self._exchange(process, self.setup, START_LIMIT)
         if answer is None or answer[0] != READY:
-            if answer is not None:
-                reason = answer[1]
-            else:
-                reason = f"not ready in {START_LIMIT:g} s" if timed_out else self._last_words()
+            reason = answer[1] if answer is not None else stopped or self._last_words()
             self._stop()
             raise RuntimeError(f"a worker process could not be started: {reason}")
         return process
 
-    @staticmethod
     def _exchange(
-        process: subprocess.Popen[bytes], message: bytes, limit: float
-    ) -> tuple[tuple[str, Any] | None, bool]:
-        """Return the answer, None if the process ended, and whether the limit was reached."""
+        self, process: subprocess.Popen[bytes], message: bytes, limit: float
+    ) -> tuple[tuple[str, Any] | None, str | None]:
+        """Return the answer, None if the process ended, and which limit it was killed at."""
         assert process.stdin is not None and process.stdout is not None
-        expired = threading.Event()
-
-        def expire() -> None:
-            expired.set()
-            process.kill()
-
-        timer = threading.Timer(limit, expire)
-        timer.daemon = True
-        timer.start()
+        stopped: list[str] = []
+        done = threading.Event()
+        watch = threading.Thread(
+            target=_watch, args=(process, limit, self.memory_limit, done, stopped), daemon=True
+        )
+        watch.start()
         answer: tuple[str, Any] | None
         try:
             process.stdin.write(message)
@@ -243,9 +249,9 @@ class _Worker:
         except Exception as error:  # the answer names what this process cannot import
             answer = (LOST, describe(error))
         finally:
-            timer.cancel()
-            timer.join()  # it cannot strike while the next item is at work
-        return answer, expired.is_set()
+            done.set()
+            watch.join()  # it cannot strike while the next item is at work
+        return answer, stopped[0] if stopped else None
 
     def _last_words(self) -> str:
         """How the process ended, and the last line it wrote to standard error."""
@@ -278,6 +284,33 @@ class _Worker:
         """Kill the process; the worker cannot be used again."""
         self.closed = True
         self._stop()
+
+
+def _watch(
+    process: subprocess.Popen[bytes],
+    limit: float,
+    memory_limit: float | None,
+    done: threading.Event,
+    stopped: list[str],
+) -> None:
+    """Kill a process that goes beyond a limit, and say which; return when ``done``."""
+    import psutil
+
+    deadline = time.monotonic() + limit
+    while not done.wait(
+        max(0.0, min(deadline - time.monotonic(), WATCH if memory_limit else limit))
+    ):
+        used = 0.0
+        if memory_limit is not None:
+            with contextlib.suppress(psutil.Error):
+                used = psutil.Process(process.pid).memory_info().rss / 1e9
+        if memory_limit is not None and used > memory_limit:
+            stopped.append(f"more than {memory_limit:g} GB of memory")
+        elif time.monotonic() >= deadline:
+            stopped.append(f"{LATE} {limit:g} s")
+        if stopped:
+            process.kill()
+            return
 
 
 def serve() -> None:

@@ -13,10 +13,10 @@ from adit_model.prediction.candidates import (
     described,
     fault_of,
     joined,
-    largest_move,
     symmetrised,
     too_close,
 )
+from adit_model.quality.symmetry import largest_move
 from adit_model.systems import AtomicSystem
 
 

@@ -1,0 +1,153 @@
+"""Relaxations that are stopped, symmetrised first, or kept symmetric."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+
+import numpy as np
+import psutil
+import pytest
+from ase.build import bulk
+from atomate2.ase.jobs import EmtRelaxMaker
+from jobflow import JobStore, run_locally
+from maggma.stores import MemoryStore
+from monty.json import MontyDecoder
+from pymatgen.core import Lattice, Structure
+from pymatgen.io.ase import AseAtomsAdaptor
+
+from adit_atomate import ADiTDiscoveryMaker, ADiTRelaxStageMaker
+
+FCC = [[0, 0, 0], [0.5, 0.5, 0], [0.5, 0, 0.5], [0, 0.5, 0.5]]
+QUICK = {"fmax": 0.05, "final_atoms_object_file": None}
+
+
+def fcc(symbol: str, a: float, shake: float = 0.0) -> Structure:
+    structure = Structure(Lattice.cubic(a), [symbol] * 4, FCC)
+    structure.translate_sites([3], [0, 0, shake / a])
+    return structure
+
+
+@dataclass
+class HungryMaker(EmtRelaxMaker):
+    """An EMT relaxation that takes all memory for silver, and all time for gold."""
+
+    def run_ase(self, mol_or_struct, prev_dir=None):
+        symbol = mol_or_struct[0].specie.symbol
+        taken = []
+        while symbol == "Ag":
+            taken.append(np.ones(10_000_000))
+        if symbol == "Au":
+            time.sleep(600)
+        return super().run_ase(mol_or_struct, prev_dir)
+
+
+def relaxed(stage: ADiTRelaxStageMaker, structures):
+    store = JobStore(MemoryStore(), additional_stores={"data": MemoryStore()})
+    flow = stage.make(structures)
+    run_locally(flow, store=store, ensure_success=True, log=False)
+    return MontyDecoder().process_decoded(store.get_output(flow.output.uuid, load=True))
+
+
+def test_what_is_stopped_says_why_and_the_others_go_on(clean_dir):
+    stage = ADiTRelaxStageMaker(
+        relax_maker=HungryMaker(relax_kwargs=QUICK), time_limit=20.0, memory_limit=2.0
+    )
+    document = relaxed(stage, [fcc("Ag", 4.1), fcc("Cu", 3.6), fcc("Au", 4.1), fcc("Pt", 3.9)])
+    silver, copper, gold, platinum = document.samples
+    assert silver.reason == "stopped: more than 2 GB of memory"
+    assert gold.reason == "stopped: no result within 20 s"
+    assert {silver.fate, gold.fate} == {"not relaxed"}
+    assert copper.relaxation.state == platinum.relaxation.state == "successful"
+    assert [s is None for s in document.structures] == [True, False, True, False]
+
+
+def test_symmetrised_first_where_it_moves_little(clean_dir):
+    crystals = [fcc("Cu", 3.65, shake=0.05), fcc("Cu", 3.65, shake=0.4)]
+    stage = ADiTRelaxStageMaker(relax_maker=EmtRelaxMaker(relax_kwargs=QUICK), time_limit=None)
+    stage = replace(stage, memory_limit=None)
+    near, far = relaxed(stage, crystals).samples
+    assert near.symmetrised == "Fm-3m" and 0.02 < near.symmetrised_move < 0.05
+    assert far.symmetrised is None is far.symmetrised_move
+    plain, _ = relaxed(replace(stage, symmetrise=None), crystals).samples
+    assert plain.symmetrised is None
+    assert near.relaxation.num_steps <= plain.relaxation.num_steps
+    assert near.relaxation.energy == pytest.approx(plain.relaxation.energy, abs=0.01)
+
+
+def test_symmetry_pressure_and_atoms_are_kept(clean_dir):
+    stage = ADiTRelaxStageMaker(
+        relax_maker=EmtRelaxMaker(relax_kwargs=QUICK), time_limit=None, memory_limit=None
+    )
+    tetragonal = AseAtomsAdaptor.get_structure(bulk("Cu", "bct", 2.5, c=3.9))
+    free = relaxed(stage, [tetragonal]).structures[0]
+    kept = relaxed(replace(stage, fix_symmetry=True), [tetragonal]).structures[0]
+    assert kept.get_space_group_info(0.01)[1] in (139, 225)
+    pressed = relaxed(replace(stage, pressure=20.0), [tetragonal]).structures[0]
+    assert pressed.volume < 0.95 * free.volume
+    alloy = Structure(Lattice.cubic(3.8), ["Cu", "Au", "Au", "Au"], FCC)
+    alloy.translate_sites([0, 3], [0, 0, 0.04])
+    held = relaxed(replace(stage, fix_atoms=["Cu"], symmetrise=None), [alloy]).structures[0]
+    assert held.lattice == alloy.lattice
+    assert np.allclose(held[0].coords, alloy[0].coords)
+    assert not np.allclose(held[3].coords, alloy[3].coords, atol=1e-3)
+    with pytest.raises(ValueError, match="needs a cell that relaxes"):
+        replace(stage, fix_atoms=["Cu"], pressure=1.0).make([alloy])
+    with pytest.raises(ValueError, match="memory_limit must be a positive number or None, got -1"):
+        replace(stage, memory_limit=-1).make([alloy])
+
+
+def test_batched_relaxation_is_taken_as_it_is():
+    """On a GPU: one job for each structure, not through the process of the ASE Makers."""
+    torch_sim = pytest.importorskip("atomate2.torchsim.core", exc_type=ImportError)
+    maker = torch_sim.TorchSimOptimizeMaker(
+        optimizer="fire", model_type="SevenNetModel", model_path="7net-0"
+    )
+    flow = ADiTDiscoveryMaker(relax_maker=maker).make(structures=[fcc("Cu", 3.6)])
+    assert any(job.name == "ADiT relax fan out" for job, _ in flow.iterflow())
+
+
+def test_dense_iron_costs_neither_memory_nor_the_good_crystal(clean_dir, monkeypatch):
+    """Four iron atoms at 1.4 angstrom: CHGNet would take more than 15 GB for it."""
+    pytest.importorskip("chgnet")
+    from adit_atomate.discovery.relax import chgnet_relax_maker
+
+    salt = AseAtomsAdaptor.get_structure(bulk("NaCl", "rocksalt", 5.6))
+    maker = ADiTDiscoveryMaker(
+        novelty_maker=None, rank_maker=None, relax_maker=replace(chgnet_relax_maker(), steps=60)
+    )
+    store = JobStore(MemoryStore(), additional_stores={"data": MemoryStore()})
+    flow = maker.make(structures=[fcc("Fe", 1.4), salt])
+    run_locally(flow, store=store, log=False)
+    document = MontyDecoder().process_decoded(store.get_output(flow.output.uuid, load=True))
+    iron, good = document.samples
+    assert iron.fate == "not plausible" and "cubic angstrom an atom" in iron.reason
+    assert good.fate == "kept" and good.relaxation.state == "successful"
+    assert psutil.Process().memory_info().rss < 4e9
+
+
+def test_fuzzed_structures_are_all_accounted_for(clean_dir):
+    """Cells of 0.5 to 60 angstrom, coinciding atoms, coordinates that are no numbers."""
+    generator = np.random.default_rng(1)
+    crystals = []
+    while len(crystals) < 60:
+        lattice = Lattice(generator.normal(size=(3, 3)) * np.exp(generator.uniform(-0.7, 4.1)))
+        if lattice.volume < 1e-3:
+            continue
+        count = int(generator.integers(1, 30))
+        spread = generator.choice([0.0, 0.1, 1.0])
+        sites = 0.5 + spread * generator.random((count, 3))
+        if len(crystals) % 10 == 0:
+            sites[0, 0] = np.nan
+        symbols = [int(z) for z in generator.integers(1, 119, count)]
+        crystals.append(Structure(lattice, symbols, sites))
+    maker = ADiTDiscoveryMaker(
+        novelty_maker=None, rank_maker=None, relax_maker=EmtRelaxMaker(steps=2, relax_kwargs=QUICK)
+    )
+    store = JobStore(MemoryStore(), additional_stores={"data": MemoryStore()})
+    flow = maker.make(structures=crystals)
+    run_locally(flow, store=store, log=False)
+    document = MontyDecoder().process_decoded(store.get_output(flow.output.uuid, load=True))
+    assert sum(document.fates.values()) == document.n == len(crystals)
+    assert document.fates["not decoded"] == 6
+    assert all(s.fate == "kept" or s.reason for s in document.samples)
