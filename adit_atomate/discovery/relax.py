@@ -48,6 +48,25 @@ def chgnet_relax_maker() -> Maker:
     )
 
 
+def sevennet_relax_maker(model: str = "7net-0") -> Maker:
+    """SevenNet relaxation of cell and atoms; ``"7net-l3i5"`` is a better, slower second opinion.
+
+    Of other weights than ``"7net-0"`` the package has no energies of elements: give
+    ``ADiTHullMaker(element_energies=...)`` for an energy above hull.
+    """
+    from atomate2.forcefields.jobs import ForceFieldRelaxMaker
+
+    from adit_model.quality.relax import FMAX
+
+    return ForceFieldRelaxMaker(
+        name="SevenNet relax",
+        force_field_name="SevenNet",
+        calculator_kwargs={"model": model},
+        relax_kwargs={"fmax": FMAX, "final_atoms_object_file": None},
+        ionic_step_data=("energy",),
+    )
+
+
 def xtb_relax_maker() -> Maker:
     """GFN2-xTB relaxation, forces below 0.05 eV/angstrom in at most 500 steps of BFGS."""
     from atomate2.ase.jobs import GFNxTBRelaxMaker

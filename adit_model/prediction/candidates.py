@@ -216,9 +216,10 @@ def _load(engine: str) -> None:
 
 def _energy_fault(system: AtomicSystem, engine: str, energy: float) -> str | None:
     """Whether the energy is one that no crystal has, as force fields give of collapsed ones."""
-    if engine == XTB:
+    from adit_model.quality.force_fields import FORCE_FIELDS, element_references
+
+    if engine not in FORCE_FIELDS:  # no energies of the elements
         return None
-    from adit_model.quality.force_fields import element_references
     from adit_model.quality.hull import check_formation_energy
 
     try:

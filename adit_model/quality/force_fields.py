@@ -58,7 +58,7 @@ class ForceField:
         if importlib.util.find_spec(self.module) is None:
             raise ModuleNotFoundError(
                 f"{self.label} needs the package {self.package}: "
-                f"pip install 'adit-atomate[{self.name}]'"
+                f"pip install 'adit-atomate[{'chgnet' if self.module == 'chgnet' else 'sevennet'}]'"
             )
 
 
@@ -67,6 +67,11 @@ SEVENNET = ForceField(
     "sevennet", "SevenNet-0 (11 July 2024)", "sevenn", "sevenn", "SevenNet-0, uncorrected PBE"
 )
 FORCE_FIELDS = {force_field.name: force_field for force_field in (CHGNET, SEVENNET)}
+# Relax, as a second opinion; without energies of the elements they rank by total energy alone
+L3I5 = ForceField(
+    "7net-l3i5", "SevenNet-l3i5", "sevenn", "sevenn", "SevenNet-l3i5, uncorrected PBE"
+)
+RELAXING = {**FORCE_FIELDS, L3I5.name: L3I5}
 
 
 def force_field(name: str) -> ForceField:
@@ -77,9 +82,9 @@ def force_field(name: str) -> ForceField:
     ValueError
         If there is none of this name.
     """
-    if name not in FORCE_FIELDS:
-        raise ValueError(f"force fields are {', '.join(FORCE_FIELDS)}, got {name!r}")
-    return FORCE_FIELDS[name]
+    if name not in RELAXING:
+        raise ValueError(f"force fields are {', '.join(RELAXING)}, got {name!r}")
+    return RELAXING[name]
 
 
 @functools.cache
@@ -104,7 +109,8 @@ def calculator(name: str) -> Calculator:
             return CHGNetCalculator(model, use_device="cpu", on_isolated_atoms="ignore")
         from sevenn.calculator import SevenNetCalculator
 
-        return SevenNetCalculator("7net-0", device="cpu")
+        weights = "7net-l3i5" if name == L3I5.name else "7net-0"
+        return SevenNetCalculator(weights, device="cpu")
 
 
 @dataclass(frozen=True)
@@ -174,9 +180,12 @@ def element_references(name: str) -> ElementReferences:
     Raises
     ------
     ValueError
-        If the force field is unknown, or the table was made with another version of it.
+        If the force field is unknown, the package has no table for it, or one that was made with
+        another version of it.
     """
     found = force_field(name)
+    if name not in FORCE_FIELDS:
+        raise ValueError(f"there are no energies of the elements by {found.label}")
     text = files("adit_model.quality").joinpath(f"elements_{name}.json").read_text("utf-8")
     table = json.loads(text)
     if table["model"] != found.label or table["scale"] != found.scale:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from adit_model.quality.crystals import structural_fault
-from adit_model.quality.force_fields import FORCE_FIELDS, SUPPORTED, calculator, force_field
+from adit_model.quality.force_fields import RELAXING, SUPPORTED, calculator, force_field
 from adit_model.quality.molecules import require_molecule
 from adit_model.systems import CRYSTAL, AtomicSystem, lowest_multiplicity
 
@@ -84,7 +84,7 @@ def relax(
     system : AtomicSystem
         A crystal; a molecule for ``"xtb"``.
     name : str
-        ``"chgnet"``, ``"sevennet"`` or ``"xtb"``.
+        ``"chgnet"``, ``"sevennet"``, ``"7net-l3i5"`` or ``"xtb"``.
     fmax : float
         Largest force in eV/angstrom at which it is done.
     steps : int
@@ -239,7 +239,7 @@ def require_engine(name: str, domain: str) -> None:
     ModuleNotFoundError
         If it is not installed; the text says how to install it.
     """
-    engines = tuple(FORCE_FIELDS) if domain == CRYSTAL else (XTB,)
+    engines = tuple(RELAXING) if domain == CRYSTAL else (XTB,)
     if name not in engines:
         raise ValueError(f"{domain}s are relaxed by {' or '.join(engines)}, got {name!r}")
     if domain == CRYSTAL:

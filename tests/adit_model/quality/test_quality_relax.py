@@ -90,7 +90,7 @@ def test_formation_energy_is_relative_to_the_elements() -> None:
         references.formation_energy({"K": 1, "Cl": 1}, -2.0)
     with pytest.raises(ValueError, match="the energy is nan"):
         references.formation_energy({"Na": 1}, float("nan"))
-    with pytest.raises(ValueError, match="force fields are chgnet, sevennet, got 'x'"):
+    with pytest.raises(ValueError, match="force fields are chgnet, sevennet, 7net-l3i5, got 'x'"):
         force_field("x")
 
 
