@@ -8,6 +8,7 @@ lost (its process was killed, its output could not be stored) are tried again on
 
 from __future__ import annotations
 
+import functools
 import logging
 import threading
 import time
@@ -18,6 +19,7 @@ from typing import Any, cast
 from uuid import UUID, uuid4, uuid5
 
 from jobflow import CURRENT_JOB, Flow, Job, JobConfig, Maker, OnMissing, Response, job
+from monty.json import jsanitize
 from pymatgen.core import Molecule, Structure
 
 from adit_atomate.discovery.documents import ADiTCalculation, ADiTResult
@@ -209,7 +211,7 @@ def calculate_chunk(
     started = time.perf_counter()
     try:
         outcomes = run_isolated(
-            calculate,
+            functools.partial(_send, calculate),
             structures,
             time_limit=time_limit or threading.TIMEOUT_MAX,
             memory_limit=memory_limit,
@@ -231,6 +233,12 @@ def calculate_chunk(
         "%s: %s structures in %.0f s", maker.name, len(results), time.perf_counter() - started
     )
     return results
+
+
+def _send(calculate: _Calculation, structure: Structure | Molecule) -> dict[str, Any]:
+    """Calculate, and make the document what a job store keeps: a calculator does not pickle."""
+    found = calculate(structure)
+    return jsanitize(found, strict=True, enum_values=True, allow_bson=True)
 
 
 class _Calculation:

@@ -10,7 +10,12 @@ from maggma.stores import MemoryStore
 from monty.json import MontyDecoder
 from pymatgen.core import Lattice, Molecule, Structure
 
-from adit_atomate import ADiTDiscoveryMaker, ADiTGenerateMaker, ADiTMoleculeDiscoveryMaker
+from adit_atomate import (
+    ADiTDiscoveryMaker,
+    ADiTGenerateMaker,
+    ADiTMoleculeDiscoveryMaker,
+    ADiTRelaxStageMaker,
+)
 from adit_atomate.discovery.documents import ADiTCrystalCandidateDoc, ADiTDiscoveryDoc
 
 FCC = [[0, 0, 0], [0.5, 0.5, 0], [0.5, 0, 0.5], [0, 0.5, 0.51]]
@@ -26,6 +31,17 @@ def emt(**options) -> EmtRelaxMaker:
         relax_kwargs={"fmax": 0.05, "final_atoms_object_file": None},
         ionic_step_data=("energy",),
         **options,
+    )
+
+
+def here(maker, chunk_size: int = 20) -> ADiTRelaxStageMaker:
+    """The stage that relaxes as it is, in this process."""
+    return ADiTRelaxStageMaker(
+        relax_maker=maker,
+        chunk_size=chunk_size,
+        symmetrise=None,
+        time_limit=None,
+        memory_limit=None,
     )
 
 
@@ -60,7 +76,7 @@ def discover(maker: ADiTDiscoveryMaker, structures=None, n=None) -> tuple[ADiTDi
 @pytest.fixture(scope="module")
 def makers() -> ADiTDiscoveryMaker:
     return ADiTDiscoveryMaker(
-        generate_maker=None, novelty_maker=None, relax_maker=emt(), keep=2, chunk_size=3
+        generate_maker=None, novelty_maker=None, relax_maker=here(emt(), 3), keep=2
     )
 
 
@@ -165,7 +181,7 @@ class BrokenDocumentMaker(EmtRelaxMaker):
 def test_structures_of_a_lost_job_are_tried_one_by_one(makers, job_names):
     quick = replace(makers, screen_maker=None, uniqueness_maker=None)
     crystals = [CRYSTALS[i] for i in (0, 3, 2)]
-    document, _ = discover(replace(quick, relax_maker=BrokenDocumentMaker()), crystals)
+    document, _ = discover(replace(quick, relax_maker=here(BrokenDocumentMaker(), 3)), crystals)
     copper, silver, aluminium = document.samples
     assert silver.fate == "not relaxed"
     assert "left no output" in silver.reason
@@ -175,7 +191,7 @@ def test_structures_of_a_lost_job_are_tried_one_by_one(makers, job_names):
 
 
 def test_unconverged_relaxations_end_there(makers):
-    document, _ = discover(replace(makers, relax_maker=emt(steps=2)), [fcc("Cu", 4.2)])
+    document, _ = discover(replace(makers, relax_maker=here(emt(steps=2))), [fcc("Cu", 4.2)])
     assert document.samples[0].fate == "not relaxed"
     assert "not converged after" in document.samples[0].reason
 
@@ -304,7 +320,7 @@ def test_a_condition_reaches_the_generator(makers, tiny_checkpoint):
 def test_updates_reach_nested_makers_and_survive_json(makers):
     maker = replace(makers, dft_maker=STATIC)
     changed = maker.update_kwargs({"steps": 7}, class_filter=EmtRelaxMaker)
-    assert (changed.relax_maker.steps, changed.dft_maker.steps) == (7, 7)
+    assert (changed.relax_maker.relax_maker.steps, changed.dft_maker.steps) == (7, 7)
     again = ADiTDiscoveryMaker.from_dict(maker.as_dict())
     assert again.as_dict() == maker.as_dict()
     flow = maker.make(structures=CRYSTALS)
@@ -335,7 +351,12 @@ def test_collectors_run_without_the_failed(makers):
         ({}, {"n": 3}, ValueError, "generate_maker is None"),
         ({}, {"structures": []}, ValueError, "structures is empty"),
         ({"keep": 0}, {"structures": CRYSTALS}, ValueError, "keep must be"),
-        ({"chunk_size": 0}, {"structures": CRYSTALS}, ValueError, "chunk_size must be"),
+        (
+            {"chunk_size": 0, "relax_maker": emt()},
+            {"structures": CRYSTALS},
+            ValueError,
+            "chunk_size must be",
+        ),
         ({"generate_maker": ADiTGenerateMaker()}, {"n": 3}, ValueError, "of one domain"),
     ],
 )
@@ -360,7 +381,7 @@ def test_an_engine_is_needed_where_the_jobs_run(makers, monkeypatch, caplog):
     """Not where the flow is made; where it is missing, each structure says so."""
     chgnet = pytest.importorskip("atomate2.forcefields.jobs").ForceFieldRelaxMaker
     bare = replace(makers, screen_maker=None, uniqueness_maker=None, rank_maker=None)
-    maker = replace(bare, relax_maker=chgnet(name="CHGNet relax", force_field_name="CHGNet"))
+    maker = replace(bare, relax_maker=here(chgnet(name="CHGNet relax", force_field_name="CHGNet")))
     monkeypatch.setattr("adit_atomate.discovery.calculate.find_spec", lambda name: None)
 
     def missing(self):
@@ -376,8 +397,6 @@ def test_an_engine_is_needed_where_the_jobs_run(makers, monkeypatch, caplog):
 
 def test_a_list_of_structures_without_samples(job_store):
     """The list mode of atomate2's Makers ends with the first that raises; this one does not."""
-    from adit_atomate import ADiTRelaxStageMaker
-
     crystals = [fcc("Cu", 3.6), fcc("Na", 5.0), fcc("Al", 4.0)]
     with pytest.raises(NotImplementedError, match="Na"):
         run_locally(emt().make(crystals), store=job_store, raise_immediately=True, log=False)

@@ -24,7 +24,7 @@ QUICK = {"fmax": 0.05, "final_atoms_object_file": None}
 
 def fcc(symbol: str, a: float, shake: float = 0.0) -> Structure:
     structure = Structure(Lattice.cubic(a), [symbol] * 4, FCC)
-    structure.translate_sites([3], [0, 0, shake / a])
+    structure.translate_sites([3], np.array([0.5, 0.3, 0.8]) * shake / a)
     return structure
 
 
@@ -51,12 +51,12 @@ def relaxed(stage: ADiTRelaxStageMaker, structures):
 
 def test_what_is_stopped_says_why_and_the_others_go_on(clean_dir):
     stage = ADiTRelaxStageMaker(
-        relax_maker=HungryMaker(relax_kwargs=QUICK), time_limit=20.0, memory_limit=2.0
+        relax_maker=HungryMaker(relax_kwargs=QUICK), time_limit=30.0, memory_limit=1.5
     )
     document = relaxed(stage, [fcc("Ag", 4.1), fcc("Cu", 3.6), fcc("Au", 4.1), fcc("Pt", 3.9)])
     silver, copper, gold, platinum = document.samples
-    assert silver.reason == "stopped: more than 2 GB of memory"
-    assert gold.reason == "stopped: no result within 20 s"
+    assert silver.reason == "stopped: more than 1.5 GB of memory"
+    assert gold.reason == "stopped: no result within 30 s"
     assert {silver.fate, gold.fate} == {"not relaxed"}
     assert copper.relaxation.state == platinum.relaxation.state == "successful"
     assert [s is None for s in document.structures] == [True, False, True, False]
