@@ -45,6 +45,9 @@ class TrainingConfig:
     freeze_encoder : bool
         Stage 1 from ``init_from``: train the decoder alone, so latents stay as they are and a
         denoiser trained on them goes on to fit.
+    only_conditions : bool
+        Stage 2 from ``init_from``: train only how conditions of whole systems are taken in (element
+        set, space group, properties). What is made with nothing told stays bit for bit.
     seed : int
         Of weights, batches and noise.
     validate_every, log_every : int
@@ -93,6 +96,7 @@ class TrainingConfig:
     ema_decay: float = 0.9999
     ema_horizon: float = 0.1
     freeze_encoder: bool = False
+    only_conditions: bool = False
     seed: int = 0
     validate_every: int = 500
     log_every: int = 50

@@ -282,6 +282,9 @@ class DenoiserModule(StageModule):
         autoencoder: AnyAutoencoder | None = None,
     ) -> None:
         super().__init__(network, config)
+        if config.only_conditions:
+            for name, parameter in network.named_parameters():
+                parameter.requires_grad_(name.startswith("told."))
         self._graphed: GraphedDenoiser | None = None
         self.autoencoder = (
             None if autoencoder is None else autoencoder.train().requires_grad_(False)

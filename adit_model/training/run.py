@@ -218,6 +218,8 @@ def _check_run(stage: str, config: RunConfig, folder: Path, resume: bool) -> Non
         )
     if config.training.freeze_encoder and (stage != "autoencoder" or config.init_from is None):
         raise ValueError("freeze_encoder is for stage 1 with init_from, a trained encoder")
+    if config.training.only_conditions and (stage != "denoiser" or config.init_from is None):
+        raise ValueError("only_conditions is for stage 2 with init_from, a trained denoiser")
     if config.training.cuda_graphs:
         _check_graphs(stage, config.training)
     if config.training.attention == "fused":

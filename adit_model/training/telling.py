@@ -6,16 +6,19 @@ import math
 from collections.abc import Callable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from adit_model.geometry import WRAP_CUT
 from adit_model.network.conditioning import NUM_ELEMENTS, Told
 from adit_model.network.denoiser import Denoiser
 from adit_model.network.groups import DomainGroups
 
-# Of the systems that are told something: how often each kind is.
+# Of the systems that are told something: how often one kind alone is, as users ask it; of the rest
+# how often each kind is.
+ALONE = 0.35
 ALL_ELEMENTS, SOME_ELEMENTS = 0.45, 0.15
 ELEMENT_SET, SPACE_GROUP, PROPERTY, CELL, SITES = 0.35, 0.35, 0.25, 0.1, 0.15
+HOST_CELL = 0.7  # of the crystals with fixed sites: who knows sites knows the cell
 
 
 def normalise_and_tell(
@@ -88,21 +91,32 @@ def draw_told(
         return torch.rand(shape, generator=generator, device=at).to(device)
 
     some = chance(systems) >= denoiser.config.free_share
+    alone = some & (chance(systems) < ALONE)
+    only = torch.where(alone, (4 * chance(systems)).long(), -1)  # elements, set, group, property
     drawn = chance(systems)
-    whole, part = drawn < ALL_ELEMENTS, drawn >= 1 - SOME_ELEMENTS
+    whole = torch.where(alone, only == 0, drawn < ALL_ELEMENTS)
+    part = ~alone & (drawn >= 1 - SOME_ELEMENTS)
     share = torch.where(whole, 1.0, torch.where(part, chance(systems), 0.0)) * some
     named = (chance(len(index)) < share[index]) & ~is_cell
-    sites = some & (chance(systems) < SITES)
+    sites = some & ~alone & (chance(systems) < SITES)
     share = torch.where(sites, chance(systems), 0.0)
     fixed = (chance(len(index)) < share[index]) & ~is_cell
     named = named | (fixed & (chance(systems) < 0.8)[index])  # who gives a site knows its element
-    cell = some & groups.periodic & (chance(systems) < CELL)
+    cell = torch.where(sites, HOST_CELL, CELL)
+    cell = some & ~alone & groups.periodic & (chance(systems) < cell)
     told = Told.nothing(groups, denoiser.latent_dim, properties.shape[1])
-    listed = some & (chance(systems) < ELEMENT_SET)
+    listed = torch.where(alone, only == 1, some & (chance(systems) < ELEMENT_SET))
     counts = latents.new_zeros(systems, NUM_ELEMENTS).index_put(
         (index[~is_cell], numbers[~is_cell]), latents.new_ones(())
     )
+    grouped = torch.where(alone, only == 2, some & (chance(systems) < SPACE_GROUP))
     asked = some[:, None] & (chance(systems, properties.shape[1]) < PROPERTY)
+    if properties.shape[1]:
+        known = properties.isfinite()
+        one = (chance(systems, properties.shape[1]) * known).argmax(dim=1)
+        single = nn.functional.one_hot(one, properties.shape[1]).bool()
+        valued = (only == 3) | ((only == 2) & (space_groups == 0))
+        asked = torch.where(alone[:, None], single & valued[:, None], asked)
     moved = move(latents, groups, fixed, chance)
     x_1 = denoiser.normalise(moved, groups.kinds)
     return x_1, Told(
@@ -111,7 +125,7 @@ def draw_told(
         fixed=fixed | (is_cell & cell[index]),
         values=x_1,
         element_set=counts * listed[:, None],
-        space_group=space_groups * (some & (chance(systems) < SPACE_GROUP)),
+        space_group=space_groups * grouped,
         properties=properties.masked_fill(~asked, math.nan),
     )
 

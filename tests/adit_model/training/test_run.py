@@ -358,6 +358,7 @@ def test_mistakes_are_found_before_any_work(
         ("autoencoder", {"init_from": "nothing"}, "no checkpoint 'nothing'"),
         ("autoencoder", {"freeze_encoder": True}, "freeze_encoder is for stage 1 with init_from"),
         ("denoiser", {"freeze_encoder": True}, "freeze_encoder is for stage 1 with init_from"),
+        ("denoiser", {"only_conditions": True}, "only_conditions is for stage 2 with init_from"),
         ("autoencoder", {"train": (str(tmp_path / "absent.npz"),)}, "no data file .*absent.npz"),
         ("autoencoder", {"train": (str(tmp_path / "empty.csv"),)}, "empty"),
         ("autoencoder", {"train": (str(tmp_path / "none"),)}, "none"),

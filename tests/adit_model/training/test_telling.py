@@ -79,6 +79,25 @@ def test_a_share_is_told_nothing_and_every_kind_is_told_sometimes():
         assert told.element_set[i].nonzero()[:, 0].tolist() == mine.tolist()
 
 
+def test_one_kind_alone_is_told_often():
+    denoiser = make_denoiser(free_share=0.0)
+    _, groups, *_ = make_batch()
+    _, told = draw_told(denoiser, *make_batch(), torch.Generator().manual_seed(2))
+    index, systems = groups.packing.index, groups.packing.num_systems
+    named = torch.zeros(systems).index_add(0, index, (told.elements > 0).float())
+    fixed = torch.zeros(systems).index_add(0, index, told.fixed.float())
+    kinds = [
+        named == groups.num_atoms,
+        told.element_set.sum(-1) > 0,
+        told.space_group > 0,
+        told.properties.isfinite()[:, 0],
+    ]
+    single = torch.stack([*kinds, named > 0]).sum(0) - kinds[0].long() == 1
+    single &= fixed == 0
+    for kind in kinds:  # of the crystals, which have all of them
+        assert (kind & single)[groups.periodic].float().mean() > 0.05
+
+
 def test_only_systems_with_fixed_atoms_are_moved():
     denoiser = make_denoiser()
     latents, groups, *labels = make_batch()
