@@ -166,7 +166,7 @@ def from_smiles(smiles):
     assert AllChem.EmbedMolecule(mol, randomSeed=7) == 0
     if AllChem.MMFFHasAllMoleculeParams(mol):
         AllChem.MMFFOptimizeMolecule(mol)
-    return AtomicSystem.from_rdkit(mol)
+    return AtomicSystem.from_rdkit(mol, charge=0)  # as a generated molecule, which tells none
 
 
 def without(smiles, symbol):
