@@ -259,6 +259,9 @@ class SamplingConfig:
         Where crystals take their space group and Wyckoff positions from a known crystal:
         ``"asked"``, where a space group is asked for; ``"known"``, always; ``"free"``, never:
         the network is told the group, and may miss it.
+    step_focus : float
+        Share of the steps of molecules, 0 to 1, that crowd around the time at which atoms settle
+        on their neighbours; the others, and those of crystals, are equally spaced.
     """
 
     num_steps: int = 100
@@ -266,6 +269,7 @@ class SamplingConfig:
     guidance_scale: Guidance = 2.0
     noise_scale: float = 1.0
     symmetry: str = "asked"
+    step_focus: float = 0.0
 
     def __post_init__(self) -> None:
         _one_of("symmetry", self.symmetry, SYMMETRIES)
@@ -277,6 +281,8 @@ class SamplingConfig:
         object.__setattr__(self, "guidance_scale", _read_guidance(self.guidance_scale))
         if not 0 <= self.noise_scale <= 2:
             raise ValueError(f"noise_scale must lie in 0..2, got {self.noise_scale}")
+        if not 0 <= self.step_focus <= 1:
+            raise ValueError(f"step_focus must lie in 0..1, got {self.step_focus}")
 
     @property
     def guidance(self) -> float | dict[str, float]:

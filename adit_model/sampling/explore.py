@@ -170,7 +170,8 @@ def trajectory(model: Weights, request: Request) -> list[PathPoint]:
     ((last,),) = list(run_batches(model, [draw], settings, keep, decoded))
     is_crystal = draw.domain == CRYSTAL
     packed = torch.from_numpy(np.concatenate(states[:-1])).to(model.device, model.dtype)
-    times = list(time_grid(settings.num_steps)[:-1])
+    focus = 0.0 if is_crystal else settings.step_focus
+    times = list(time_grid(settings.num_steps, focus=focus)[:-1])
     kinds = row_kinds(model, [draw.num_atoms] * len(times), is_crystal)
     latents = denoiser.denormalise(packed, kinds).float().cpu().numpy()
     points = decode_path(

@@ -6,7 +6,9 @@ import math
 from collections.abc import Callable, Mapping
 from itertools import pairwise
 
+import numpy as np
 import torch
+from scipy.special import ndtr
 from torch import Tensor
 
 from adit_model.network.conditioning import FIELDS, GUIDED, Told
@@ -14,16 +16,28 @@ from adit_model.network.coupling import assign_noise
 from adit_model.network.denoiser import Denoiser
 from adit_model.network.groups import DomainGroups
 
+FOCUS_MEAN, FOCUS_WIDTH = 0.55, 0.15  # where steps crowd, see :func:`time_grid`
 DECIDE_AT = 0.2  # time at which elements are decided, see :func:`integrate`
 
 
-def time_grid(num_steps: int, start: float = 0.0) -> list[float]:
-    """Equally spaced times from ``start`` to 1, ``num_steps + 1`` of them from 0.
+def time_grid(num_steps: int, start: float = 0.0, focus: float = 0.0) -> list[float]:
+    """Times from ``start`` to 1, ``num_steps + 1`` of them from 0.
 
-    A later start takes its share of the steps, rounded, and at least one.
+    Without ``focus`` they are equally spaced. With it that share of the steps crowds around the
+    time at which atoms settle on their neighbours: it is spread as a normal distribution of mean
+    ``FOCUS_MEAN`` and deviation ``FOCUS_WIDTH``. A later start takes its share of the steps,
+    rounded, and at least one.
     """
-    steps = max(1, round(num_steps * (1 - start)))
-    return [start + (1 - start) * (i / steps) for i in range(steps)] + [1.0]
+    axis = np.linspace(0.0, 1.0, 2001)
+    crowd = ndtr((axis - FOCUS_MEAN) / FOCUS_WIDTH)
+    crowd = (crowd - crowd[0]) / (crowd[-1] - crowd[0])
+    reached = (1 - focus) * axis + focus * crowd  # share of the steps done at each time
+    done = start if focus == 0 else float(np.interp(start, axis, reached))
+    steps = max(1, round(num_steps * (1 - done)))
+    if focus == 0:
+        return [start + (1 - start) * (i / steps) for i in range(steps)] + [1.0]
+    inner = np.interp(np.linspace(done, 1.0, steps + 1)[1:-1], reached, axis)
+    return [start, *inner.tolist(), 1.0]
 
 
 def renew_noise(x: Tensor, x_1: Tensor, now: float, then: float, noise: Tensor) -> Tensor:
@@ -86,6 +100,7 @@ def integrate(
     impose: Callable[[Tensor, float], Tensor] | None = None,
     decide: Callable[[Tensor], Told] | None = None,
     settled: Tensor | None = None,
+    step_focus: float = 0.0,
 ) -> Tensor:
     """Solve dx/dt = (x_1(x_t, t) - x_t) / (1 - t), from noise at 0 or later to latents at 1.
 
@@ -125,6 +140,8 @@ def integrate(
         returns is told from then on.
     settled : torch.Tensor
         Systems whose atoms do not exchange renewed noise, shape (S,), bool.
+    step_focus : float
+        See :func:`time_grid`.
 
     Returns
     -------
@@ -169,7 +186,7 @@ def integrate(
             x = then * x_1 + assign_noise(x - then * x_1, x_1, groups, known, settled)
         return x
 
-    times = time_grid(num_steps, start_time)
+    times = time_grid(num_steps, start_time, step_focus)
     last = len(times) - 2
     if solver == "ancestral" and fresh_noise is None and last > 0:
         raise ValueError("the ancestral solver needs fresh_noise")

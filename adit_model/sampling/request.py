@@ -216,7 +216,8 @@ class Request(MSONable):
         for text in sorted(text for text in cautions if text is not None):
             warnings.warn(text, stacklevel=2)
         settings = self.settings(config.sampling)
-        if settings.symmetry == "known" and not (CRYSTAL in domains and config.autoencoder.exact):
+        crystals = CRYSTAL in domains and config.autoencoder.exact
+        if dict(self.sampling).get("symmetry") == "known" and not crystals:
             raise ValueError(
                 f"symmetry 'known' acts on crystals of weights whose latents are coordinates, not "
                 f"on these {' and '.join(f'{d}s' for d in domains)}: leave it away"

@@ -413,7 +413,8 @@ def _integrate_batch(
     sizes = torch.tensor(counts + filler, device=device)
     periodic = torch.full(sizes.shape, part[0].domain == CRYSTAL, device=device)
     groups = DomainGroups.of_atoms(sizes, periodic, cells=bool(cell))
-    times = time_grid(settings.num_steps, start_time)
+    focus = settings.step_focus if part[0].domain == MOLECULE else 0.0
+    times = time_grid(settings.num_steps, start_time, focus)
     starts = [_start(r, start_time) for r in part]
     x = torch.from_numpy(np.concatenate([*starts, blank])).to(device, model.dtype)
     fresh = None
@@ -464,6 +465,7 @@ def _integrate_batch(
         impose,
         decide if decides else None,
         settled,
+        focus,
     )
     latents = model.denoiser.denormalise(x_1, groups.kinds)
     return model.decode(latents, sizes, periodic, choices)[: len(part)]

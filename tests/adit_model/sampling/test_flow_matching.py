@@ -15,7 +15,7 @@ from adit_model.config import DenoiserConfig
 from adit_model.network.conditioning import Told
 from adit_model.network.denoiser import Denoiser
 from adit_model.network.groups import DomainGroups
-from adit_model.sampling.flow import integrate, renew_noise
+from adit_model.sampling.flow import integrate, renew_noise, time_grid
 from adit_model.training.loss import T_MAX, T_MIN, draw_times, flow_matching_loss
 
 SPREAD = 0.3  # standard deviation of the Gaussian data
@@ -170,3 +170,16 @@ def test_loss_by_hand(clip):
     assert loss.item() == pytest.approx(float(expected), rel=1e-5)
     assert float(terms["molecule"]) == pytest.approx(float(expected), rel=1e-5)
     assert set(terms) == {"molecule", "molecule_coordinates"}
+
+
+def test_focused_steps_crowd_and_a_later_start_takes_its_share():
+    times = np.array(time_grid(40, focus=0.7))
+    assert len(times) == 41 and times[0] == 0 and times[-1] == 1
+    widths = np.diff(times)
+    assert (widths > 0).all()
+    middle = widths[(times[:-1] > 0.5) & (times[1:] < 0.6)]
+    assert middle.max() < 0.5 / 40 < 1.5 / 40 < widths[0]
+    late = np.array(time_grid(40, 0.55, focus=0.7))
+    assert late[0] == 0.55 and late[-1] == 1
+    assert len(late) - 1 == pytest.approx((times >= 0.55).sum(), abs=1)
+    assert time_grid(4, 0.5) == [0.5, 0.75, 1.0]
