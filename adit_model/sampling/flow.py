@@ -21,7 +21,7 @@ DECIDE_AT = 0.2  # time at which elements are decided, see :func:`integrate`
 
 
 def time_grid(num_steps: int, start: float = 0.0, focus: float = 0.0) -> list[float]:
-    """Times from ``start`` to 1, ``num_steps + 1`` of them from 0.
+    """Divide the time from ``start`` to 1 into steps, ``num_steps`` of them from 0.
 
     Without ``focus`` they are equally spaced. With it that share of the steps crowds around the
     time at which atoms settle on their neighbours: it is spread as a normal distribution of mean
