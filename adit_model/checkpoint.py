@@ -36,7 +36,7 @@ ORDERS = "element_orders."
 LARGEST_HEADER = 32_000_000  # bytes
 DEEPEST = 200  # levels of the metadata
 BUNDLED = {
-    "default": "mini.safetensors",
+    "default": "mini-2.safetensors",
     "mini": "mini.safetensors",
     "mini-2": "mini-2.safetensors",
 }
