@@ -40,7 +40,9 @@ def test_commands_of_the_readme_are_understood():
     from adit_model.cli.main import _parse
 
     lines = "\n".join(readme_blocks("bash")).replace("&&", "\n").splitlines()
-    commands = [shlex.split(line)[1:] for line in lines if line.strip().startswith("adit ")]
+    commands = [
+        shlex.split(line, comments=True)[1:] for line in lines if line.strip().startswith("adit ")
+    ]
     assert {command[0] for command in commands} == {"evaluate", "generate", "info", "data", "train"}
     for command in commands:
         assert _parse(command).command == command[0]

@@ -138,7 +138,7 @@ class ADiTFineTuneMaker(Maker):
 
     name: str = "ADiT fine-tune"
     checkpoint: str = "default"
-    properties: Sequence[str] | dict[str, str] = ()
+    properties: Sequence[str] | dict[str, str] = field(default_factory=list)
     autoencoder: str = "frozen"
     data_maker: ADiTDataMaker = field(default_factory=ADiTDataMaker)
     autoencoder_maker: ADiTTrainAutoencoderMaker = field(default_factory=stage_1_maker)

@@ -40,7 +40,7 @@ class _StageMaker(Maker):
     steps_per_job: int | None = None
     launcher: str | None = None
     curve_points: int = 200
-    properties: Sequence[str] | dict[str, str] = ()
+    properties: Sequence[str] | dict[str, str] = field(default_factory=list)
 
     stage: ClassVar[str]
 

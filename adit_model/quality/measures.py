@@ -199,7 +199,10 @@ def choose_measures(skip: Sequence[str] = (), also: Sequence[str] = ()) -> tuple
     ValueError
         If there is no measure of a name.
     """
-    usual, more = ([measure.name for measure in group] for group in (MEASURES, MORE_MEASURES))
+    usual, more = (
+        list(dict.fromkeys(measure.name for measure in group))  # one may be of both domains
+        for group in (MEASURES, MORE_MEASURES)
+    )
     for name in skip:
         if name not in usual:
             raise ValueError(f"cannot skip {name!r}: the measures are {', '.join(usual)}")

@@ -215,7 +215,7 @@ def strain(system: AtomicSystem) -> dict[str, Any]:
         If the electronic structure does not converge.
     """
     require_molecule(system)
-    found = relax(system, XTB)
+    found = relax(system, XTB, steps=STEPS)
     if not found.converged:
         raise ValueError(f"{METHOD} does not relax {system.formula} within {STEPS} steps")
     heavy = system.numbers > 1

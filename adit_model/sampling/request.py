@@ -341,6 +341,7 @@ class Draw:
     fixed: np.ndarray | None = None
     fixed_latents: np.ndarray | None = None
     targets: Mapping[str, float] = field(default_factory=dict)
+    template: Template | None = None
 
     @property
     def decides(self) -> bool:
@@ -351,8 +352,6 @@ class Draw:
         if self.choice is None or self.choice.allowed is None:
             return False
         return self.domain == CRYSTAL
-
-    template: Template | None = None
 
     def fresh_noise(self, num_steps: int, settings: SamplingConfig) -> np.ndarray:
         """Noise that the ancestral solver renews, shape (num_steps - 1, num_atoms, L)."""

@@ -17,6 +17,7 @@ from adit_atomate import ADiTGenerateDoc, ADiTGenerateMaker
 from adit_atomate.stores import JobStoreError
 from adit_model.conditions.condition import Condition
 from adit_model.model import ADiT
+from adit_model.quality.records import count_records
 from adit_model.sampling.request import Request
 
 
@@ -80,6 +81,13 @@ def test_counts_follow_from_the_records(finished):
         assert count.decoded == sum(record.decoded for record in records)
         assert count.plausible == sum(record.plausible for record in records)
     assert document.counts["crystal"].plausible < document.counts["crystal"].decoded
+    assert 0 < document.counts["crystal"].decoded < 10
+    # Random weights make nothing plausible: of these records two are said to be.
+    crystals = [record for record in document.samples if record.domain == "crystal"]
+    decoded = [record for record in crystals if record.decoded]
+    said = [r.model_copy(update={"plausible": True, "reason": None}) for r in decoded[:2]]
+    (count,) = count_records([*said, *(r for r in crystals if r not in decoded[:2])]).values()
+    assert (count.requested, count.decoded, count.plausible) == (10, len(decoded), 2)
 
 
 def test_provenance(finished, tiny_checkpoint):

@@ -304,7 +304,7 @@ def test_single_precision_crystals_keep_their_form():
         assert_same(canonicalise(rounded).system, form, atol=1e-5)
 
 
-@pytest.mark.parametrize("length", [250.0, 1e4, 1e7])
+@pytest.mark.parametrize("length", [250.0, 1e4, 1e5])
 def test_cells_too_long_for_a_crystal_are_refused_at_once(length):
     cell = np.diag([4.0, 5.0, length])
     with pytest.raises(ValueError, match="cell lengths"):

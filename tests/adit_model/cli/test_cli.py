@@ -179,7 +179,7 @@ def test_data_from_a_folder_to_one_file(clean_dir, capsys):
         ("nothing", None, "unknown data source 'nothing', and there is no file"),
         ("absent.csv", None, "no CSV file absent.csv"),
         ("empty.csv", "", "empty.csv is empty"),
-        ("columns.csv", "a,b\n1,2\n", "columns.csv lacks the columns"),
+        ("columns.csv", "a,b\n1,2\n", "columns.csv lacks a column of structures"),
         ("nan.xyz", "2\n\nH 0 0 0\nH nan 0 1\n", "positions must be finite"),
         ("broken.npz", "text", "broken.npz"),
         ("qm9:some", None, "unknown data source 'qm9:some'"),

@@ -276,7 +276,10 @@ def test_coverage_is_taken_when_asked_for(clean_dir):
     ("arguments", "text"),
     [
         (["nowhere"], "unknown data source 'nowhere'"),
-        (["s.npz", "--skip", "everything"], "cannot skip 'everything': the measures are geometry"),
+        (
+            ["s.npz", "--skip", "everything"],
+            "cannot skip 'everything': the measures are plausible, geometry, ",
+        ),
         (["s.npz", "--also", "everything"], "cannot add 'everything': what can be added is"),
         (["s.npz", "--workers", "0"], "--workers must be positive, got 0"),
         (["s.npz", "--limit", "-1"], "--limit must be positive, got -1"),

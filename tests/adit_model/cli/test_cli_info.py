@@ -46,7 +46,8 @@ def test_bundled_weights_say_what_they_know(capsys):
     shown = lines(capsys.readouterr().out)
     assert shown["molecules"].endswith("none of 28")
     assert "molecules H C N O F" in shown["elements"]
-    assert "crystals valid" in shown["quality"]
+    assert main(["info", "mini"]) == 0
+    assert "crystals valid" in lines(capsys.readouterr().out)["quality"]
 
 
 def test_parameters_are_those_of_the_model(tiny_checkpoint):

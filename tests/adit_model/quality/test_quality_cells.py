@@ -6,7 +6,7 @@ import pytest
 
 from adit_model.quality.cells import CellStore, fingerprint, measure_systems
 from adit_model.quality.measures import MEASURES, MORE_MEASURES, Measure
-from adit_model.systems import AtomicSystem
+from adit_model.systems import CRYSTAL, DOMAINS, MOLECULE, AtomicSystem
 
 SIZE = Measure("size", "molecule", ("size", "twice"), measure_functions.size, chunk=3)
 TROUBLE = Measure(
@@ -111,7 +111,11 @@ def test_a_package_that_is_not_installed_is_the_reason_in_every_cell(store):
 
 
 def test_measures_have_names_and_columns_of_their_own():
-    names = [measure.name for measure in MEASURES + MORE_MEASURES]
-    columns = [column for measure in MEASURES + MORE_MEASURES for column in measure.columns]
-    assert len(set(names)) == len(names)
-    assert len(set(columns)) == len(columns)
+    for domain in DOMAINS:
+        measures = [m for m in MEASURES + MORE_MEASURES if m.domain == domain]
+        names = [measure.name for measure in measures]
+        columns = [column for measure in measures for column in measure.columns]
+        assert names and len(set(names)) == len(names)
+        assert len(set(columns)) == len(columns)
+    both = {m.name for m in MEASURES if m.domain == CRYSTAL}
+    assert both & {m.name for m in MEASURES if m.domain == MOLECULE} == {"plausible"}

@@ -16,8 +16,9 @@ from adit_model.training.callbacks import SIGNALS, STATE_NAME, StateSaver
 
 
 @pytest.fixture
-def far_away(dataset, tmp_path) -> Path:
+def far_away(dataset, tmp_path, monkeypatch) -> Path:
     """Data with one molecule whose coordinates overflow when squared."""
+    monkeypatch.setattr("adit_model.systems.MAX_COORDINATE", 1e31)
     broken = AtomicSystem(np.array([1, 1]), np.array([[0, 0, 0], [0, 0, 1e30]]), None)
     path = tmp_path / "far.npz"
     AtomicDataset.from_systems([*dataset, broken], "far").save(path)
