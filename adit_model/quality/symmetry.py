@@ -38,12 +38,16 @@ def symmetrise(
     most : float
         Largest move of an atom in angstrom, the common shift and the strain of the cell aside.
     """
+    import spglib
     from ase.spacegroup.symmetrize import IntermediateDatasetError, get_symmetrized_atoms
 
     try:
         atoms, found = get_symmetrized_atoms(system.to_atoms(), tolerance, 1e-3)
-    except (IntermediateDatasetError, AssertionError, ValueError, AttributeError, TypeError):
-        return None  # spglib finds none, or not the same twice
+    except (
+        *(spglib.SpglibError, IntermediateDatasetError, AssertionError),
+        *(ValueError, AttributeError, TypeError),
+    ):
+        return None  # spglib finds none, as of atoms on one spot, or not the same twice
     if found.number == 1:
         return None
     after = AtomicSystem(system.numbers, atoms.get_positions(), atoms.cell.array, system.info)
