@@ -77,6 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     real = [
         system
         for domain, number in numbers.items()
+        if number
         for system in draw(load_source(held_out[domain], progress=False), number, options.seed)
     ]
     parts = {
@@ -181,7 +182,7 @@ def reconstruct(
 ) -> dict[str, Any]:
     originals: list[AtomicSystem] = []
     for domain, source in held_out.items():
-        if numbers[domain]:
+        if numbers[domain] and options.reconstruct:
             originals += draw(
                 load_source(source, progress=False), options.reconstruct, options.seed
             )
