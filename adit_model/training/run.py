@@ -25,6 +25,7 @@ from torch.utils.data import DataLoader
 from adit_model.checkpoint import resolve_checkpoint
 from adit_model.conditions.condition import read_property_names
 from adit_model.data.dataset import AtomicDataset
+from adit_model.data.duplicates import warn_few
 from adit_model.model import ADiT
 from adit_model.network import fused
 from adit_model.network.pairs import PairEncoder
@@ -148,6 +149,7 @@ def run_stage(
         raise ValueError("cuda_graphs needs an autoencoder of canonical poses")
     knows = (config.model if first_stage is None else first_stage.config).autoencoder
     training_data = load_data(config.train, knows, progress)
+    warn_few(training_data)
     validation_data = [load_data((spec,), knows, progress) for spec in config.validation]
     world = config.training.devices * config.training.num_nodes
     sampler = step_sampler(config.training, training_data.periodic, 0, world)  # checks what fits

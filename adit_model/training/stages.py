@@ -19,7 +19,6 @@ from adit_model.conditions.properties import property_name
 from adit_model.config import AutoencoderConfig, DenoiserConfig, ModelConfig
 from adit_model.data import load_source
 from adit_model.data.dataset import AtomicDataset
-from adit_model.data.duplicates import warn_few
 from adit_model.data.prepare import check_labels, concatenate
 from adit_model.model import ADiT
 from adit_model.network.autoencoder import Autoencoder
@@ -59,7 +58,6 @@ def load_data(specs: Sequence[str], known: AutoencoderConfig, progress: bool) ->
         If a system holds an element that the model does not know, or a source cannot be read.
     """
     joined = concatenate([load_source(spec, progress=progress) for spec in specs])
-    warn_few(joined)
     heaviest = int(joined.numbers.argmax())
     if joined.numbers[heaviest] >= known.num_elements:
         system = int(np.searchsorted(joined.offsets, heaviest, side="right")) - 1
