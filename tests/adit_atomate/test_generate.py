@@ -101,6 +101,7 @@ def test_provenance(finished, tiny_checkpoint):
         "guidance_scale": 1.0,
         "noise_scale": 1.0,
         "symmetry": "asked",
+        "step_focus": 0.0,
     }
     assert document.request == Request(20, sampling=sampling)
     assert document.device in ("cpu", "cuda:0", "cuda")
@@ -129,7 +130,7 @@ def test_settings_reach_the_model(maker, tiny_checkpoint, job_store):
     assert document.crystals == []
     assert {record.plausible for record in document.samples} == {None}
     assert document.counts["molecule"].plausible is None
-    assert document.request == Request.of(4, **options)
+    assert document.request == Request.of(4, **options, step_focus=0.0)
     assert document.samples[0].condition == "molecule, atoms=3-4"
     assert document.samples[0].holds == {"domain": True, "num_atoms": True}
     assert document.structures[0].properties["condition"] == "molecule, atoms=3-4"

@@ -175,6 +175,7 @@ OUT_OF_RANGE = {
         "guidance_scale": [-0.5, 101.0, NAN],
         "noise_scale": [-0.1, 2.5, NAN],
         "symmetry": ["cubic", ""],
+        "step_focus": [-0.1, 1.1],
     },
 }
 

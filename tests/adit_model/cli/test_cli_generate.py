@@ -129,6 +129,7 @@ def test_settings_and_picture(folder, tiny_checkpoint):
         "guidance_scale": 1.0,
         "noise_scale": 1.0,
         "symmetry": "asked",
+        "step_focus": 0.0,
     }
     assert Request.from_dict(run["request"]) == Request(N, seed=3, sampling=sampling)
     assert run["checkpoint_hash"] == ADiT.load(tiny_checkpoint).checkpoint_hash

@@ -263,7 +263,7 @@ def test_arguments_are_checked_before_any_work(tmp_path: Path, capsys) -> None:
     HALITE.to(str(sample))
     out = str(tmp_path / "out")
     assert main(["evaluate", str(sample), "--out", out, "--energies", "x"]) != 0
-    assert "force fields are chgnet, sevennet, got 'x'" in capsys.readouterr().err
+    assert "force fields are chgnet, sevennet, 7net-l3i5, got 'x'" in capsys.readouterr().err
     assert main(["evaluate", str(sample), "--out", out, "--hull", "some.csv"]) != 0
     assert "--hull is of use with --energies only" in capsys.readouterr().err
     assert not Path(out).exists()
