@@ -300,7 +300,7 @@ def test_a_force_field_is_needed_where_the_job_runs(monkeypatch, job_store, clea
         ({"compare_number": 0}, [], ValueError, "compare_number must be positive, got 0"),
         ({"folder": "file"}, [], ValueError, "file is a file, not a folder"),
         ({}, "nowhere/", ValueError, "unknown data source 'nowhere/'"),
-        ({"energies": ["xtb"]}, [], ValueError, "force fields are chgnet, sevennet, 7net-l3i5, got 'xtb'"),
+        ({"energies": ["xtb"]}, [], ValueError, "chgnet, sevennet, 7net-l3i5, got 'xtb'"),
         ({"energies": "chgnet"}, [], TypeError, "energies must be a list, got 'chgnet'"),
         ({"hull": ["mp"]}, [], ValueError, "a hull is of use with energies only"),
         (
