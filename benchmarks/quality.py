@@ -43,7 +43,14 @@ from adit_model.quality.run import PACKAGES, score
 from adit_model.quality.table import TABLE_MEASURES, quality_lines
 from adit_model.systems import CRYSTAL, MOLECULE, AtomicSystem
 
-SAMPLING = {"num_steps": int, "solver": str, "guidance_scale": float, "noise_scale": float}
+SAMPLING = {
+    "num_steps": int,
+    "solver": str,
+    "guidance_scale": float,
+    "noise_scale": float,
+    "step_focus": float,
+    "symmetry": str,
+}
 HULL = ("train", "val", "test", "large")
 
 
@@ -63,9 +70,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = {name: value for name, value in asked.items() if value is not None}
     samples: list[Any] = []
     for domain, number in numbers.items():
+        fits = {k: v for k, v in given.items() if k != "symmetry" or domain == CRYSTAL}
         if number:
             samples += model.sample(
-                number, domain=domain, seed=options.seed, progress=sys.stderr.isatty(), **given
+                number, domain=domain, seed=options.seed, progress=sys.stderr.isatty(), **fits
             )
     sampled = time.perf_counter()
     settings = Options(
@@ -224,7 +232,8 @@ def head(
         "# Quality", "", "```", command(options), "```", "",
         f"Checkpoint {options.checkpoint}, hash `{model.checkpoint_hash[:12]}`, seed "
         f"{options.seed}: {sampling.num_steps} {sampling.solver} steps, guidance scale "
-        f"{sampling.guidance_scale:g}, noise scale {sampling.noise_scale:g}. Sampling "
+        f"{sampling.guidance_scale:g}, noise scale {sampling.noise_scale:g}, step focus "
+        f"{sampling.step_focus:g}, symmetry {sampling.symmetry}. Sampling "
         f"{seconds[0]:.0f} s on {model.device.type}, the rest {seconds[1]:.0f} s. {packages}.", "",
         "*Novel*: not in crystals_train (Materials Project) and QM9 train. *Real, held out*: "
         "crystals_test and QM9 test by the same route.", "",

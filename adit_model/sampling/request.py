@@ -121,8 +121,8 @@ class Request(MSONable):
             Added to the condition: a number, a ``(low, high)`` range, text as in the condition,
             or a list (text: ``"4,5,6"``) with one number for each sample.
         **sampling
-            ``num_steps``, ``solver``, ``guidance_scale``, ``noise_scale``, ``symmetry``; None
-            leaves a value to the checkpoint. See :class:`~adit_model.config.SamplingConfig`.
+            ``num_steps``, ``solver``, ``guidance_scale``, ``noise_scale``, ``symmetry``,
+            ``step_focus``; None leaves a value to the checkpoint. See :class:`~adit_model.config.SamplingConfig`.
 
         Raises
         ------
