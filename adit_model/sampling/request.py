@@ -122,7 +122,8 @@ class Request(MSONable):
             or a list (text: ``"4,5,6"``) with one number for each sample.
         **sampling
             ``num_steps``, ``solver``, ``guidance_scale``, ``noise_scale``, ``symmetry``,
-            ``step_focus``; None leaves a value to the checkpoint. See :class:`~adit_model.config.SamplingConfig`.
+            ``step_focus``; None leaves a value to the checkpoint. See
+            :class:`~adit_model.config.SamplingConfig`.
 
         Raises
         ------
