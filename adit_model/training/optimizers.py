@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-CONDITION_RATE = 5.0  # of the embeddings of conditions, which are told seldom and start at zero
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)  # Jordan et al. 2024, "Muon", quintic iteration
 
 
@@ -55,8 +54,7 @@ class MuonAdamW(Optimizer):
 
     Group ``muon``: momentum, orthogonalised (in float32, which is the faster choice on a CPU)
     and scaled to the root mean square of an AdamW step, 0.2 sqrt(max(M, N)) (Liu et al. 2025,
-    arXiv 2502.16982, section 2.2). The others: AdamW, the embeddings of conditions at five
-    times the rate.
+    arXiv 2502.16982, section 2.2). The others: AdamW.
 
     Parameters
     ----------
@@ -82,15 +80,12 @@ class MuonAdamW(Optimizer):
         betas: tuple[float, float] = (0.9, 0.99),
     ) -> None:
         matrices: list[Tensor] = []
-        conditions: list[Tensor] = []
         others: list[Tensor] = []
         for name, parameter in network.named_parameters():
-            is_matrix, is_condition = is_block_matrix(name, parameter), name.startswith("told.")
-            (matrices if is_matrix else conditions if is_condition else others).append(parameter)
+            (matrices if is_block_matrix(name, parameter) else others).append(parameter)
         groups: list[dict[str, Any]] = [
             {"params": matrices, "rule": "muon", "momentum": momentum},
             {"params": others, "rule": "adamw", "betas": betas},
-            {"params": conditions, "rule": "adamw", "betas": betas, "lr": CONDITION_RATE * lr},
         ]
         defaults = {"lr": lr, "weight_decay": weight_decay}
         super().__init__([g for g in groups if g["params"]], defaults)
