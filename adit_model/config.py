@@ -262,6 +262,10 @@ class SamplingConfig:
     step_focus : float
         Share of the steps of molecules, 0 to 1, that crowd around the time at which atoms settle
         on their neighbours; the others, and those of crystals, are equally spaced.
+    even_electrons : bool
+        Molecules whose formula is not asked for get an even number of electrons: the network
+        chooses the elements, and where they would leave an electron unpaired, the least certain
+        atom gets another one.
     """
 
     num_steps: int = 100
@@ -270,6 +274,7 @@ class SamplingConfig:
     noise_scale: float = 1.0
     symmetry: str = "asked"
     step_focus: float = 0.0
+    even_electrons: bool = False
 
     def __post_init__(self) -> None:
         _one_of("symmetry", self.symmetry, SYMMETRIES)
@@ -283,6 +288,8 @@ class SamplingConfig:
             raise ValueError(f"noise_scale must lie in 0..2, got {self.noise_scale}")
         if not 0 <= self.step_focus <= 1:
             raise ValueError(f"step_focus must lie in 0..1, got {self.step_focus}")
+        if not isinstance(self.even_electrons, bool):
+            raise TypeError(f"even_electrons must be a bool, got {self.even_electrons!r}")
 
     @property
     def guidance(self) -> float | dict[str, float]:

@@ -49,6 +49,7 @@ SAMPLING = {
     "guidance_scale": float,
     "noise_scale": float,
     "step_focus": float,
+    "even_electrons": bool,
     "symmetry": str,
 }
 HULL = ("train", "val", "test", "large")
@@ -131,7 +132,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--relax", type=count, default=0, metavar="N", help="crystals that CHGNet relaxes")
     add("--seed", type=count, default=0)
     for name, kind in SAMPLING.items():
-        add(f"--{name.replace('_', '-')}", type=kind, help="default: the checkpoint's")
+        how: Any = {"action": argparse.BooleanOptionalAction} if kind is bool else {"type": kind}
+        add(f"--{name.replace('_', '-')}", help="default: the checkpoint's", **how)
     add("--device", default="auto")
     add("--data", type=Path, default=os.environ.get("ADIT_DATA_DIR"), metavar="DIR",
         help="folder of crystals_*.csv.gz (default: $ADIT_DATA_DIR)")  # fmt: skip
@@ -233,7 +235,8 @@ def head(
         f"Checkpoint {options.checkpoint}, hash `{model.checkpoint_hash[:12]}`, seed "
         f"{options.seed}: {sampling.num_steps} {sampling.solver} steps, guidance scale "
         f"{sampling.guidance_scale:g}, noise scale {sampling.noise_scale:g}, step focus "
-        f"{sampling.step_focus:g}, symmetry {sampling.symmetry}. Sampling "
+        f"{sampling.step_focus:g}, symmetry {sampling.symmetry}, even electrons "
+        f"{'yes' if sampling.even_electrons else 'no'}. Sampling "
         f"{seconds[0]:.0f} s on {model.device.type}, the rest {seconds[1]:.0f} s. {packages}.", "",
         "*Novel*: not in crystals_train (Materials Project) and QM9 train. *Real, held out*: "
         "crystals_test and QM9 test by the same route.", "",

@@ -423,12 +423,16 @@ class ElementChoice:
         Atomic numbers that free atoms may have; each occurs at least once.
     orbits : numpy.ndarray or None
         Atoms with equal numbers get one element, shape (N,); by default each has its own.
+    even : bool
+        The atomic numbers have an even sum, as those of a neutral molecule without an unpaired
+        electron. It acts where neither composition nor orbits are given.
     """
 
     numbers: np.ndarray | None = None
     composition: np.ndarray | None = None
     allowed: np.ndarray | None = None
     orbits: np.ndarray | None = None
+    even: bool = False
 
     def choose(self, logits: np.ndarray) -> np.ndarray:
         """Choose the elements whose log-probabilities have the largest sum.
@@ -473,7 +477,26 @@ class ElementChoice:
         else:
             chosen = together.argmax(axis=1)
         result[free] = chosen[group]
+        if self.even and self.composition is None and self.orbits is None and result.sum() % 2:
+            return self._evened(result, free, scores)
         return result
+
+    def _evened(self, numbers: np.ndarray, free: np.ndarray, scores: np.ndarray) -> np.ndarray:
+        """Change the element of one atom, where that costs least and keeps all that must occur."""
+        cost = scores[free, numbers[free]][:, None] - scores[free]  # (F, E)
+        elements = np.arange(scores.shape[1])
+        cost[(elements - numbers[free][:, None]) % 2 == 0] = np.inf
+        if self.allowed is not None:
+            cost[:, ~np.isin(elements, self.allowed)] = np.inf
+            amounts = np.bincount(numbers, minlength=scores.shape[1])
+            needed = np.isin(numbers[free], self.allowed) & (amounts[numbers[free]] == 1)
+            cost[needed] = np.inf
+        if not np.isfinite(cost).any():
+            return numbers
+        atom, element = np.unravel_index(cost.argmin(), cost.shape)
+        numbers = numbers.copy()
+        numbers[free[atom]] = element
+        return numbers
 
 
 def _composed(scores: np.ndarray, sizes: np.ndarray, count: Mapping[int, int]) -> np.ndarray:

@@ -122,7 +122,7 @@ class Request(MSONable):
             or a list (text: ``"4,5,6"``) with one number for each sample.
         **sampling
             ``num_steps``, ``solver``, ``guidance_scale``, ``noise_scale``, ``symmetry``,
-            ``step_focus``; None leaves a value to the checkpoint. See
+            ``step_focus``, ``even_electrons``; None leaves a value to the checkpoint. See
             :class:`~adit_model.config.SamplingConfig`.
 
         Raises
@@ -366,7 +366,7 @@ def draw_samples(
     known: Known,
     orders: ElementOrders,
     config: ModelConfig,
-    symmetry: str = "free",
+    sampling: SamplingConfig,
 ) -> list[Draw]:
     """Draw domain, number of atoms, noise, rotation and elements of each sample of a request.
 
@@ -380,8 +380,8 @@ def draw_samples(
     known, orders, config
         What the checkpoint knows, the orders of elements of its training molecules, and its
         configuration.
-    symmetry : str
-        See :class:`~adit_model.config.SamplingConfig`.
+    sampling : SamplingConfig
+        What it is sampled with.
 
     Raises
     ------
@@ -405,13 +405,14 @@ def draw_samples(
                     f"these elements alone; they hold {'-'.join(sorted(orders.elements))}"
                 )
         drawn = None
-        if domain == CRYSTAL and is_imposed(condition, symmetry):
+        if domain == CRYSTAL and is_imposed(condition, sampling.symmetry):
             drawn = draw_template(index, request.seed, condition, counts[key])
             if drawn is None:
                 missing.add(condition)
-        draws.append(
-            _draw(index, request.seed, condition, domain, counts[key], orders, config, drawn)
-        )
+        draw = _draw(index, request.seed, condition, domain, counts[key], orders, config, drawn)
+        if sampling.even_electrons and domain == MOLECULE:
+            draw = replace(draw, choice=replace(draw.choice or ElementChoice(), even=True))
+        draws.append(draw)
     for condition in sorted(missing, key=str):
         warnings.warn(
             f"no known crystal has the symmetry, number of atoms and orbits for '{condition}': "

@@ -22,8 +22,10 @@ from adit_model.network.conditioning import Told
 from adit_model.network.coupling import assign_noise
 from adit_model.network.decoding import raw_to_system
 from adit_model.network.denoiser import Denoiser
+from adit_model.network.exact import AnyAutoencoder, ExactAutoencoder
 from adit_model.network.groups import DomainGroups
 from adit_model.progress import tqdm
+from adit_model.sampling.elements import ElementProjection
 from adit_model.sampling.flow import integrate, time_grid
 from adit_model.sampling.request import Draw, Request, check_positive, draw_samples
 from adit_model.sampling.sample import Sample, SamplingInterrupted
@@ -58,6 +60,11 @@ class Weights(Protocol):
     @property
     def element_orders(self) -> ElementOrders:
         """Orders of the elements of training molecules."""
+        ...
+
+    @property
+    def autoencoder(self) -> AnyAutoencoder:
+        """Stage 1."""
         ...
 
     @property
@@ -199,7 +206,7 @@ def prepare(model: Weights, request: Request) -> tuple[list[Draw], SamplingConfi
     require_denoiser(model)
     known = model.known
     settings = request.check(known, model.config)
-    draws = draw_samples(request, known, model.element_orders, model.config, settings.symmetry)
+    draws = draw_samples(request, known, model.element_orders, model.config, settings)
     latents: dict[Condition, np.ndarray] = {}
     for condition in request.asked:
         if condition.atoms is not None:
@@ -441,6 +448,10 @@ def _integrate_batch(
 
     decides = model.config.denoiser.conditions and any(r.decides for r in part)
     impose = _imposing(part, x)
+    exact = model.autoencoder if isinstance(model.autoencoder, ExactAutoencoder) else None
+    if exact is not None and any(c is not None and c.even for c in choices):
+        even = ElementProjection(exact, model.denoiser, choices, groups)
+        impose = even if impose is None else composed(even, impose)
     settled = None
     if any(draw.template is not None for draw in part):  # they have no fixed atoms
         symmetry = SymmetryProjection(model.denoiser, [r.template for r in part], groups)

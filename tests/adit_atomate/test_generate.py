@@ -102,6 +102,7 @@ def test_provenance(finished, tiny_checkpoint):
         "noise_scale": 1.0,
         "symmetry": "asked",
         "step_focus": 0.0,
+        "even_electrons": False,
     }
     assert document.request == Request(20, sampling=sampling)
     assert document.device in ("cpu", "cuda:0", "cuda")

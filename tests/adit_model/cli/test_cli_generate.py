@@ -130,6 +130,7 @@ def test_settings_and_picture(folder, tiny_checkpoint):
         "noise_scale": 1.0,
         "symmetry": "asked",
         "step_focus": 0.0,
+        "even_electrons": False,
     }
     assert Request.from_dict(run["request"]) == Request(N, seed=3, sampling=sampling)
     assert run["checkpoint_hash"] == ADiT.load(tiny_checkpoint).checkpoint_hash

@@ -70,3 +70,35 @@ def test_orbits_that_cannot_hold_it_are_an_error():
         ElementChoice(allowed=ALLOWED, orbits=orbits).choose(logits)
     with pytest.raises(ValueError, match=r"orbits of \[2, 2\] atoms cannot make up"):
         ElementChoice(composition=np.array([3, 8, 8, 8]), orbits=orbits).choose(logits)
+
+
+@pytest.mark.parametrize("allowed", [None, np.array([1, 6, 8])])
+def test_an_even_sum_costs_least(allowed):
+    elements = np.array([1, 6, 7, 8])
+    odd = 0
+    for seed in range(60):
+        logits = np.full((4, 10), -30.0)
+        logits[:, elements] = np.random.default_rng(seed).normal(size=(4, 4)) * 3
+        scores = logits - np.logaddexp.reduce(logits, axis=1, keepdims=True)
+        fits = [
+            row
+            for row in product(elements.tolist(), repeat=4)
+            if sum(row) % 2 == 0 and (allowed is None or set(row) == set(allowed.tolist()))
+        ]
+        numbers = ElementChoice(allowed=allowed, even=True).choose(logits)
+        assert tuple(numbers) in fits
+        if allowed is None:  # with a set, first the set is met and then one atom changed
+            assert tuple(numbers) == max(fits, key=lambda row: scores[range(4), row].sum())
+        odd += ElementChoice(allowed=allowed).choose(logits).sum() % 2
+    assert odd > 10  # so there was something to change
+
+
+def test_an_even_sum_leaves_given_atoms_and_a_composition_alone():
+    logits = np.zeros((3, 10))
+    given = np.array([7, 1, 0])
+    numbers = ElementChoice(given, even=True).choose(logits)
+    assert numbers[:2].tolist() == [7, 1] and numbers.sum() % 2 == 0
+    composition = np.array([7, 8, 8])  # NO2, a radical that was asked for
+    assert sorted(ElementChoice(composition=composition, even=True).choose(logits)) == [7, 8, 8]
+    lone = ElementChoice(np.array([7, 1, 1]), even=True).choose(logits)
+    assert lone.tolist() == [7, 1, 1]

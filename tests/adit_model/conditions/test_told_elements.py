@@ -19,7 +19,7 @@ from adit_model.conditions.atoms import (
     element_order_histogram,
 )
 from adit_model.conditions.known import Known
-from adit_model.config import named_size
+from adit_model.config import SamplingConfig, named_size
 from adit_model.model import ADiT
 from adit_model.network.groups import DomainGroups
 from adit_model.sampling.request import Request, draw_samples
@@ -113,7 +113,7 @@ def test_a_draw_depends_on_seed_and_index_alone():
 
     def draws(of, condition="molecule", n=40):
         request = Request.of(n, condition, seed=3)
-        return draw_samples(request, of.known, of.element_orders, of.config)
+        return draw_samples(request, of.known, of.element_orders, of.config, SamplingConfig())
 
     for draw, again, other in zip(draws(model), draws(model, n=50), draws(plain), strict=False):
         if draw.num_atoms == 4:  # no order has four atoms
@@ -133,7 +133,9 @@ def test_what_is_told_is_what_was_asked():
 
     def told(condition):
         request = Request.of(30, condition, seed=3)
-        drawn = draw_samples(request, model.known, model.element_orders, model.config)
+        drawn = draw_samples(
+            request, model.known, model.element_orders, model.config, SamplingConfig()
+        )
         return {"".join(chemical_symbols[z] for z in draw.told) for draw in drawn}
 
     assert told("molecule, H-O") == {"OHH"}

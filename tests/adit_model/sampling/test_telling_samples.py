@@ -10,10 +10,12 @@ import pytest
 import torch
 from ase.data import chemical_symbols
 
+from adit_model.conditions.atoms import ElementChoice
 from adit_model.conditions.known import Known, PropertyRange
 from adit_model.config import MINI
 from adit_model.model import ADiT
 from adit_model.network.groups import DomainGroups
+from adit_model.sampling.elements import IMPOSE_FROM, ElementProjection
 from adit_model.sampling.request import Request
 from adit_model.sampling.sampler import prepare
 from adit_model.sampling.telling import tell
@@ -202,3 +204,30 @@ def test_guidance_by_kind(model):
         positions(one, {"spacegroup": 2})
     with pytest.raises(ValueError, match=r"must lie in 0\.\.100, got -1"):
         positions(one, "space_group=-1")
+
+
+def test_molecules_have_an_even_number_of_electrons(model):
+    request = "molecule, atoms=3-5"
+    free = model.sample(40, request, even_electrons=False, progress=False)
+    assert {int(s.system.numbers.sum()) % 2 for s in free} == {0, 1}
+    even = model.sample(40, request, even_electrons=True, progress=False)
+    assert {int(s.system.numbers.sum()) % 2 for s in even} == {0}
+    asked = model.sample(2, "molecule, NO2", even_electrons=True, progress=False)
+    assert {s.system.formula for s in asked} == {"NO2"}
+
+
+def test_elements_are_imposed_late_and_alone(model):
+    draws, groups, _ = told_of(model, "molecule, atoms=3-5", n=20)
+    choices = [replace(d.choice or ElementChoice(), even=True) for d in draws]
+    project = ElementProjection(model.autoencoder, model.denoiser, choices, groups)
+    x_1 = torch.randn(groups.packing.num_atoms, model.denoiser.latent_dim)
+    assert project(x_1, IMPOSE_FROM - 0.01) is x_1
+    moved = project(x_1, IMPOSE_FROM)
+    assert torch.equal(moved[:, :3], x_1[:, :3])
+    changed = (moved != x_1).any(dim=1)
+    systems = groups.packing.index[changed].tolist()
+    assert systems and len(systems) == len(set(systems))  # one atom of some
+    sizes = torch.tensor([d.num_atoms for d in draws])
+    latents = model.denoiser.denormalise(moved, groups.kinds)
+    for raw in model.decode(latents, sizes, groups.periodic):
+        assert raw["numbers"].sum() % 2 == 0
