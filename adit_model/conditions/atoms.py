@@ -423,16 +423,17 @@ class ElementChoice:
         Atomic numbers that free atoms may have; each occurs at least once.
     orbits : numpy.ndarray or None
         Atoms with equal numbers get one element, shape (N,); by default each has its own.
-    even : bool
-        The atomic numbers have an even sum, as those of a neutral molecule without an unpaired
-        electron. It acts where neither composition nor orbits are given.
+    even : numpy.ndarray or None
+        The atomic numbers get an even sum, as those of a neutral molecule without an unpaired
+        electron have, by changing one of them to one of these. It acts where neither composition
+        nor orbits are given.
     """
 
     numbers: np.ndarray | None = None
     composition: np.ndarray | None = None
     allowed: np.ndarray | None = None
     orbits: np.ndarray | None = None
-    even: bool = False
+    even: np.ndarray | None = None
 
     def choose(self, logits: np.ndarray) -> np.ndarray:
         """Choose the elements whose log-probabilities have the largest sum.
@@ -477,15 +478,16 @@ class ElementChoice:
         else:
             chosen = together.argmax(axis=1)
         result[free] = chosen[group]
-        if self.even and self.composition is None and self.orbits is None and result.sum() % 2:
-            return self._evened(result, free, scores)
-        return result
+        if self.even is None or self.composition is not None or self.orbits is not None:
+            return result
+        return self._evened(result, free, scores) if result.sum() % 2 else result
 
     def _evened(self, numbers: np.ndarray, free: np.ndarray, scores: np.ndarray) -> np.ndarray:
         """Change the element of one atom, where that costs least and keeps all that must occur."""
         cost = scores[free, numbers[free]][:, None] - scores[free]  # (F, E)
         elements = np.arange(scores.shape[1])
         cost[(elements - numbers[free][:, None]) % 2 == 0] = np.inf
+        cost[:, ~np.isin(elements, self.even)] = np.inf
         if self.allowed is not None:
             cost[:, ~np.isin(elements, self.allowed)] = np.inf
             amounts = np.bincount(numbers, minlength=scores.shape[1])

@@ -411,7 +411,8 @@ def draw_samples(
                 missing.add(condition)
         draw = _draw(index, request.seed, condition, domain, counts[key], orders, config, drawn)
         if sampling.even_electrons and domain == MOLECULE:
-            draw = replace(draw, choice=replace(draw.choice or ElementChoice(), even=True))
+            even = replace(draw.choice or ElementChoice(), even=np.array(known.elements[domain]))
+            draw = replace(draw, choice=even)
         draws.append(draw)
     for condition in sorted(missing, key=str):
         warnings.warn(

@@ -449,7 +449,7 @@ def _integrate_batch(
     decides = model.config.denoiser.conditions and any(r.decides for r in part)
     impose = _imposing(part, x)
     exact = model.autoencoder if isinstance(model.autoencoder, ExactAutoencoder) else None
-    if exact is not None and any(c is not None and c.even for c in choices):
+    if exact is not None and any(c is not None and c.even is not None for c in choices):
         even = ElementProjection(exact, model.denoiser, choices, groups)
         impose = even if impose is None else composed(even, impose)
     settled = None

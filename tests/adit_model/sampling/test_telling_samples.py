@@ -218,7 +218,7 @@ def test_molecules_have_an_even_number_of_electrons(model):
 
 def test_elements_are_imposed_late_and_alone(model):
     draws, groups, _ = told_of(model, "molecule, atoms=3-5", n=20)
-    choices = [replace(d.choice or ElementChoice(), even=True) for d in draws]
+    choices = [replace(d.choice or ElementChoice(), even=np.array([1, 6, 7, 8])) for d in draws]
     project = ElementProjection(model.autoencoder, model.denoiser, choices, groups)
     x_1 = torch.randn(groups.packing.num_atoms, model.denoiser.latent_dim)
     assert project(x_1, IMPOSE_FROM - 0.01) is x_1
@@ -228,7 +228,7 @@ def test_elements_are_imposed_late_and_alone(model):
     systems = groups.packing.index[changed].tolist()
     assert systems and len(systems) == len(set(systems))  # one atom of some
     distance = torch.cdist(moved[changed][:, 3:], project.code)
-    assert distance.min(dim=1).values.max() < 1e-6  # what they hold is the code of an element
+    assert distance.min(dim=1).values.max() < 1e-3  # what they hold is the code of an element
     before = model.autoencoder.element_head(model.denoiser.denormalise(x_1, groups.kinds)[:, 3:])
     numbers = before[:, 1:].argmax(dim=1) + 1
     numbers[changed] = distance.argmin(dim=1)
