@@ -480,14 +480,16 @@ class ElementChoice:
         result[free] = chosen[group]
         if self.even is None or self.composition is not None or self.orbits is not None:
             return result
-        return self._evened(result, free, scores) if result.sum() % 2 else result
+        return self._evened(result, free, scores, self.even) if result.sum() % 2 else result
 
-    def _evened(self, numbers: np.ndarray, free: np.ndarray, scores: np.ndarray) -> np.ndarray:
+    def _evened(
+        self, numbers: np.ndarray, free: np.ndarray, scores: np.ndarray, among: np.ndarray
+    ) -> np.ndarray:
         """Change the element of one atom, where that costs least and keeps all that must occur."""
         cost = scores[free, numbers[free]][:, None] - scores[free]  # (F, E)
         elements = np.arange(scores.shape[1])
         cost[(elements - numbers[free][:, None]) % 2 == 0] = np.inf
-        cost[:, ~np.isin(elements, self.even)] = np.inf
+        cost[:, ~np.isin(elements, among)] = np.inf
         if self.allowed is not None:
             cost[:, ~np.isin(elements, self.allowed)] = np.inf
             amounts = np.bincount(numbers, minlength=scores.shape[1])
