@@ -7,6 +7,7 @@ from itertools import pairwise
 
 import numpy as np
 import torch
+from scipy.optimize import nnls
 from torch import Tensor
 
 from adit_model.conditions.atoms import ElementChoice
@@ -14,7 +15,8 @@ from adit_model.network.denoiser import Denoiser
 from adit_model.network.exact import ExactAutoencoder
 from adit_model.network.groups import DomainGroups
 
-IMPOSE_FROM = 0.55  # time from which atoms of molecules are near their neighbours
+LEAST_SHARE = 1e-9
+IMPOSE_FROM = 0.6  # time from which atoms of molecules are near their neighbours
 
 
 class ElementProjection:
@@ -28,6 +30,8 @@ class ElementProjection:
     ----------
     autoencoder : ExactAutoencoder
         Has the code of each element.
+    elements : sequence of int
+        Atomic numbers that molecules can hold.
     denoiser : Denoiser
         Whose predictions are changed.
     choices : sequence of ElementChoice or None
@@ -39,11 +43,12 @@ class ElementProjection:
     def __init__(
         self,
         autoencoder: ExactAutoencoder,
+        elements: Sequence[int],
         denoiser: Denoiser,
         choices: Sequence[ElementChoice | None],
         groups: DomainGroups,
     ) -> None:
-        self.autoencoder, self.denoiser, self.groups = autoencoder, denoiser, groups
+        self.elements = np.array(elements)
         stops = [0, *groups.packing.sizes.cumsum(0).tolist()]
         self.parts = [
             (choice, slice(*rows))
@@ -54,20 +59,23 @@ class ElementProjection:
         latents = torch.nn.functional.pad(code, (3, 0))
         kinds = torch.zeros(len(code), dtype=torch.long, device=code.device)  # of molecules
         self.code = denoiser.normalise(latents, kinds)[:, 3:]
+        code = self.code.double().cpu().numpy()[self.elements].T
+        self.mixture = np.vstack([code, np.ones(len(self.elements))])  # (F + 1, K)
+        self.num_elements = len(self.code)
 
     @torch.no_grad()
     def __call__(self, x_1: Tensor, time: float) -> Tensor:
         """Change a prediction of x_1, shape (T, L), made at a time."""
         if time < IMPOSE_FROM:
             return x_1
-        latents = self.denoiser.denormalise(x_1, self.groups.kinds)
-        logits = self.autoencoder.element_head(latents[:, 3:]).double().cpu().numpy()
+        features = x_1[:, 3:].double().cpu().numpy()
         free = ElementChoice()
         rows: list[int] = []
         numbers: list[int] = []
         for choice, part in self.parts:
-            chosen = choice.choose(logits[part])
-            changed = np.flatnonzero(chosen != free.choose(logits[part]))
+            logits = self._log_shares(features[part])
+            chosen = choice.choose(logits)
+            changed = np.flatnonzero(chosen != free.choose(logits))
             rows.extend((part.start + changed).tolist())
             numbers.extend(chosen[changed].tolist())
         if not rows:
@@ -75,3 +83,14 @@ class ElementProjection:
         at = torch.tensor(rows, device=x_1.device)
         code = self.code[torch.tensor(numbers, device=x_1.device)].to(x_1)
         return x_1.index_copy(0, at, torch.cat([x_1[at, :3], code], dim=1))
+
+    def _log_shares(self, features: np.ndarray) -> np.ndarray:
+        """Logarithms of the shares of elements in predicted codes (N, F), shape (N, E).
+
+        A prediction is the mean over what an atom can be: a mixture of codes, whose shares are
+        the probabilities of its elements.
+        """
+        shares = np.full((len(features), self.num_elements), LEAST_SHARE)
+        for row, feature in zip(shares, features, strict=True):
+            row[self.elements] += nnls(self.mixture, np.append(feature, 1.0))[0]
+        return np.log(shares)

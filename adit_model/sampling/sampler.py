@@ -450,7 +450,8 @@ def _integrate_batch(
     impose = _imposing(part, x)
     exact = model.autoencoder if isinstance(model.autoencoder, ExactAutoencoder) else None
     if exact is not None and any(c is not None and c.even is not None for c in choices):
-        even = ElementProjection(exact, model.denoiser, choices, groups)
+        elements = model.known.elements[MOLECULE]
+        even = ElementProjection(exact, elements, model.denoiser, choices, groups)
         impose = even if impose is None else composed(even, impose)
     settled = None
     if any(draw.template is not None for draw in part):  # they have no fixed atoms

@@ -216,20 +216,29 @@ def test_molecules_have_an_even_number_of_electrons(model):
     assert {s.system.formula for s in asked} == {"NO2"}
 
 
-def test_elements_are_imposed_late_and_alone(model):
+def test_elements_are_imposed_late_on_the_least_certain_atom(model):
     draws, groups, _ = told_of(model, "molecule, atoms=3-5", n=20)
-    choices = [replace(d.choice or ElementChoice(), even=np.array([1, 6, 7, 8])) for d in draws]
-    project = ElementProjection(model.autoencoder, model.denoiser, choices, groups)
-    x_1 = torch.randn(groups.packing.num_atoms, model.denoiser.latent_dim)
+    elements = np.array([1, 6, 7, 8])
+    choices = [replace(d.choice or ElementChoice(), even=elements) for d in draws]
+    project = ElementProjection(model.autoencoder, elements, model.denoiser, choices, groups)
+    rng = np.random.default_rng(0)
+    number = groups.packing.num_atoms
+    numbers = rng.choice(elements, number)
+    others = np.where(np.isin(numbers, [1, 7]), 6, 7)  # of the other parity
+    share = rng.uniform(0.01, 0.4, number)
+    mean = torch.tensor(share, dtype=torch.float32)[:, None]
+    x_1 = torch.randn(number, model.denoiser.latent_dim)
+    x_1[:, 3:] = (1 - mean) * project.code[numbers] + mean * project.code[others]
     assert project(x_1, IMPOSE_FROM - 0.01) is x_1
     moved = project(x_1, IMPOSE_FROM)
-    assert torch.equal(moved[:, :3], x_1[:, :3])
-    changed = (moved != x_1).any(dim=1)
-    systems = groups.packing.index[changed].tolist()
-    assert systems and len(systems) == len(set(systems))  # one atom of some
-    distance = torch.cdist(moved[changed][:, 3:], project.code)
-    assert distance.min(dim=1).values.max() < 1e-3  # what they hold is the code of an element
-    before = model.autoencoder.element_head(model.denoiser.denormalise(x_1, groups.kinds)[:, 3:])
-    numbers = before[:, 1:].argmax(dim=1) + 1
-    numbers[changed] = distance.argmin(dim=1)
-    assert (torch.zeros(20).index_add(0, groups.packing.index, numbers.float()) % 2 == 0).all()
+    for system in range(len(draws)):
+        rows = np.flatnonzero(groups.packing.index.numpy() == system)
+        changed = rows[(moved[rows] != x_1[rows]).any(dim=1).numpy()]
+        if numbers[rows].sum() % 2 == 0:
+            assert not len(changed)
+            continue
+        least = rows[np.argmax(share[rows])]
+        assert changed.tolist() == [least]
+        expected = torch.cat([x_1[least, :3], project.code[others[least]]])
+        torch.testing.assert_close(moved[least], expected)
+    assert project(moved, IMPOSE_FROM) is moved
