@@ -131,7 +131,7 @@ def test_settings_reach_the_model(maker, tiny_checkpoint, job_store):
     assert document.crystals == []
     assert {record.plausible for record in document.samples} == {None}
     assert document.counts["molecule"].plausible is None
-    assert document.request == Request.of(4, **options, step_focus=0.0)
+    assert document.request == Request.of(4, **options, step_focus=0.0, even_electrons=False)
     assert document.samples[0].condition == "molecule, atoms=3-4"
     assert document.samples[0].holds == {"domain": True, "num_atoms": True}
     assert document.structures[0].properties["condition"] == "molecule, atoms=3-4"
