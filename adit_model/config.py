@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeVar
 
 ENCODERS = ("transformer", "equivariant")
 SOLVERS = ("euler", "midpoint", "heun", "ancestral", "multistep")
-SYMMETRIES = ("asked", "known", "free")
+SYMMETRIES = ("asked", "known", "found", "free")
 
 GUIDED_KINDS = ("elements", "formula", "space_group", "properties")
 
@@ -258,7 +258,8 @@ class SamplingConfig:
     symmetry : str
         Where crystals take their space group and Wyckoff positions from a known crystal:
         ``"asked"``, where a space group is asked for; ``"known"``, always; ``"free"``, never:
-        the network is told the group, and may miss it.
+        the network is told the group, and may miss it. ``"found"`` is ``"asked"``, and other
+        crystals get exactly the symmetry that they nearly have at time 0.7.
     step_focus : float
         Share of the steps of molecules, 0 to 1, that crowd around the time at which atoms settle
         on their neighbours; the others, and those of crystals, are equally spaced.

@@ -102,10 +102,11 @@ def variations(
     request = Request.of(n, None if isinstance(n, Request) else asked, **options)
     if request.condition != asked:
         raise ValueError(f"variations of {system} are '{asked}', not '{request.condition}'")
-    if dict(request.sampling).get("symmetry") == "known":
+    symmetry = dict(request.sampling).get("symmetry", "free")
+    if symmetry == "known":
         raise ValueError("variations start from a structure, not from the symmetry of known ones")
     draws, settings = prepare(
-        model, replace(request, sampling=dict(request.sampling) | {"symmetry": "free"})
+        model, replace(request, sampling=dict(request.sampling) | {"symmetry": symmetry})
     )
     origin = normalised_latents(model, system)
     config = model.config.denoiser

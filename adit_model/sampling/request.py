@@ -218,10 +218,11 @@ class Request(MSONable):
             warnings.warn(text, stacklevel=2)
         settings = self.settings(config.sampling)
         crystals = CRYSTAL in domains and config.autoencoder.exact
-        if dict(self.sampling).get("symmetry") == "known" and not crystals:
+        symmetry = dict(self.sampling).get("symmetry")
+        if symmetry in ("known", "found") and not crystals:
             raise ValueError(
-                f"symmetry 'known' acts on crystals of weights whose latents are coordinates, not "
-                f"on these {' and '.join(f'{d}s' for d in domains)}: leave it away"
+                f"symmetry {symmetry!r} acts on crystals of weights whose latents are coordinates, "
+                f"not on these {' and '.join(f'{d}s' for d in domains)}: leave it away"
             )
         told = {name for c in self.asked for name in c.asked} & set(known.learned)
         guided = settings.guidance

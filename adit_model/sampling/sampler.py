@@ -29,7 +29,7 @@ from adit_model.sampling.elements import ElementProjection
 from adit_model.sampling.flow import integrate, time_grid
 from adit_model.sampling.request import Draw, Request, check_positive, draw_samples
 from adit_model.sampling.sample import Sample, SamplingInterrupted
-from adit_model.sampling.symmetry import SymmetryProjection, composed
+from adit_model.sampling.symmetry import FoundSymmetry, SymmetryProjection, composed, is_free
 from adit_model.sampling.telling import tell
 from adit_model.sampling.workers import OnStep, in_threads, worker_count
 from adit_model.systems import CRYSTAL, MOLECULE, AtomicSystem
@@ -463,6 +463,15 @@ def _integrate_batch(
         if fresh is not None and len(fresh):
             fresh = torch.stack([symmetry.shared_noise(noise) for noise in fresh])
         impose = symmetry if impose is None else composed(impose, symmetry)
+    if settings.symmetry == "found" and exact is not None and part[0].domain == CRYSTAL:
+
+        def systems(x_1: torch.Tensor) -> list[AtomicSystem | None]:
+            latents = model.denoiser.denormalise(x_1, groups.kinds)  # type: ignore[union-attr]
+            return [raw_to_system(r)[0] for r in model.decode(latents, sizes, periodic, choices)]
+
+        wanted = [is_free(r.condition) and r.condition.space_group is None for r in part]
+        found = FoundSymmetry(model.denoiser, systems, wanted, groups)
+        impose = found if impose is None else composed(impose, found)
     x_1 = integrate(
         model.denoiser,
         x,

@@ -1,9 +1,10 @@
-"""Symmetry imposed while sampling: operations and orbits of a known crystal, the template.
+"""Symmetry imposed while sampling: that of a known crystal, or one that is nearly there.
 
 As in DiffCSP++ (Jiao et al. 2024, arXiv 2402.03992), a generated crystal takes the space group and
 the Wyckoff positions of a known one; its elements and cell are new, and its free coordinates, which
 are the known ones at first, follow. Nothing is learned for it: each prediction of the flow is
-projected onto the structures of that symmetry.
+projected onto the structures of that symmetry. A crystal without such a template can have the
+symmetry imposed that its own prediction nearly has.
 """
 
 from __future__ import annotations
@@ -32,6 +33,8 @@ from adit_model.systems import AtomicSystem
 
 SIZE_STEP = 16  # operators are padded to a multiple of this, as attention is
 FREE_FROM = 0.7  # time from which free coordinates move; earlier, images merge at mirror planes
+FOUND_AT = 0.7  # time from which the symmetry that a crystal nearly has is imposed
+FOUND_WITHIN = (0.6, 0.3)  # angstrom; the first tolerance at which spglib finds one
 SAME_FORMULA = 20.0  # how much likelier a template of the same anonymous formula is drawn
 
 
@@ -285,14 +288,17 @@ def known_templates() -> Templates:
     return Templates()
 
 
-def is_imposed(condition: Condition, symmetry: str) -> bool:
-    """Whether a template is drawn for a crystal: see ``symmetry`` of the sampling options.
+def is_free(condition: Condition) -> bool:
+    """Whether neither a cell nor sites are fixed: these have their own symmetry."""
+    return condition.cell is None and condition.atoms is None
 
-    Not where a cell or sites are fixed: these have their own symmetry.
-    """
-    if condition.cell is not None or condition.atoms is not None:
+
+def is_imposed(condition: Condition, symmetry: str) -> bool:
+    """Whether a template is drawn for a crystal: see ``symmetry`` of the sampling options."""
+    if not is_free(condition):
         return False
-    return symmetry == "known" or (symmetry == "asked" and condition.space_group is not None)
+    asked = symmetry in ("asked", "found") and condition.space_group is not None
+    return symmetry == "known" or asked
 
 
 def draw_template(
@@ -449,6 +455,52 @@ class SymmetryProjection:
         change = (numbers[:, :3].sum(1) - result[:, :3].sum(1)) / 3  # the volume stays
         result = torch.cat([result[:, :3] + change[:, None], result[:, 3:]], dim=1)
         return ((result - self.cell_mean) / self.cell_std).to(cells)
+
+
+class FoundSymmetry:
+    """Impose the symmetry that crystals nearly have at :data:`FOUND_AT`, from then on.
+
+    Parameters
+    ----------
+    denoiser : Denoiser
+        See :class:`SymmetryProjection`.
+    decode : callable
+        Makes the systems of predictions (T, L), in the order of the batch; None where there is
+        none.
+    wanted : sequence of bool
+        Of the first systems of the batch, whether symmetry is looked for.
+    groups : DomainGroups
+        Of the batch.
+    """
+
+    def __init__(
+        self,
+        denoiser: Denoiser,
+        decode: Callable[[Tensor], Iterable[AtomicSystem | None]],
+        wanted: Sequence[bool],
+        groups: DomainGroups,
+    ) -> None:
+        self.denoiser, self.decode, self.wanted, self.groups = denoiser, decode, wanted, groups
+        self.projection: SymmetryProjection | None = None
+        self.is_found = False
+
+    def __call__(self, x_1: Tensor, time: float) -> Tensor:
+        """Project a prediction of some time, normalised latents of shape (T, L)."""
+        if time < FOUND_AT:
+            return x_1
+        if not self.is_found:
+            systems = zip(self.decode(x_1), self.wanted, strict=False)
+            templates = [nearby_template(s) if s and wanted else None for s, wanted in systems]
+            if any(templates):
+                self.projection = SymmetryProjection(self.denoiser, templates, self.groups)
+            self.is_found = True
+        return x_1 if self.projection is None else self.projection(x_1, time)
+
+
+def nearby_template(system: AtomicSystem) -> Template | None:
+    """Find the symmetry that a crystal nearly has, by :data:`FOUND_WITHIN`; None without any."""
+    found = (template_of(system, tolerance) for tolerance in FOUND_WITHIN)
+    return next((t for t in found if t is not None and t.space_group > 1), None)
 
 
 def composed(*maps: Callable[[Tensor, float], Tensor]) -> Callable[[Tensor, float], Tensor]:

@@ -144,6 +144,31 @@ def test_known_draws_templates_without_a_space_group(model):
     assert [draw.template is not None for draw in mixed] == [True, False] * 2
 
 
+def test_the_symmetry_that_is_nearly_there_is_imposed(model):
+    request = "crystal, atoms=2-12"
+    options = {"seed": 3, "num_steps": 12, "progress": False}
+    free = model.sample(24, request, symmetry="free", **options)
+    found = model.sample(24, request, symmetry="found", **options)
+    moved = 0
+    for one, other in zip(free, found, strict=True):
+        if other.system is None or one.system is None:
+            continue
+        before, after = (group_of(s.system, 0.1) for s in (one, other))
+        moved += before < after
+        if not np.allclose(one.system.positions, other.system.positions, atol=1e-3):
+            assert group_of(other.system, 1e-3) > 1  # what was changed is symmetric
+    assert moved >= 3
+    alone = model.sample(1, request, symmetry="found", first_index=5, **options)
+    np.testing.assert_array_equal(alone[0].system.positions, found[5].system.positions)
+
+
+def test_a_cell_that_is_asked_for_stays_as_it_is(model):
+    cell = "crystal, atoms=4, cell=4.1/4.2/4.3/90/95/90"
+    for sample in model.sample(3, cell, symmetry="found", **QUICK):
+        lengths = sample.system.to_structure().lattice.parameters
+        np.testing.assert_allclose(lengths, (4.1, 4.2, 4.3, 90, 95, 90), atol=1e-6)
+
+
 def test_a_sample_does_not_depend_on_its_batch(model):
     conditions = ["crystal, spacegroup=225", "crystal, atoms=4", "crystal, spacegroup=62"] * 2
     together = model.sample(6, conditions, seed=4, **QUICK)
@@ -159,7 +184,7 @@ def test_what_cannot_be_imposed_is_said(model):
     with pytest.warns(UserWarning, match="no known crystal has the symmetry") as caught:
         prepare(model, Request.of(3, f"spacegroup={missing}"))
     assert len(caught) == 1
-    with pytest.raises(ValueError, match="symmetry must be one of asked, known, free"):
+    with pytest.raises(ValueError, match="symmetry must be one of asked, known, found, free"):
         model.sample(1, symmetry="all")
     with pytest.raises(ValueError, match="symmetry 'known' acts on crystals"):
         model.sample(1, "molecule", symmetry="known")
