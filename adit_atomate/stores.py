@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import logging
+import sqlite3
+from contextlib import closing
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
@@ -22,6 +25,9 @@ class JobStoreError(RuntimeError):
 
 def check_job_store(store: JobStore, num_bytes: int = 0) -> None:
     """Check that a job store can keep results, by writing and removing a small document.
+
+    The files of a MontyStore are made first, which is done again where a process was killed as it
+    made them, and by processes that start at once.
 
     Parameters
     ----------
@@ -52,11 +58,31 @@ def check_job_store(store: JobStore, num_bytes: int = 0) -> None:
             f"16 MB in one piece, but about {num_bytes / 1e6:.0f} MB are to be stored: use a "
             "GridFSStore, or several jobs"
         )
+    for part in {id(s): s for s in (store.docs_store, *stores.values())}.values():
+        _make_table(part)
     name = f"adit-write-test-{uuid4()}"
     _try_to_write(store.docs_store, "the document store", {"uuid": name, "index": 0}, "uuid")
     _try_to_write(
         large, f"the additional store {DATA!r}", {"blob_uuid": name, "data": []}, "blob_uuid"
     )
+
+
+def _make_table(store: Store) -> None:
+    if type(store).__name__ != "MontyStore" or getattr(store, "storage", "") != "sqlite":
+        return
+    folder = Path(store.database_path) / store.database_name  # type: ignore[attr-defined]
+    path = folder / f"{store.collection_name}.collection"  # type: ignore[attr-defined]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with closing(sqlite3.connect(path, timeout=60)) as database, database:
+            database.execute(  # as montydb does, which fails where the table is there
+                "CREATE TABLE IF NOT EXISTS [documents]"
+                "(k text NOT NULL, v text NOT NULL, PRIMARY KEY(k))"
+            )
+    except (sqlite3.Error, OSError) as error:
+        raise JobStoreError(
+            f"{path} of the job store cannot be used ({error}): if it is damaged, move it away"
+        ) from error
 
 
 def _try_to_write(store: Store, what: str, document: dict[str, Any], key: str) -> None:

@@ -95,8 +95,23 @@ class CandidateBuilder(Builder):
         }
         kinds: dict[str, list[dict[str, Any]]] = {}
         for source in self._unread(read):
-            for candidate in self._candidates(source):
-                kinds.setdefault(_kind(candidate), []).append(candidate)
+            try:
+                found = [(_kind(candidate), candidate) for candidate in self._candidates(source)]
+                for _, candidate in found:
+                    if candidate["domain"] == "crystal":
+                        _decode(candidate["structure"])
+            except Exception as error:  # data that a killed run has not stored, or damaged ones
+                self.logger.warning(
+                    "candidates of job %s, index %s, are skipped: %s: %s; run the job again, or "
+                    "remove its document",
+                    source["uuid"],
+                    source["index"],
+                    type(error).__name__,
+                    error,
+                )
+                continue
+            for kind, candidate in found:
+                kinds.setdefault(kind, []).append(candidate)
         self.total = len(kinds)
         for kind, new in sorted(kinds.items()):
             known = list(self.candidates.query({"kind": kind}))

@@ -93,6 +93,17 @@ def test_new_sqlite_store(tmp_path):
     assert store.additional_stores["data"].count() == 0
 
 
+def test_a_sqlite_store_whose_making_was_cut_off(tmp_path):
+    pytest.importorskip("montydb")
+    store = connected(data=MontyStore("blobs", database_path=str(tmp_path)))
+    (tmp_path / "db").mkdir()
+    (tmp_path / "db" / "blobs.collection").touch()  # a file without a table, as a kill leaves it
+    check_job_store(store)
+    (tmp_path / "db" / "blobs.collection").write_text("damaged" * 1000)
+    with pytest.raises(JobStoreError, match=r"blobs\.collection .*move it away"):
+        check_job_store(store)
+
+
 def test_size_limit_of_mongodb():
     store = connected(data=MongoStore("database", "collection"))
     with pytest.raises(JobStoreError, match="about 40 MB are to be stored: use a GridFSStore"):

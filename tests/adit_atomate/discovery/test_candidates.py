@@ -121,6 +121,21 @@ def test_equal_crystals_become_one(job_store, target):
     assert {source["uuid"] for source in salt["sources"]} == {"a", "b"}
 
 
+def test_a_damaged_document_costs_only_itself(job_store, target, caplog):
+    store_job(job_store, "a", [crystal("a-0", rock_salt(), 0.2)])
+    store_job(job_store, "lost", [crystal("l-0", rock_salt(cation="K"), 0.1)])
+    store_job(job_store, "bad", [crystal("b-0", rock_salt(cation="K"), 0.1)], minutes=1)
+    blobs = job_store.additional_stores["data"]
+    blobs.remove_docs({"job_uuid": "lost"})
+    (blob,) = blobs.query({"job_uuid": "bad"})
+    blob["data"][0]["structure"]["lattice"] = "none"
+    blobs.update(blob, key="blob_uuid")
+    build(job_store, target)
+    assert groups(target).keys() == {"a-0"}
+    for uuid in ("lost", "bad"):
+        assert f"candidates of job {uuid}, index 1, are skipped" in caplog.text
+
+
 def test_tolerances_are_the_users(job_store, target):
     store_job(
         job_store, "a", [crystal("a-0", rock_salt(), 0.2), crystal("a-1", caesium_chloride(), 0.3)]
