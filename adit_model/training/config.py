@@ -248,7 +248,7 @@ def load_run_config(stage: str, path: str | Path, overrides: Sequence[str] = ())
         raise FileNotFoundError(f"no config file {path}")
     try:
         raw = yaml.safe_load(path.read_text()) or {}
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, RecursionError) as error:
         raise ValueError(f"{path} is no valid YAML: {error}") from error
     if not isinstance(raw, dict):
         raise ValueError(f"{path} must hold sections, got {type(raw).__name__}")
@@ -256,14 +256,14 @@ def load_run_config(stage: str, path: str | Path, overrides: Sequence[str] = ())
         _apply(raw, override)
     unknown = set(raw) - {"data", "model", *STAGES}
     if unknown:
-        raise ValueError(f"unknown section {sorted(unknown)[0]!r} in {path}")
+        raise ValueError(f"unknown section {next(iter(unknown))!r} in {path}")
     if stage not in raw:
         raise ValueError(f"{path} has no section {stage!r}")
     data, model, section = (_section(raw, name, path) for name in ("data", "model", stage))
     unknown = set(data) - {"train", "validation", "units"}
     if unknown:
         raise ValueError(
-            f"unknown option data.{sorted(unknown)[0]}, known: train, validation, units"
+            f"unknown option data.{next(iter(unknown))}, known: train, validation, units"
         )
     units = data.get("units") or {}
     if not isinstance(units, dict) or not all(isinstance(v, str) for v in units.values()):
@@ -343,5 +343,5 @@ def _apply(raw: dict[str, Any], override: str) -> None:
             raise ValueError(f"{parent!r} in {override!r} is a value, not a section")
     try:
         target[last] = yaml.safe_load(value)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, RecursionError) as error:
         raise ValueError(f"the value of override {override!r} is no valid YAML") from error

@@ -121,16 +121,28 @@ class _ResumedWriter(ExperimentWriter):
         path = Path(log_dir) / self.NAME_METRICS_FILE
         rows, names = _rows_before(path, start)
         super().__init__(log_dir)
-        path.unlink(missing_ok=True)
         if rows:
             self.metrics_keys = names
-            with atomic_path(path) as partial, open(partial, "w", newline="") as file:
-                writer = csv.DictWriter(file, fieldnames=names)
-                writer.writeheader()
-                writer.writerows(rows)
+            _write_rows(path, names, rows)
+        else:
+            path.unlink(missing_ok=True)
+
+    def _rewrite_with_new_header(self, fieldnames: list[str]) -> None:
+        """Write the file whole or not at all, where Lightning empties it first."""
+        path = Path(self.metrics_file_path)
+        with open(path, newline="") as file:
+            rows = list(csv.DictReader(file))
+        _write_rows(path, fieldnames, rows)
 
     def _check_log_dir_exists(self) -> None:
         """Leave out Lightning's deletion of the former file and its warning of it."""
+
+
+def _write_rows(path: Path, names: list[str], rows: list[dict[str, Any]]) -> None:
+    with atomic_path(path) as partial, open(partial, "w", newline="") as file:
+        writer = csv.DictWriter(file, fieldnames=names)
+        writer.writeheader()
+        writer.writerows(rows)
 
 
 def _rows_before(path: Path, start: int) -> tuple[list[dict[str, Any]], list[str]]:

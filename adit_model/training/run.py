@@ -22,7 +22,7 @@ from lightning.pytorch.strategies import ModelParallelStrategy
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from torch.utils.data import DataLoader
 
-from adit_model.checkpoint import resolve_checkpoint
+from adit_model.checkpoint import read_metadata, resolve_checkpoint
 from adit_model.conditions.condition import read_property_names
 from adit_model.data.dataset import AtomicDataset
 from adit_model.data.duplicates import warn_few
@@ -362,8 +362,8 @@ def _fit(
             )
     finally:
         saver.restore()
-    if trainer.is_global_zero and not checkpoint.is_file():  # a finished run was resumed
-        export(module)
+    if trainer.is_global_zero and _exported_step(checkpoint) != trainer.global_step:
+        export(module)  # the run was killed between its last state and its weights
     return TrainingResult(
         checkpoint=checkpoint,
         state=state,
@@ -372,6 +372,13 @@ def _fit(
         stopped_by=saver.stopped_by,
         metrics={k: float(v) for k, v in trainer.logged_metrics.items()},
     )
+
+
+def _exported_step(checkpoint: Path) -> int | None:
+    try:
+        return int(read_metadata(checkpoint)["training"]["steps"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def _device_name(device: torch.device) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import logging
 import warnings
+from pathlib import Path
 
 import pytest
 import torch
@@ -44,6 +45,26 @@ def test_new_columns_join_old_ones(tmp_path):
     write(tmp_path, 1, [1], name="val/loss")
     rows = read(tmp_path)
     assert [(r["loss"], r["val/loss"]) for r in rows] == [("0.0", ""), ("", "0.5")]
+
+
+def test_no_line_is_lost_while_the_log_is_written_anew(tmp_path, monkeypatch):
+    write(tmp_path, 0, range(3))
+    before = read(tmp_path)
+
+    def kill(*args):
+        raise KeyboardInterrupt
+
+    logger, _ = build_loggers(tmp_path, 3)
+    logger.log_metrics({"loss": 1.5}, step=3)
+    logger.save()
+    logger.log_metrics({"val/loss": 1.0}, step=3)  # a new column
+    monkeypatch.setattr(Path, "replace", kill)
+    with pytest.raises(KeyboardInterrupt):
+        logger.save()
+    with pytest.raises(KeyboardInterrupt):
+        write(tmp_path, 4, [])
+        build_loggers(tmp_path, 3)[0].experiment  # noqa: B018 - its making writes the file
+    assert read(tmp_path)[:3] == before and len(read(tmp_path)) == 4
 
 
 def test_a_line_cut_off_by_a_kill_is_dropped(tmp_path):

@@ -16,6 +16,7 @@ import torch
 from filelock import FileLock
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from adit_model.checkpoint import read_metadata
 from adit_model.conditions.known import PropertyRange
 from adit_model.config import named_size
 from adit_model.data.dataset import AtomicDataset
@@ -140,6 +141,19 @@ def test_resuming_a_finished_run_changes_nothing_but_lost_weights(run, tmp_path)
     run("autoencoder", tmp_path, resume=True, steps=2)
     for name, value in ADiT.load(first.checkpoint).state_dict().items():
         torch.testing.assert_close(value, saved[name], rtol=0, atol=0)
+
+
+def test_weights_follow_a_state_that_was_saved_last(run, tmp_path, monkeypatch):
+    """Killed between its last state and its last weights, a run gives the last weights later."""
+    whole = run("autoencoder", tmp_path / "whole", steps=3)
+    run("autoencoder", tmp_path / "killed", steps=1)
+    early = (tmp_path / "killed" / "autoencoder.safetensors").read_bytes()
+    late = run("autoencoder", tmp_path / "killed", resume=True, steps=3)
+    late.checkpoint.write_bytes(early)
+    again = run("autoencoder", tmp_path / "killed", resume=True, steps=3)
+    assert again.finished
+    assert read_metadata(again.checkpoint)["training"]["steps"] == 3
+    assert read_metadata(again.checkpoint)["hash"] == read_metadata(whole.checkpoint)["hash"]
 
 
 @pytest.mark.parametrize("stage", STAGES)
