@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -83,20 +84,20 @@ class ADiTSettings(BaseSettings):
         import yaml
 
         named = values.get("CONFIG_FILE")
-        path = Path(named or DEFAULT_CONFIG_FILE).expanduser()
+        path = Path(os.path.expanduser(named or DEFAULT_CONFIG_FILE))
         if not path.is_file():
             if named:
                 raise ValueError(f"ADIT_CONFIG_FILE names {path}, which does not exist")
             return values
         try:
             content = yaml.safe_load(path.read_text())
-        except yaml.YAMLError as error:
+        except (yaml.YAMLError, RecursionError, OSError) as error:
             raise ValueError(f"{path} is not valid YAML: {error}") from None
         if content is None:
             return values
         if not isinstance(content, dict):
             raise ValueError(f"{path} must hold 'NAME: value' lines, got {type(content).__name__}")
-        return {**content, **values}
+        return {**{str(name): value for name, value in content.items()}, **values}
 
 
 def check_workers(number: int) -> int:

@@ -9,13 +9,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from adit_model.files import csv_row
+from adit_model.files import csv_row, new_results
 from adit_model.quality.records import SETTINGS, STRUCTURES
 
 if TYPE_CHECKING:
     from adit_model.prediction.candidates import Candidate
 
 TABLE, SUMMARY = "candidates.csv", "summary.txt"
+WRITTEN = (TABLE, SUMMARY, STRUCTURES, SETTINGS)
 FOLDER, BESIDE = "candidates", "known"
 PRINTED = 12  # lines of the table on the screen
 COLUMNS = (  # of the table on the screen
@@ -59,7 +60,7 @@ def write_candidates(
     summary: str,
     beside: Sequence[Candidate] = (),
 ) -> None:
-    """Write structures, the table, the settings and the summary; an earlier run's go.
+    """Write structures, the table, the settings and the summary; those of an earlier run go.
 
     Crystals are CIF files, with their symmetry where they were symmetrised; molecules XYZ files.
 
@@ -68,11 +69,20 @@ def write_candidates(
     OSError
         If the folder cannot be written.
     """
+    with new_results(folder) as new:
+        _write(new, candidates, rows, run, summary, beside)
+
+
+def _write(
+    folder: Path,
+    candidates: Sequence[Candidate],
+    rows: Sequence[dict[str, Any]],
+    run: dict[str, Any],
+    summary: str,
+    beside: Sequence[Candidate],
+) -> None:
     import ase.io
 
-    for name in (FOLDER, BESIDE):
-        for path in (*(folder / name).glob("*.cif"), *(folder / name).glob("*.xyz")):
-            path.unlink()
     together, files = [], {}
     for name, group in ((FOLDER, candidates), (BESIDE, beside)):
         for place, candidate in enumerate(group, 1):

@@ -6,7 +6,12 @@ import argparse
 from pathlib import Path
 
 from adit_model import __version__
-from adit_model.cli.candidates import add_candidate_arguments, print_rows, write_candidates
+from adit_model.cli.candidates import (
+    WRITTEN,
+    add_candidate_arguments,
+    print_rows,
+    write_candidates,
+)
 from adit_model.cli.generate import add_sampling_arguments, check_folder, sampling_options
 from adit_model.files import output_folder
 
@@ -66,8 +71,9 @@ def complete_command(args: argparse.Namespace) -> int:
         seed=args.seed,
         **sampling_options(args),
     )
-    check_folder(args.out, args.overwrite)
-    with output_folder(args.out):
+    check_folder(args.out, args.overwrite, WRITTEN)
+    with output_folder(args.out, alone=True):
+        check_folder(args.out, args.overwrite, WRITTEN)
         from adit_model.model import ADiT
 
         model = ADiT.load(args.checkpoint, device=args.device)

@@ -128,7 +128,7 @@ def evaluate_command(args: argparse.Namespace) -> int:
     if args.out.exists() and not args.out.is_dir():
         raise ValueError(f"{args.out} is a file, not a folder")
     options = Options(CellStore(args.out / KEPT), args.workers, not args.quiet, measures)
-    with output_folder(args.out):
+    with output_folder(args.out, alone=True):
         entries = load_samples(args.samples, args.limit, not args.quiet)
         if args.charge is not None:
             entries = with_charge(entries, args.charge)

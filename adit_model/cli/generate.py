@@ -9,12 +9,13 @@ import os
 import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from adit_model import __version__
 from adit_model.config import SOLVERS, SYMMETRIES
-from adit_model.files import csv_row, output_folder
+from adit_model.files import UNFINISHED, csv_row, listed_results, new_results, output_folder
 from adit_model.quality.records import COLUMNS, RECORDS, SETTINGS, STRUCTURES
 from adit_model.systems import CRYSTAL, DOMAINS
 
@@ -24,8 +25,8 @@ if TYPE_CHECKING:
     from adit_model.sampling.request import Request
     from adit_model.sampling.sample import Sample
 
-FOLDERS = {"crystals": ".cif", "molecules": ".xyz"}
 PICTURE = "structures.png"
+WRITTEN = (RECORDS, STRUCTURES, SETTINGS, PICTURE)
 MAX_PLOTTED = 64
 
 
@@ -122,8 +123,11 @@ def generate_command(args: argparse.Namespace) -> int:
         raise ValueError("--only-holding asks for plausible samples: leave --no-check away")
     request = build_request(args)
     request = request.filled(request.check(*read_known(resolve_checkpoint(args.checkpoint))))
-    check_folder(args.out, args.overwrite)
-    with output_folder(args.out):
+    check_folder(args.out, args.overwrite, WRITTEN)
+    if args.plot:
+        import matplotlib  # noqa: F401 - refuses a MPLBACKEND that is none, before any work
+    with output_folder(args.out, alone=True):
+        check_folder(args.out, args.overwrite, WRITTEN)  # another run may have come first
         return _generate(args, request)
 
 
@@ -181,6 +185,7 @@ def _generate(args: argparse.Namespace, request: Request) -> int:
     from adit_model.quality.holding import sample_held
     from adit_model.quality.records import count_records, record_samples
     from adit_model.sampling.sample import SamplingInterrupted
+    from adit_model.sampling.sampler import sample
 
     model = ADiT.load(args.checkpoint, device=args.device)
     started = time.perf_counter()
@@ -188,10 +193,16 @@ def _generate(args: argparse.Namespace, request: Request) -> int:
     held: Held | None = None
 
     def draw(part: Request) -> list[Sample]:
-        return model.sample(
-            part, batch_atoms=args.batch_atoms, workers=args.workers, progress=not args.quiet
+        return sample(
+            model,
+            part,
+            batch_atoms=args.batch_atoms,
+            workers=args.workers,
+            progress=not args.quiet,
+            on_batch=lambda batch: _keep(args.out / UNFINISHED, batch),
         )
 
+    (args.out / UNFINISHED).unlink(missing_ok=True)
     try:
         if args.only_holding:
             held = sample_held(draw, request, args.max_tries)
@@ -222,7 +233,7 @@ def _generate(args: argparse.Namespace, request: Request) -> int:
         write_results(args.out, samples, record_samples(samples, check=False), run)
         raise
     run["holds"] = obeyed(samples, records)
-    write_results(args.out, samples, records, run)
+    write_results(args.out, samples, records, run, (PICTURE,) if args.plot else ())
     print(
         f"{args.n} samples in {seconds:.1f} s on {model.device}, "
         f"checkpoint {args.checkpoint} ({model.checkpoint_hash[:12]}), seed {args.seed}"
@@ -241,24 +252,34 @@ def _generate(args: argparse.Namespace, request: Request) -> int:
     return 0
 
 
-def check_folder(folder: Path, overwrite: bool = False) -> None:
+def check_folder(folder: Path, overwrite: bool, names: Sequence[str]) -> None:
     """Refuse a file, and a folder that is not empty unless ``overwrite``.
 
     Raises
     ------
     ValueError
-        If it is one of these.
+        If it is one of these, or has files of these ``names`` that no earlier run wrote.
     """
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{folder} is a file, not a folder")
     if folder.is_dir() and any(folder.iterdir()) and not overwrite:
         raise ValueError(f"{folder} is not empty: choose another folder, or give --overwrite")
+    ours = listed_results(folder)
+    if foreign := [name for name in names if (folder / name).exists() and name not in ours]:
+        raise ValueError(
+            f"{folder} has {', '.join(foreign)}, which no run listed in its {SETTINGS}: move them "
+            "away, or choose another folder"
+        )
 
 
 def write_results(
-    folder: Path, samples: Sequence[Sample], records: Sequence[SampleRecord], run: dict[str, Any]
+    folder: Path,
+    samples: Sequence[Sample],
+    records: Sequence[SampleRecord],
+    run: dict[str, Any],
+    later: Sequence[str] = (),
 ) -> None:
-    """Write structures, the table and the settings of a run; what an earlier run left goes.
+    """Write structures, the table and the settings of a run in place of an earlier run's.
 
     If the folder cannot be written, all goes into a new folder for temporary files.
 
@@ -272,6 +293,8 @@ def write_results(
         Its row of the table.
     run : dict
         Settings, as JSON.
+    later : sequence of str
+        Files that the run writes after these.
 
     Raises
     ------
@@ -279,21 +302,24 @@ def write_results(
         If ``folder`` cannot be written; the text says where the results are.
     """
     try:
-        _remove_results(folder)
-        _write_results(folder, samples, records, run)
+        with new_results(folder, later) as new:
+            _write_results(new, samples, records, run)
+        (folder / UNFINISHED).unlink(missing_ok=True)
     except OSError as error:
         rescue = Path(tempfile.mkdtemp(prefix="adit-generate-"))
-        _write_results(rescue, samples, records, run)
+        with new_results(rescue) as new:
+            _write_results(new, samples, records, run)
         text = f"{folder} cannot be written ({error}); the results are in {rescue}"
         raise OSError(text) from error
 
 
-def _remove_results(folder: Path) -> None:
-    for name, suffix in FOLDERS.items():
-        for path in (folder / name).glob(f"*{suffix}"):
-            path.unlink()
-    for name in (RECORDS, STRUCTURES, SETTINGS, PICTURE):
-        (folder / name).unlink(missing_ok=True)
+def _keep(path: Path, samples: Sequence[Sample]) -> None:
+    """Append a batch to the samples of a run that has not ended."""
+    import ase.io
+
+    images = [sample.system.to_atoms() for sample in samples if sample.system is not None]
+    with suppress(OSError):  # what is wrong is said when the results are written
+        ase.io.write(path, images, format="extxyz", append=True)
 
 
 def _write_results(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -39,9 +40,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         a pipe went away.
     """
     args = _parse(list(sys.argv[1:] if argv is None else argv))
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # an ASCII terminal is no reason to fail
+            stream.reconfigure(errors="backslashreplace")
     try:
         status = args.run(args)
-        sys.stdout.flush()
+        if sys.stdout is not None:  # it was closed
+            sys.stdout.flush()
         return int(status)
     except KeyboardInterrupt:
         print(f"adit {args.command}: interrupted", file=sys.stderr)
@@ -137,7 +142,8 @@ def _of_the_user(error: Exception) -> bool:
     from adit_model.data.http import DownloadError
 
     kinds = ValueError | OSError | ImportError | FloatingPointError | DownloadError
-    return isinstance(error, kinds)
+    homeless = isinstance(error, RuntimeError) and "home directory" in str(error)  # ~nouser
+    return isinstance(error, kinds) or homeless
 
 
 def _text(error: Exception) -> str:

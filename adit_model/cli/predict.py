@@ -5,7 +5,12 @@ from __future__ import annotations
 import argparse
 
 from adit_model import __version__
-from adit_model.cli.candidates import add_candidate_arguments, print_rows, write_candidates
+from adit_model.cli.candidates import (
+    WRITTEN,
+    add_candidate_arguments,
+    print_rows,
+    write_candidates,
+)
 from adit_model.cli.generate import add_sampling_arguments, check_folder, sampling_options
 from adit_model.files import output_folder
 
@@ -90,8 +95,9 @@ def predict_command(args: argparse.Namespace) -> int:
         most=args.most_moved,
         **sampling_options(args),
     )
-    check_folder(args.out, args.overwrite)
-    with output_folder(args.out):
+    check_folder(args.out, args.overwrite, WRITTEN)
+    with output_folder(args.out, alone=True):
+        check_folder(args.out, args.overwrite, WRITTEN)
         from adit_model.model import ADiT
 
         model = ADiT.load(args.checkpoint, device=args.device)

@@ -23,6 +23,7 @@ from adit_model.data.collect import collect
 from adit_model.data.dataset import AtomicDataset
 from adit_model.data.json_files import JSON_SUFFIXES, id_of, read_json
 from adit_model.data.xyz import comment_charge, plain_frame, symbol_of, xyz_frames
+from adit_model.files import READY, SETTINGS, UNFINISHED
 from adit_model.systems import AtomicSystem, as_list
 
 logger = logging.getLogger(__name__)
@@ -41,11 +42,8 @@ FILE_SUFFIXES = (
 _POSCAR_NAME = re.compile(r"(POSCAR|CONTCAR)([._-].*)?$", re.IGNORECASE)
 _RUN_NAME = re.compile(r"(vasprun.*\.xml|XDATCAR)$")
 # A folder of `adit generate` or `predict`: all in one file, each once more in folders beside it
-SAMPLES, SETTINGS, COPIES = (
-    "samples.extxyz",
-    "run.json",
-    ("crystals", "molecules", "candidates", "known"),
-)
+SAMPLES = "samples.extxyz"
+COPIES = ("crystals", "molecules", "candidates", "known", UNFINISHED, READY)
 
 
 def load_structures(

@@ -20,7 +20,8 @@ from adit_model.data.phases import KNOWN, is_known, known_molecules, known_split
 from adit_model.data.qm9 import SPLITS, load_qm9_smiles
 from adit_model.data.sources import load_source
 from adit_model.data.structures import holds_structures, read_structures
-from adit_model.quality.records import RECORDS, SETTINGS, STRUCTURES
+from adit_model.files import READY, SETTINGS, finish_results, only_run
+from adit_model.quality.records import RECORDS, STRUCTURES
 from adit_model.systems import AtomicSystem, as_list
 
 if TYPE_CHECKING:
@@ -88,6 +89,9 @@ def load_samples(spec: str, limit: int | None = None, progress: bool = False) ->
         As ``load_source``; or if the files of ``adit generate`` do not belong together.
     """
     folder = Path(spec).expanduser()
+    if spec and (folder / READY).is_dir():  # a run was killed at its end
+        with only_run(folder):
+            finish_results(folder)
     if spec and (folder / RECORDS).is_file() and (folder / SETTINGS).is_file():
         entries = _generated(folder)
     else:

@@ -17,13 +17,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from pydantic import BaseModel, Field
 
+from adit_model.files import SETTINGS as SETTINGS
 from adit_model.systems import CRYSTAL, DOMAINS, AtomicSystem
 
 if TYPE_CHECKING:
     from adit_model.sampling.sample import Sample
 
-# Files of a folder of samples: a record of each, the structures that were decoded, the settings
-RECORDS, STRUCTURES, SETTINGS = "summary.csv", "samples.extxyz", "run.json"
+# Files of a folder of samples beside SETTINGS: a record of each, the structures that were decoded
+RECORDS, STRUCTURES = "summary.csv", "samples.extxyz"
 VALID_IF = {CRYSTAL: ("structural", "compositional"), "molecule": ("bonded", "connected")}
 _SAMPLES_PER_WORKER = 200
 

@@ -30,6 +30,7 @@ from adit_model.systems import CRYSTAL, MOLECULE
 
 ConditionLike = Condition | str | Mapping[str, Any] | None
 _OPTIONS = tuple(f.name for f in fields(SamplingConfig))
+MAX_SAMPLES = 100_000_000  # of one request
 GUIDED = ("elements", "formula", "space_group", "properties", "atoms")  # what guidance acts on
 
 
@@ -77,8 +78,7 @@ class Request(MSONable):
             value = getattr(self, name)
             check_integer(name, value)
             object.__setattr__(self, name, int(value))
-        if self.n <= 0:
-            raise ValueError(f"n must be a positive integer, got {self.n}")
+        _check_n(self.n)
         for name in ("seed", "first_index"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
@@ -137,7 +137,7 @@ class Request(MSONable):
             return n
         if isinstance(num_atoms, str) and "," in num_atoms:
             num_atoms = [_count(part) for part in num_atoms.split(",")]
-        check_integer("n", n)
+        _check_n(n)
         per_sample = isinstance(num_atoms, Sequence) and not isinstance(num_atoms, str | tuple)
         single = isinstance(condition, Condition | str | Mapping | None)
         if single and not per_sample:
@@ -264,6 +264,14 @@ class Request(MSONable):
     def from_dict(cls, d: Mapping[str, Any]) -> Request:
         """Read what :meth:`as_dict` wrote."""
         return cls(**{k: v for k, v in d.items() if not k.startswith("@")})
+
+
+def _check_n(n: Any) -> None:
+    check_integer("n", n)
+    if n <= 0:
+        raise ValueError(f"n must be a positive integer, got {n}")
+    if n > MAX_SAMPLES:
+        raise ValueError(f"n must be at most {MAX_SAMPLES}, got {n}: divide it by first_index")
 
 
 def check_integer(name: str, value: Any) -> None:

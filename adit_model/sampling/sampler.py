@@ -108,6 +108,7 @@ def sample(
     batch_atoms: int | None = None,
     workers: int | None = None,
     progress: bool = True,
+    on_batch: Callable[[list[Sample]], None] | None = None,
 ) -> list[Sample]:
     """Make the samples of a request.
 
@@ -129,6 +130,8 @@ def sample(
         and speed, not the samples.
     progress : bool
         Show a progress bar.
+    on_batch : callable, optional
+        Called with the samples of each batch as it is finished.
 
     Returns
     -------
@@ -148,8 +151,9 @@ def sample(
         with closing(
             _stream(model, request, batch_atoms, workers, progress, samples)
         ) as stream:  # which ends the workers: the list is complete after it
-            for _ in stream:
-                pass
+            for batch in stream:
+                if on_batch is not None:
+                    on_batch(batch)
     except KeyboardInterrupt as error:
         done = sorted(samples, key=lambda s: s.index)
         raise SamplingInterrupted(done, request.n) from error

@@ -45,6 +45,8 @@ def test_an_empty_file_sets_nothing(tmp_path):
     ("text", "message"),
     [
         ("DEVICE: [", "not valid YAML"),
+        ("[" * 3000, "not valid YAML"),
+        ("1: a\nDEVIC: b", "DEVIC"),
         ("- DEVICE", "must hold 'NAME: value' lines, got"),
         ("DEVIC: cpu", "DEVIC"),
         ("BATCH_ATOMS: 0", "BATCH_ATOMS"),

@@ -137,6 +137,20 @@ def test_reader_that_leaves(tiny_checkpoint):
     assert (process.returncode, error) == (141, "")
 
 
+@pytest.mark.parametrize("closed", [">&-", ">&- 2>&-"])
+def test_output_that_is_closed(closed, tiny_checkpoint):
+    command = f"exec '{sys.executable}' -m adit_model.cli info '{tiny_checkpoint}' {closed}"
+    result = subprocess.run(command, shell=True, capture_output=True, text=True, timeout=60)
+    assert (result.returncode, result.stderr) == (0, "")
+
+
+def test_terminal_of_ascii_and_unknown_home(tmp_path):
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
+    for name in ("é.cif", "~nouser-nowhere/a.npz"):
+        result = adit("data", name, env=environment, cwd=tmp_path)
+        assert result.returncode == 2 and result.stderr.startswith("adit data: error: ")
+
+
 def test_traceback_on_request(tiny_checkpoint, tmp_path):
     wrong = ["info", "nothing"]
     assert "Traceback" not in adit(*wrong).stderr
@@ -239,7 +253,7 @@ def test_training_that_cannot_start(arguments, expected, clean_dir, capsys):
     assert [path.name for path in clean_dir.iterdir()] == ["run.yaml"]
 
 
-@pytest.mark.parametrize("text", ["data: [", "- 1", ""])
+@pytest.mark.parametrize("text", ["data: [", "- 1", "", "1: a\nb: c", "[" * 3000])
 def test_config_that_is_none(text, clean_dir, capsys):
     Path("run.yaml").write_text(text)
     assert main(["train", "autoencoder", "--config", "run.yaml"]) == 2

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import shutil
 import warnings
 from pathlib import Path
@@ -16,6 +17,7 @@ from pymatgen.core import Molecule, Structure
 from adit_model import ADiT
 from adit_model.cli.generate import PICTURE, write_results
 from adit_model.cli.main import main
+from adit_model.files import UNFINISHED, finish_results, only_run
 from adit_model.quality.records import RECORDS, SETTINGS, STRUCTURES, record_samples
 from adit_model.sampling.request import Request
 
@@ -299,6 +301,7 @@ def test_samples_survive_an_interrupted_check(tiny_checkpoint, tmp_path, monkeyp
 BAD = {
     "n zero": (["-n", "0"], "-n must be a positive integer, got 0"),
     "n negative": (["-n", "-3"], "-n must be a positive integer, got -3"),
+    "n too large": (["-n", "9" * 20], "n must be at most 100000000, got 99999"),
     "n text": (["-n", "many"], "invalid int value: 'many'"),
     "domain": (["--domain", "metal"], "invalid choice: 'metal'"),
     "seed": (["--seed", "-1"], "seed must not be negative, got -1"),
@@ -445,3 +448,123 @@ def test_only_those_that_hold(tiny_checkpoint, tmp_path, capsys):
     assert len(rows) <= run["tried"] <= 6 and (len(rows) == 3 or run["tried"] == 6)
     assert f"{len(rows)} of {run['tried']} samples drawn are plausible" in capsys.readouterr().out
     assert run["holds"].get("all and valid", {}).get("share", 1.0) == 1.0
+
+
+class Killed(BaseException):
+    """Stands for a kill: nothing that follows it is done."""
+
+
+def test_a_kill_at_any_moment_loses_nothing(samples, tmp_path, monkeypatch):
+    """After it the folder holds the old results or the new ones, never parts of both."""
+    records = record_samples(samples, check=False)
+    chosen = samples[: N // 2]
+    for name, some in (("old", samples), ("new", chosen)):
+        (tmp_path / name).mkdir()
+        write_results(tmp_path / name, some, records[: len(some)], {"run": name})
+    old, new = contents(tmp_path / "old"), contents(tmp_path / "new")
+    changing = ("rename", "replace", "unlink", "write_text", "mkdir")
+    originals = {name: getattr(Path, name) for name in changing}
+    calls, at, seen = 0, 0, set()
+
+    def counted(name):
+        def call(*args, **kwargs):
+            nonlocal calls
+            calls += 1
+            if calls >= at:
+                raise Killed
+            return originals[name](*args, **kwargs)
+
+        return call
+
+    def rmtree(*args, **kwargs):
+        nonlocal calls
+        calls += 1
+        if calls < at:
+            remove(*args, **kwargs)
+
+    remove = shutil.rmtree
+    while True:
+        at, calls = at + 1, 0
+        folder = tmp_path / f"killed-{at}"
+        shutil.copytree(tmp_path / "old", folder)
+        with monkeypatch.context() as patch:
+            for name in changing:
+                patch.setattr(Path, name, counted(name))
+            patch.setattr(shutil, "rmtree", rmtree)
+            try:
+                write_results(folder, chosen, records[: len(chosen)], {"run": "new"})
+            except Killed:
+                pass
+            else:
+                break
+        finish_results(folder)
+        found = {k: v for k, v in contents(folder).items() if not k.startswith(".results-")}
+        assert found in (old, new), at
+        seen.add(found == new)
+        write_results(folder, chosen, records[: len(chosen)], {"run": "new"})
+        assert contents(folder) == new
+        shutil.rmtree(folder)
+    assert at > 2 * len(new) and seen == {True, False}
+
+
+def test_finished_batches_are_there_before_the_end(tiny_checkpoint, tmp_path, monkeypatch):
+    def kill(*args, **kwargs):
+        raise Killed
+
+    monkeypatch.setattr("adit_model.cli.generate.write_results", kill)
+    with pytest.raises(Killed):
+        generate(tiny_checkpoint, tmp_path, "-n", "8", "--no-check", "--batch-atoms", "9")
+    expected = ADiT.load(tiny_checkpoint).sample(8, seed=0, progress=False)
+    kept = ase.io.read(tmp_path / UNFINISHED, index=":")
+    systems = {s.index: s.system for s in expected if s.system is not None}
+    assert {a.info["index"] for a in kept} == set(systems) != set()
+    for atoms in kept:
+        assert np.allclose(atoms.positions, systems[atoms.info["index"]].positions, atol=1e-6)
+
+
+def test_overwrite_leaves_what_no_run_wrote(tiny_checkpoint, tmp_path, capsys):
+    out = tmp_path / "out"
+    options = ["-n", "4", "--no-check", "--overwrite"]
+    (out / "crystals").mkdir(parents=True)
+    (out / "crystals" / "mine.cif").write_text("mine")
+    assert generate(tiny_checkpoint, out, *options) == 0
+    assert generate(tiny_checkpoint, out, *options, "--seed", "1") == 0
+    assert (out / "crystals" / "mine.cif").read_text() == "mine"
+    run = json.loads((out / SETTINGS).read_text())
+    (tmp_path / "outside.txt").write_text("mine")
+    run["files"] += ["../outside.txt", str(tmp_path / "outside.txt"), ""]
+    (out / SETTINGS).write_text(json.dumps(run))
+    assert generate(tiny_checkpoint, out, *options) == 0
+    assert (tmp_path / "outside.txt").read_text() == "mine"
+    run["files"].remove(RECORDS)
+    (out / SETTINGS).write_text(json.dumps(run))
+    before = contents(out)
+    capsys.readouterr()
+    assert generate(tiny_checkpoint, out, *options) == 2
+    assert f"has {RECORDS}, which no run listed" in capsys.readouterr().err
+    assert contents(out) == before
+
+
+def test_two_runs_do_not_share_a_folder(tiny_checkpoint, tmp_path, capsys):
+    out = tmp_path / "out"
+    out.mkdir()
+    with only_run(out):
+        assert generate(tiny_checkpoint, out, "-n", "2", "--no-check") == 2
+    assert "another run writes to" in capsys.readouterr().err
+    assert contents(out) == {}
+    assert generate(tiny_checkpoint, out, "-n", "2", "--no-check") == 0
+
+
+def test_a_broken_backend_of_pictures_is_said_before_any_work(tiny_checkpoint, tmp_path):
+    import subprocess
+    import sys
+
+    command = [sys.executable, "-m", "adit_model.cli", "generate", "-n", "2", "--plot", "--out"]
+    result = subprocess.run(
+        [*command, str(tmp_path / "out"), "--checkpoint", str(tiny_checkpoint)],
+        env={**os.environ, "MPLBACKEND": "none-such"},
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 2 and "none-such" in result.stderr
+    assert not (tmp_path / "out").exists()
