@@ -2,22 +2,24 @@
 
     python benchmarks/discovery.py run FOLDER --n 50 --reference CSV --hull CSV [CSV ...]
     python benchmarks/discovery.py read FOLDER
-    python benchmarks/discovery.py chunks FOLDER --n 50
+    python benchmarks/discovery.py symmetry FOLDER
     python benchmarks/discovery.py killed FOLDER --n 50
 
 ``run`` generates crystals with the bundled weights, relaxes them with CHGNet, and keeps everything
-in SQLite files in FOLDER; ``read`` queries them in a new process. ``chunks`` relaxes the valid
-crystals of that run in jobs of 20, then again in jobs of one. ``killed`` tells what a run that was
+in SQLite files in FOLDER; ``read`` queries them in a new process. ``symmetry`` relaxes the
+crystals that the run symmetrised once more, with and without. ``killed`` tells what a run that was
 killed has left.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import time
 import warnings
 from pathlib import Path
 
+import numpy as np
 from jobflow import JobStore, run_locally
 from maggma.stores import MemoryStore, MontyStore
 from monty.json import MontyDecoder
@@ -26,6 +28,7 @@ from adit_atomate import ADiTDiscoveryDoc, ADiTDiscoveryMaker, ADiTGenerateMaker
 from adit_atomate.discovery.rank import ADiTHullMaker
 from adit_atomate.discovery.relax import ADiTRelaxStageMaker
 from adit_atomate.discovery.stages import ADiTNoveltyMaker
+from adit_model.quality.symmetry import SYMMETRY
 
 
 def open_store(folder: Path) -> JobStore:
@@ -44,14 +47,15 @@ def run(args: argparse.Namespace) -> None:
         novelty_maker=ADiTNoveltyMaker(reference=args.reference),
         rank_maker=ADiTHullMaker(hull=args.hull),
     )
-    started = time.perf_counter()
+    started, before = time.perf_counter(), cpu_seconds()
     run_locally(
         maker.make(n=args.n),
         store=open_store(args.folder),
         root_dir=args.folder,
         ensure_success=True,
     )
-    print(f"{time.perf_counter() - started:.0f} s in all")
+    seconds = time.perf_counter() - started
+    print(f"{seconds:.0f} s in all, {cpu_seconds() - before:.0f} s of CPU")
 
 
 def read(args: argparse.Namespace) -> None:
@@ -74,25 +78,40 @@ def read(args: argparse.Namespace) -> None:
         )
 
 
-def chunks(args: argparse.Namespace) -> None:
+def symmetry(args: argparse.Namespace) -> None:
+    """Relax those that the run symmetrised, once so and once as they were generated."""
     store = open_store(args.folder)
-    stored = store.query_one({"name": "ADiT generate"}, load=True)
-    document = MontyDecoder().process_decoded(stored["output"])
-    samples = [s for s in document.samples if s.valid][: args.n]
-    for size in (20, 1):
+    made, ended = (
+        MontyDecoder().process_decoded(store.query_one({"name": name}, load=True)["output"])
+        for name in ("ADiT generate", "ADiT relax collect")
+    )
+    samples = [s for s in ended.samples if s.relaxation]
+    chosen = [s for s in samples if s.symmetrised]
+    moves = sorted(s.symmetrised_move for s in chosen)
+    print(
+        f"{len(chosen)} of {len(samples)} symmetrised, their atoms moved by at most "
+        f"{moves[len(moves) // 2]:.3f} A (median), {moves[-1]:.3f} A (largest)"
+    )
+    structures = [made.structures[s.structure_index] for s in chosen]
+    for name, tolerance in (("symmetrised", SYMMETRY), ("as generated", None)):
         memory = JobStore(MemoryStore(), additional_stores={"data": MemoryStore()})
-        maker = ADiTRelaxStageMaker(chunk_size=size)
-        flow = maker.make(document.structures, samples)
-        started = time.perf_counter()
+        flow = ADiTRelaxStageMaker(symmetrise=tolerance).make(structures)
+        started = cpu_seconds()
         run_locally(flow, store=memory, root_dir=args.folder, log=False)
-        seconds = time.perf_counter() - started
-        output = memory.get_output(flow.output.uuid, load=True)
-        steps = sum(s["relaxation"]["num_steps"] or 0 for s in output["samples"])
-        inside = output["details"]["relaxation_seconds"]
+        output = MontyDecoder().process_decoded(memory.get_output(flow.output.uuid, load=True))
+        found = [s.relaxation for s in output.samples]
+        moved = [r.rmsd for r in found if r.rmsd is not None]
         print(
-            f"{len(samples)} crystals, jobs of {size}: {seconds:.0f} s, {steps} steps, "
-            f"{inside:.0f} s of them in relaxations"
+            f"{name:<13} {sum(r.num_steps or 0 for r in found):>5} steps, "
+            f"{cpu_seconds() - started:.0f} s of CPU, RMSD {np.mean(moved):.2f} A, "
+            f"{sum(s.fate == 'pending' for s in output.samples)} relaxed"
         )
+
+
+def cpu_seconds() -> float:
+    """Seconds of CPU that this process and those that it started have taken."""
+    taken = os.times()
+    return taken.user + taken.system + taken.children_user + taken.children_system
 
 
 def killed(args: argparse.Namespace) -> None:
@@ -104,7 +123,7 @@ def killed(args: argparse.Namespace) -> None:
 def main() -> None:
     warnings.simplefilter("ignore")
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("part", choices=["run", "read", "chunks", "killed"])
+    parser.add_argument("part", choices=["run", "read", "symmetry", "killed"])
     parser.add_argument("folder", type=Path)
     parser.add_argument("--n", type=int, default=50)
     parser.add_argument("--seed", type=int, default=0)
@@ -112,7 +131,7 @@ def main() -> None:
     parser.add_argument("--hull", nargs="+", default="known")
     args = parser.parse_args()
     args.folder.mkdir(parents=True, exist_ok=True)
-    {"run": run, "read": read, "chunks": chunks, "killed": killed}[args.part](args)
+    {"run": run, "read": read, "symmetry": symmetry, "killed": killed}[args.part](args)
 
 
 if __name__ == "__main__":

@@ -179,7 +179,8 @@ def _uuid(name: str) -> str:
     return str(uuid5(UUID(CURRENT_JOB.job.uuid), name)) if CURRENT_JOB.job else str(uuid4())
 
 
-@job(data=ASE_DATA)
+# jobflow-remote hands the failed job before a retry on as its parent.
+@job(data=ASE_DATA, config=ANY_INPUT)
 def calculate_chunk(
     maker: Maker,
     structures: list[Structure | Molecule],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -72,6 +73,26 @@ def test_files_of_fireworks(tmp_path):
         assert ("#SBATCH --gres=gpu:1" in script) == (kind == "gpu")
         assert f"-w my_fworker_{kind}.yaml" in script
         assert "$" not in "".join(line for line in script.splitlines() if "SBATCH" in line)
+
+
+@pytest.mark.integration
+def test_submission_to_fireworks(tmp_path, tiny_checkpoint, mongo_port, monkeypatch, capsys):
+    fireworks = pytest.importorskip("fireworks", reason="FireWorks is not installed")
+    settings = {"host": "127.0.0.1", "port": mongo_port, "name": "submission"}
+    launchpad = fireworks.LaunchPad(**settings)
+    launchpad.reset("", require_password=False)
+    file = tmp_path / "my_launchpad.yaml"
+    file.write_text(yaml.safe_dump(settings))
+    script = HPC / "fireworks" / "submit.py"
+    arguments = ["-n", "9", "--samples-per-job", "5", "--launchpad", str(file)]
+    monkeypatch.setattr(sys, "argv", [str(script), *arguments])
+    monkeypatch.setenv("ADIT_CHECKPOINT", str(tiny_checkpoint))
+    runpy.run_path(str(script), run_name="__main__")
+    assert "ADiT discovery: 11 Fireworks" in capsys.readouterr().out
+    kept = [launchpad.get_fw_by_id(i) for i in launchpad.get_fw_ids()]
+    categories = {firework.name: firework.spec["_category"] for firework in kept}
+    assert categories.pop("ADiT generate 1/2") == categories.pop("ADiT generate 2/2") == "gpu"
+    assert set(categories.values()) == {"cpu"}
 
 
 def test_job_store_for_fireworks():

@@ -24,7 +24,7 @@ import argparse
 from pathlib import Path
 
 from fireworks import LaunchPad
-from jobflow import Flow, Maker
+from jobflow import Flow
 from jobflow.managers.fireworks import flow_to_workflow
 
 from adit_atomate import ADiTGenerateMaker, ADiTGenerateShardsMaker
@@ -34,24 +34,12 @@ from adit_atomate.powerups import assign_workers, fireworks_worker
 HERE = Path(__file__).resolve().parent
 
 
-def relax_maker(lennard_jones: bool) -> Maker:
-    if lennard_jones:
-        from atomate2.ase.jobs import LennardJonesRelaxMaker
-
-        return LennardJonesRelaxMaker(steps=3, relax_cell=False)
-    from atomate2.forcefields.jobs import ForceFieldRelaxMaker
-
-    return ForceFieldRelaxMaker(force_field_name="CHGNet", steps=500)
-
-
-def make_flow(n: int, samples_per_job: int, lennard_jones: bool = False) -> Flow:
+def make_flow(n: int, samples_per_job: int) -> Flow:
     shards = ADiTGenerateShardsMaker(
         generate_maker=ADiTGenerateMaker(domain="crystal", seed=1),
         samples_per_job=samples_per_job,
     )
-    flow = ADiTDiscoveryMaker(
-        generate_maker=shards, relax_maker=relax_maker(lennard_jones), keep=10
-    ).make(n=n)
+    flow = ADiTDiscoveryMaker(generate_maker=shards, keep=10).make(n=n)
     # A dft_maker of atomate2 runs on the CPU worker; see docs/hpc.md.
     return assign_workers(
         flow,
@@ -65,12 +53,9 @@ def main() -> None:
     parser.add_argument("-n", type=int, default=100, help="samples (default %(default)s)")
     parser.add_argument("--samples-per-job", type=int, default=1000, help="default %(default)s")
     parser.add_argument("--launchpad", default=HERE / "my_launchpad.yaml", help="its file")
-    parser.add_argument(
-        "--lennard-jones", action="store_true", help="for a try without CHGNet: no chemistry"
-    )
     args = parser.parse_args()
 
-    flow = make_flow(args.n, args.samples_per_job, args.lennard_jones)
+    flow = make_flow(args.n, args.samples_per_job)
     launchpad = LaunchPad.from_file(str(args.launchpad))
     ids = launchpad.add_wf(flow_to_workflow(flow))
     print(f"{flow.name}: {len(ids)} Fireworks, result in job {flow.output.uuid}")
