@@ -125,7 +125,7 @@ class ADiTPredictDoc(BaseModel):
         "Completions begin with the atoms of the host, in its order."
     )
     beside: list[Structure] = Field(
-        default_factory=list, description="Known crystals of the composition, or structure types."
+        default_factory=list, description="Known crystals of the composition."
     )
     rows: list[ADiTCandidateRow] = Field(description="The table: candidates and known crystals.")
     found: dict[str, int | None] = Field(
@@ -133,7 +133,9 @@ class ADiTPredictDoc(BaseModel):
         description="Rank of the candidate that is a known crystal, by the crystal's id; None if "
         "none is.",
     )
-    dropped: dict[str, str] = Field(description="Why a sample is no candidate, by its index.")
+    dropped: dict[str, str] = Field(
+        description="Why a sample or structure type is no candidate, by its index."
+    )
     summary: str = Field(description="The result in a few lines.")
     asked: dict[str, Any] = Field(description="What was asked for, filled in.")
     checkpoint: ADiTCheckpoint = Field(description="The weights that were used.")

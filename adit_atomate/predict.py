@@ -86,10 +86,10 @@ class _Sampling(Maker):
 class ADiTPredictMaker(_Sampling):
     """Predict structures of a formula: generate, screen, relax, join, rank, symmetrise.
 
-    Crystals stand beside the known ones of their composition, or structure types of the nearest
-    elements. A molecule's formula gives constitutional isomers. For relaxations and calculations
-    in jobs of their own, see :class:`~adit_atomate.discovery.flow.ADiTDiscoveryMaker` with a
-    ``condition``.
+    Half of the candidates of a crystal are structure types of known crystals with near elements,
+    and the known crystals of the composition stand beside. A molecule's formula gives
+    constitutional isomers. For relaxations and calculations in jobs of their own, see
+    :class:`~adit_atomate.discovery.flow.ADiTDiscoveryMaker` with a ``condition``.
 
     Parameters
     ----------
@@ -100,7 +100,7 @@ class ADiTPredictMaker(_Sampling):
     device, batch_atoms, workers
         See :class:`~adit_atomate.generate.ADiTGenerateMaker`.
     candidates : int
-        Structures to generate.
+        Structures to take.
     relax : str or None
         ``"chgnet"`` or ``"sevennet"`` for crystals, ``"xtb"`` for molecules, ``"none"``; None
         takes the first of the domain.
@@ -108,6 +108,8 @@ class ADiTPredictMaker(_Sampling):
         Where the formula allows both: by default a molecule if it holds carbon or hydrogen.
     known : int
         Known crystals beside the candidates.
+    types : int or None
+        How many of the candidates are structure types; None: half of them.
     symmetry_tolerance, most_moved : float
         Of symmetrising, in angstrom: what counts as equivalent (0 leaves all as it is), and how
         far an atom may be moved.
@@ -125,6 +127,7 @@ class ADiTPredictMaker(_Sampling):
     relax: str | None = None
     domain: str | None = None
     known: int = BESIDE
+    types: int | None = None
     symmetry_tolerance: float = SYMMETRY
     most_moved: float = MOVED
 
@@ -174,6 +177,7 @@ class ADiTPredictMaker(_Sampling):
             beside=self.known,
             tolerance=self.symmetry_tolerance,
             most=self.most_moved,
+            types=self.types,
             **self._options(),
         )
 

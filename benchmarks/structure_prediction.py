@@ -9,9 +9,10 @@ DiffCSP (Jiao et al., NeurIPS 2023) with every entry in the denominator: the com
 cell is given, pymatgen's ``StructureMatcher(ltol=0.3, stol=0.5, angle_tol=10)`` compares, the RMSE
 is over those that match. With k = 20 any of 20 predictions may match, the nearest counts.
 
-The network predicts freely, and with the symmetry of known crystals of the training split that can
-hold the composition. Templates are crystals of the training split with the elements exchanged;
-those of the nearest elements come first, each structure type once.
+The network predicts half freely, half with the symmetry of known crystals. Structure types are
+crystals with the elements exchanged, the likeliest first. Together they are what ``adit predict``
+ranks without a relaxation: half of the k are structure types, half samples, equal ones joined.
+Known crystals are those of the training split alone.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import json
 import time
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -31,15 +33,17 @@ from adit_model.conditions.atoms import formula_text
 from adit_model.data.crystal_csv import load_crystal_csv
 from adit_model.data.dataset import AtomicDataset
 from adit_model.model import ADiT
+from adit_model.prediction.predict import judge as ranked
+from adit_model.prediction.predict import question
 from adit_model.prediction.templates import templates
 from adit_model.quality.crystals import amounts, space_group
 from adit_model.quality.entries import draw
 from adit_model.quality.matching import distance
-from adit_model.quality.tables import table
+from adit_model.quality.tables import interval, table
 from adit_model.systems import AtomicSystem
 
-CHUNK = 10  # compositions sampled between two visits to the disk
-WAYS = ("free", "known", "templates")
+CHUNK = 10  # compositions between two visits to the disk
+WAYS = ("structure types", "network", "together")
 
 
 def judge(
@@ -74,54 +78,33 @@ def rates(found: Sequence[list[dict[str, Any] | None]], k: int) -> dict[str, flo
     }
 
 
-def sampled(
-    model: ADiT, part: Sequence[AtomicSystem], first: int, symmetry: str, options: Any
-) -> list[list[AtomicSystem | None]]:
-    """Generate k predictions of each composition."""
-    k = options.k
-    conditions = [
-        f"crystal, formula={formula_text(amounts(system))}, units=1"
-        for system in part
-        for _ in range(k)
-    ]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that no known crystal can hold a composition
-        samples = model.sample(
-            len(conditions),
-            conditions,
-            seed=options.seed,
-            first_index=first * k,
-            progress=False,
-            symmetry=symmetry,
-        )
-    systems = [sample.system for sample in samples]
-    return [systems[i : i + k] for i in range(0, len(systems), k)]
-
-
-def substituted(
-    train: AtomicDataset, part: Sequence[AtomicSystem], k: int
-) -> list[list[AtomicSystem | None]]:
-    """Put the elements of each composition into k known crystals."""
-    return [[t.system for t in islice(templates(train, s.numbers), k)] for s in part]
-
-
-def mixed(found: dict[str, list[Any]], k: int) -> list[Any]:
-    """Take every second prediction from one way and the others from another."""
-    pairs = zip(found["free"], found["known"], strict=True)
-    return [[x for two in zip(a, b, strict=True) for x in two][:k] for a, b in pairs]
+def predictions(
+    model: ADiT, train: AtomicDataset, truth: AtomicSystem, seed: int, k: int
+) -> dict[str, list[AtomicSystem | None]]:
+    """Predict a composition k times in each way; the last one uses half of either of the others."""
+    condition = f"crystal, formula={formula_text(amounts(truth))}, units=1"
+    options: Any = {"engine": "none", "beside": 0, "phases": train, "seed": seed}
+    asked = question(model.known, model.config, condition, k, types=0, **options)
+    parts = [model.sample(request, progress=False) for request in asked.requests]
+    samples = [x for pair in zip(*reversed(parts), strict=True) for x in pair]
+    half = question(model.known, model.config, condition, k, **options).types
+    mixed = replace(asked, types=half)
+    both = ranked(samples[: k - half], mixed, phases=train, progress=False).candidates
+    types = islice(templates(train, truth.numbers), k)
+    found = ([t.system for t in types], [s.system for s in samples], [c.system for c in both])
+    return dict(zip(WAYS, found, strict=True))
 
 
 def report(found: dict[str, list[Any]], k: int) -> str:
-    """Write the table of the compositions so far."""
-    ways = {name: rows for name, rows in found.items() if rows}
-    if {"free", "known"} <= set(ways):
-        ways["half free, half known"] = mixed(found, k)
+    """Write the table of the compositions so far, with 95 % intervals of the matches."""
     lines = []
-    for name, rows in ways.items():
+    for name, rows in found.items():
         for number in sorted({1, k}):
             r = rates(rows, number)
-            shares = [f"{100 * r[key]:.1f}" for key in ("match", "space_group", "both")]
-            lines.append((name, str(number), shares[0], f"{r['rmse']:.3f}", *shares[1:]))
+            passed = round(r["match"] * len(rows))
+            match = f"{100 * r['match']:.1f} ({interval({'passed': passed, 'of': len(rows)})})"
+            shares = [f"{100 * r[key]:.1f}" for key in ("space_group", "both")]
+            lines.append((name, str(number), match, f"{r['rmse']:.3f}", *shares))
     head = ("", "k", "match %", "RMSE", "space group %", "both %")
     return "\n".join(table(head, lines))
 
@@ -132,7 +115,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--number", type=int, default=100, help="compositions of crystals_test")
     parser.add_argument("--k", type=int, default=20, help="predictions of each")
     parser.add_argument("--checkpoint", default="mini-2")
-    parser.add_argument("--ways", nargs="+", default=list(WAYS), choices=WAYS)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, metavar="FILE", help="JSON of every prediction")
     options = parser.parse_args(arguments)
@@ -141,24 +123,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
     truths = [truths[i] for i in order]
     train = load_crystal_csv(options.data / "crystals_train.csv.gz")
     model = ADiT.load(options.checkpoint)
-    found: dict[str, list[Any]] = {name: [] for name in options.ways}
-    seconds = dict.fromkeys(options.ways, 0.0)
-    for start in range(0, len(truths), CHUNK):
-        part = truths[start : start + CHUNK]
-        for name in options.ways:
-            started = time.perf_counter()
-            if name == "templates":
-                predictions = substituted(train, part, options.k)
-            else:
-                predictions = sampled(model, part, start, name, options)
-            seconds[name] += time.perf_counter() - started
-            found[name] += [judge(*pair) for pair in zip(part, predictions, strict=True)]
-        print(f"{start + len(part)} of {len(truths)} compositions", flush=True)
+    found: dict[str, list[Any]] = {name: [] for name in WAYS}
+    started = time.perf_counter()
+    for place, truth in enumerate(truths, 1):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that no known crystal can hold a composition
+            made = predictions(model, train, truth, options.seed + place, options.k)
+        for name, systems in made.items():
+            found[name].append(judge(truth, systems))
+        if place % CHUNK and place < len(truths):
+            continue
+        minutes = (time.perf_counter() - started) / 60
+        print(f"\n{place} of {len(truths)} compositions, {minutes:.0f} minutes", flush=True)
         print(report(found, options.k), flush=True)
         if options.out:
-            ids = [truth.info["id"] for truth in truths[: start + len(part)]]
+            ids = [truth.info["id"] for truth in truths[:place]]
             options.out.write_text(json.dumps({"ids": ids, **found}))
-    print(", ".join(f"{name}: {time:.0f} s to predict" for name, time in seconds.items()))
 
 
 if __name__ == "__main__":

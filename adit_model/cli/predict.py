@@ -22,9 +22,9 @@ def add_predict_arguments(parser: argparse.ArgumentParser) -> None:
 
     parser.description = (
         "Predict structures of a formula: generate candidates, drop the implausible ones, relax, "
-        "join equal ones, rank them by energy, and symmetrise. Crystals stand beside the known "
-        "ones of their composition, or structure types of the nearest elements; for a molecule's "
-        "formula they are constitutional isomers."
+        "join equal ones, rank them by energy, and symmetrise. Half of the candidates of a crystal "
+        "are structure types of known crystals with near elements, and the known crystals of the "
+        "composition stand beside; for a molecule's formula they are constitutional isomers."
     )
     add = parser.add_argument
     add("formula", metavar="FORMULA", help="LiMn3O4, 'TiO2, units=2', C6H6O, or any condition")
@@ -35,6 +35,7 @@ def add_predict_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--known", type=int, default=BESIDE, metavar="N", help="known crystals beside (%(default)s)"
     )
+    add("--types", type=int, metavar="N", help="candidates that are structure types (half)")
     add(
         "--symmetry-tolerance",
         type=float,
@@ -93,6 +94,7 @@ def predict_command(args: argparse.Namespace) -> int:
         beside=args.known,
         tolerance=args.symmetry_tolerance,
         most=args.most_moved,
+        types=args.types,
         **sampling_options(args),
     )
     check_folder(args.out, args.overwrite, WRITTEN)

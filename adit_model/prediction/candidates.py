@@ -30,7 +30,7 @@ CLOSEST = 0.5  # of the sum of covalent radii: closer atoms are not worth a rela
 RELAX_TIME = 900.0  # seconds; 500 steps of 20 atoms take about 200
 GENERATED = "generated"
 POLYMORPHS = "pymatgen"  # tolerances of the matcher that tell polymorphs apart
-BESIDE = 5  # known crystals, or structure types, that are shown beside the candidates
+BESIDE = 5  # known crystals that are shown beside the candidates
 
 
 @dataclass(frozen=True)
@@ -42,9 +42,9 @@ class Candidate:
     system : AtomicSystem
         As it is now.
     source : str
-        ``"generated"``, or which known crystal it is or was made from.
+        ``"generated"``, or which known crystal it is or was made from; both, if such became one.
     index : int or None
-        Of the sample.
+        Of the sample or structure type.
     fault : str or None
         Why it is not among the ranked.
     energy : float or None
@@ -52,7 +52,7 @@ class Candidate:
     steps, converged, rmsd
         Of the relaxation; see :class:`~adit_model.quality.relax.Relaxation`.
     samples : tuple of int
-        Indices of the samples that became this structure, its own first.
+        Indices of the samples and structure types that became this structure, its own first.
     space_group : int or None
         Within 0.1 angstrom, or the tolerance that was asked for.
     moved : float or None
@@ -61,6 +61,8 @@ class Candidate:
         Of a molecule.
     known : str or None
         Id of the known crystal or molecule that is the same.
+    likely : int or None
+        Place among the structure types, the likeliest first; None of what was generated.
     """
 
     system: AtomicSystem
@@ -76,6 +78,7 @@ class Candidate:
     moved: float | None = None
     smiles: str | None = None
     known: str | None = None
+    likely: int | None = None
 
 
 def choose_engine(name: str | None, domain: str) -> str:
@@ -254,7 +257,8 @@ def described(candidates: Sequence[Candidate], workers: int | None = None) -> li
 def joined(candidates: Iterable[Candidate], workers: int | None = None) -> list[Candidate]:
     """Join those that are the same and rank what is left.
 
-    The lowest energy comes first; without energies, what most samples agree on. The same are
+    The lowest energy comes first; without energies structure types, the likeliest first, and then
+    what most samples agree on. The same are
     crystals by the one matcher with pymatgen's own tolerances, which tell polymorphs apart
     (:mod:`adit_model.quality.matching`), molecules by SMILES.
 
@@ -281,10 +285,20 @@ def joined(candidates: Iterable[Candidate], workers: int | None = None) -> list[
     for i, k in enumerate(first):
         members.setdefault(k, []).append(i)
     kept = [
-        replace(sound[k], samples=tuple(n for i in places_ for n in _samples(sound[i])))
+        replace(
+            sound[k],
+            source=_sources([sound[i].source for i in places_]),
+            samples=tuple(n for i in places_ for n in _samples(sound[i])),
+        )
         for k, places_ in members.items()
     ]
-    return sorted(kept, key=lambda c: (_order(c)[0], -len(c.samples), _order(c)[1]))
+    return sorted(kept, key=lambda c: (*_order(c)[:2], -len(c.samples), *_order(c)[2:]))
+
+
+def _sources(sources: Sequence[str]) -> str:
+    """Where the first of equal ones is from, and the other way if one of them is from there."""
+    other = [s for s in sources if (s == GENERATED) != (sources[0] == GENERATED)]
+    return " and ".join([sources[0], *other[:1]])
 
 
 def _samples(candidate: Candidate) -> tuple[int, ...]:
@@ -293,9 +307,10 @@ def _samples(candidate: Candidate) -> tuple[int, ...]:
     return () if candidate.index is None else (candidate.index,)
 
 
-def _order(candidate: Candidate) -> tuple[float, int]:
+def _order(candidate: Candidate) -> tuple[float, float, int]:
     energy = 0.0 if candidate.energy is None else candidate.energy
-    return energy, -1 if candidate.index is None else candidate.index
+    likely = math.inf if candidate.likely is None else candidate.likely
+    return energy, likely, -1 if candidate.index is None else candidate.index
 
 
 def symmetrised(

@@ -52,7 +52,7 @@ class Question:
     condition : Condition
         With a formula, and the domain that was chosen.
     requests : tuple of Request
-        Of the candidates.
+        Of the candidates that are generated.
     engine : str
         What relaxes them, or ``"none"``.
     beside : int
@@ -60,6 +60,10 @@ class Question:
     tolerance, most : float
         See :func:`~adit_model.prediction.candidates.symmetrised`; a tolerance of 0 leaves all as
         they are.
+    types : int
+        Candidates that are structure types: known crystals with the elements exchanged.
+    sizes : tuple of int
+        Numbers of atoms that their cells may have.
     """
 
     condition: Condition
@@ -68,6 +72,8 @@ class Question:
     beside: int = BESIDE
     tolerance: float = SYMMETRY
     most: float = MOVED
+    types: int = 0
+    sizes: tuple[int, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """Return JSON."""
@@ -78,13 +84,18 @@ class Question:
             "beside": self.beside,
             "tolerance": self.tolerance,
             "most": self.most,
+            "types": self.types,
         }
+
+    @property
+    def generated(self) -> int:
+        """Candidates that the network makes."""
+        return sum(request.n for request in self.requests)
 
     @property
     def numbers(self) -> np.ndarray:
         """Atomic numbers of a formula unit."""
-        unit = composition_of(str(self.condition.formula))
-        return np.repeat([atomic_numbers[s] for s in unit], list(unit.values()))
+        return _unit(self.condition)
 
 
 @dataclass(frozen=True)
@@ -96,13 +107,13 @@ class Prediction:
     question : Question
         What was asked.
     candidates : tuple of Candidate
-        Generated, different from each other, the lowest in energy first; without energies what
-        most samples agree on.
+        Different from each other, the lowest in energy first; without energies structure types,
+        the likeliest first, and then what most samples agree on.
     beside : tuple of Candidate
-        Known crystals of the composition, or if there are none, structure types of the nearest
-        elements; relaxed as the candidates are.
+        Known crystals of the composition, relaxed as the candidates are.
     dropped : dict
-        Why a sample is not among them, by its index.
+        Why a sample or structure type is not among them, by its index: those of structure types
+        follow those of samples.
     known : int
         Different known crystals of the composition.
     """
@@ -134,10 +145,12 @@ class Prediction:
 
     def summary(self) -> str:
         """Say in a few lines what came out."""
-        asked = sum(request.n for request in self.question.requests)
-        domain = self.question.condition.domain
+        domain, types = self.question.condition.domain, self.question.types
+        made = f"{self.question.generated} generated" + (
+            f", {types} structure types" if types else ""
+        )
         lines = [
-            f"{self.question.condition.formula} as a {domain}: {asked} candidates, "
+            f"{self.question.condition.formula} as a {domain}: {made}, "
             f"{len(self.dropped)} dropped, {len(self.candidates)} different ones left"
         ]
         if self.question.engine != NONE:
@@ -154,8 +167,8 @@ class Prediction:
                 f"  {name}: " + ("not found" if rank is None else f"rank {rank}")
                 for name, rank in self.found.items()
             ]
-        elif self.beside:
-            lines.append("no crystal of this composition is known; nearest structure types beside")
+        else:
+            lines.append("no crystal of this composition is known")
         return "\n".join(lines)
 
 
@@ -170,6 +183,7 @@ def question(
     beside: int = BESIDE,
     tolerance: float = SYMMETRY,
     most: float = MOVED,
+    types: int | None = None,
     phases: AtomicDataset | None = None,
     **sampling: Any,
 ) -> Question:
@@ -185,7 +199,7 @@ def question(
         known crystals of the stoichiometry. Where the domain is free, what holds carbon or
         hydrogen is a molecule, if the weights can make it as one.
     n : int
-        Candidates to generate.
+        Candidates.
     engine : str, optional
         ``"chgnet"`` or ``"sevennet"`` for crystals, ``"xtb"`` for molecules, ``"none"``; by
         default the first of the domain.
@@ -193,11 +207,15 @@ def question(
         Of all random numbers.
     beside, tolerance, most
         See :class:`Question`.
+    types : int, optional
+        How many of the candidates of a crystal are structure types, and not generated; by default
+        half of them, if so many known crystals fit. There are none where properties, a cell or
+        sites are asked for, too.
     phases : AtomicDataset, optional
         Known crystals; by default those that come with the package.
     **sampling
         See :class:`~adit_model.config.SamplingConfig`. Unless ``symmetry`` is given, the second
-        half of the candidates take theirs from known crystals, if the weights can.
+        half of the generated ones take theirs from known crystals, if the weights can.
 
     Raises
     ------
@@ -217,8 +235,12 @@ def question(
     asked = replace(asked, domain=domain)
     chosen = choose_engine(engine, domain)
     conditions: Any = asked
+    sizes: tuple[int, ...] = ()
     if domain == CRYSTAL:
         conditions = _with_units(asked, known, n, seed, phases)
+        sizes = tuple(known.counts_for(asked, CRYSTAL))
+    types = _number_of_types(asked, n, types, sizes, phases)
+    n -= types
     halves = [(0, n, sampling)]
     if domain == CRYSTAL and sampling.get("symmetry") is None and config.autoencoder.exact:
         middle = (n + 1) // 2
@@ -229,7 +251,29 @@ def question(
             part = conditions[start:stop] if domain == CRYSTAL else conditions
             request = Request.of(stop - start, part, seed=seed, first_index=start, **options)
             requests.append(request.filled(request.check(known, config)))
-    return Question(asked, tuple(requests), chosen, beside, tolerance, most)
+    return Question(asked, tuple(requests), chosen, beside, tolerance, most, types, sizes)
+
+
+def _number_of_types(
+    asked: Condition,
+    n: int,
+    types: int | None,
+    sizes: tuple[int, ...],
+    phases: AtomicDataset | None,
+) -> int:
+    possible = bool(sizes) and not {"properties", "cell", "atoms"} & set(asked.asked)
+    if types is None:
+        if not possible:
+            return 0
+        dataset = known_crystal_data() if phases is None else phases
+        return min((n + 1) // 2, len(fitting(dataset, _unit(asked), sizes)))
+    check_integer("types", types)
+    if not 0 <= types <= (n if possible else 0):
+        raise ValueError(
+            f"of {n} candidates 0 to {n} are structure types, and none of molecules or where "
+            f"properties, a cell or sites are asked for; got {types} for '{asked}'"
+        )
+    return types
 
 
 def formula_condition(value: ConditionLike) -> Condition:
@@ -261,12 +305,12 @@ def _with_units(
     condition: Condition, known: Known, n: int, seed: int, phases: AtomicDataset | None
 ) -> list[Condition]:
     """Draw the formula units of each candidate as known crystals of the stoichiometry have them."""
-    unit = composition_of(str(condition.formula))
-    size = sum(unit.values())
-    units = [k // size for k in known.counts_for(condition, CRYSTAL)]
-    numbers = np.repeat([atomic_numbers[s] for s in unit], list(unit.values()))
+    numbers = _unit(condition)
+    size = len(numbers)
+    sizes = known.counts_for(condition, CRYSTAL)
+    units = [k // size for k in sizes]
     dataset = known_crystal_data() if phases is None else phases
-    seen = Counter(dataset.sizes[fitting(dataset, numbers, any_units=True)].tolist())
+    seen = Counter(dataset.sizes[fitting(dataset, numbers, sizes)].tolist())
     weights = np.array([1 + seen[k * size] for k in units], dtype=np.float64)
     drawn = [
         int(
@@ -275,6 +319,11 @@ def _with_units(
         for i in range(n)
     ]
     return [replace(condition, formula_units=k, num_atoms=None) for k in drawn]
+
+
+def _unit(condition: Condition) -> np.ndarray:
+    unit = composition_of(str(condition.formula))
+    return np.repeat([atomic_numbers[s] for s in unit], list(unit.values()))
 
 
 def known_crystal_data() -> AtomicDataset:
@@ -293,7 +342,7 @@ def predict(
     batch_atoms: int | None = None,
     progress: bool = True,
 ) -> Prediction:
-    """Generate candidates, screen, relax, join, rank and symmetrise them.
+    """Generate candidates and take structure types; screen, relax, join, rank and symmetrise.
 
     Parameters
     ----------
@@ -326,7 +375,7 @@ def judge(
     workers: int | None = None,
     progress: bool = True,
 ) -> Prediction:
-    """Screen, relax, join, rank and symmetrise samples; see :func:`predict`."""
+    """Screen, relax, join, rank and symmetrise samples and structure types: :func:`predict`."""
     screen = fault_of if asked.engine == NONE else too_close  # what relaxes is looked at again
     candidates = [
         Candidate(s.system, index=s.index, fault=screen(s.system))
@@ -336,10 +385,12 @@ def judge(
     beside: list[Candidate] = []
     known: list[Candidate] = []
     is_crystal = asked.condition.domain == CRYSTAL
-    if is_crystal and asked.beside:
-        dataset = known_crystal_data() if phases is None else phases
+    dataset = known_crystal_data() if phases is None and is_crystal else phases
+    if dataset is not None and asked.beside:
         known = known_of(dataset, asked.numbers, workers)
-        beside = known[: asked.beside] or _types(dataset, asked.numbers, asked.beside)
+        beside = known[: asked.beside]
+    if dataset is not None and asked.types:
+        candidates += _types(dataset, asked)
     if asked.engine != NONE:
         title = f"relaxing by {asked.engine}" if progress else None
         both = relaxed([*candidates, *beside], asked.engine, workers=workers, progress=title)
@@ -398,11 +449,19 @@ def _units(numbers: np.ndarray) -> int:
     return int(np.gcd.reduce(list(Counter(numbers.tolist()).values())))
 
 
-def _types(dataset: AtomicDataset, numbers: np.ndarray, most: int) -> list[Candidate]:
-    """Structure types of the nearest elements, for a composition that nothing is known of."""
-    reduced = np.sort(numbers)[:: _units(numbers)]
-    found = islice(templates(dataset, reduced, any_units=True), most)
-    return described([Candidate(t.system, source=t.system.info["source"]) for t in found])
+def _types(dataset: AtomicDataset, asked: Question) -> list[Candidate]:
+    """Structure types, the likeliest first; their indices follow those of the samples."""
+    found = templates(dataset, asked.numbers, asked.sizes, space_group=asked.condition.space_group)
+    return [
+        Candidate(
+            t.system,
+            source=t.system.info["source"],
+            index=asked.generated + k,
+            fault=too_close(t.system),
+            likely=k,
+        )
+        for k, t in enumerate(islice(found, asked.types))
+    ]
 
 
 def _matched(

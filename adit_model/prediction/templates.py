@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import warnings
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -19,6 +19,8 @@ from adit_model.systems import AtomicSystem
 
 if TYPE_CHECKING:
     from adit_model.data.dataset import AtomicDataset
+
+STEEPNESS = 0.15  # how fast a crystal's say falls with the distance of its elements
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,7 @@ class Template:
     formula : str
         Its reduced formula.
     distance : float
-        Mean difference of the elements' Mendeleev numbers, over the atoms.
+        Sum of the differences of the elements' Mendeleev numbers.
     system : AtomicSystem
         With the elements asked for, the volume scaled to their bond lengths.
     """
@@ -48,7 +50,9 @@ def stoichiometry(numbers: np.ndarray) -> tuple[int, ...]:
     return tuple(sorted(Counter(np.asarray(numbers).tolist()).values()))
 
 
-def fitting(known: AtomicDataset, numbers: np.ndarray, *, any_units: bool = False) -> np.ndarray:
+def fitting(
+    known: AtomicDataset, numbers: np.ndarray, sizes: Collection[int] | None = None
+) -> np.ndarray:
     """Find crystals with the stoichiometry of a composition, but not the composition itself.
 
     Parameters
@@ -57,8 +61,8 @@ def fitting(known: AtomicDataset, numbers: np.ndarray, *, any_units: bool = Fals
         Known crystals.
     numbers : numpy.ndarray
         Atomic numbers of the composition.
-    any_units : bool
-        Whether cells of other numbers of formula units fit, too.
+    sizes : collection of int, optional
+        Numbers of atoms that a cell may have; by default that of the composition.
 
     Returns
     -------
@@ -66,10 +70,9 @@ def fitting(known: AtomicDataset, numbers: np.ndarray, *, any_units: bool = Fals
         Their places, ascending.
     """
     wanted, elements = stoichiometry(numbers), set(np.asarray(numbers).tolist())
-    unit = len(numbers) // np.gcd.reduce(wanted)
-    sizes = known.sizes % unit == 0 if any_units else known.sizes == len(numbers)
+    fits = np.isin(known.sizes, [len(numbers)] if sizes is None else list(sizes))
     found = []
-    for i in np.flatnonzero(known.periodic & sizes).tolist():
+    for i in np.flatnonzero(known.periodic & fits).tolist():
         row = known.numbers[known.offsets[i] : known.offsets[i + 1]]
         scale = len(row) / len(numbers)
         if stoichiometry(row) == tuple(scale * k for k in wanted) and set(row.tolist()) != elements:
@@ -78,56 +81,67 @@ def fitting(known: AtomicDataset, numbers: np.ndarray, *, any_units: bool = Fals
 
 
 def templates(
-    known: AtomicDataset, numbers: np.ndarray, *, any_units: bool = False
+    known: AtomicDataset,
+    numbers: np.ndarray,
+    sizes: Collection[int] | None = None,
+    *,
+    space_group: int | None = None,
 ) -> Iterator[Template]:
-    """Put the elements of a composition into known crystals, those of the nearest elements first.
+    """Put the elements of a composition into known crystals, the likeliest structure first.
 
-    Each structure type comes once, as the nearest crystal has it; the same are what the one matcher
-    finds equal (:mod:`adit_model.quality.matching`).
+    A crystal is likely if its elements are near, and if other crystals of near elements have as
+    many atoms and the same space group. Each structure type comes once; the same are what the one
+    matcher finds equal (:mod:`adit_model.quality.matching`).
 
     Parameters
     ----------
-    known, numbers, any_units
+    known, numbers, sizes
         As of :func:`fitting`.
+    space_group : int, optional
+        Number of the one that is wanted.
     """
     from adit_model.quality.matching import structure_matcher
 
-    found = []
-    for i in fitting(known, numbers, any_units=any_units).tolist():
-        row = known.numbers[known.offsets[i] : known.offsets[i + 1]].astype(np.int64)
-        distance, exchange = _exchange(row, np.asarray(numbers))
-        found.append((distance, i, exchange))
+    places = fitting(known, numbers, sizes)
+    if space_group is not None:
+        places = places[known.space_groups[places] == space_group]
+    rows = [known.numbers[known.offsets[i] : known.offsets[i + 1]].astype(int) for i in places]
+    swaps = [_exchange(row, np.asarray(numbers)) for row in rows]
+    apart = np.array([distance for distance, _ in swaps])
+    votes: dict[tuple[int, int], float] = {}
+    kinds = [(int(known.sizes[i]), int(known.space_groups[i])) for i in places]
+    for kind, vote in zip(kinds, np.exp(-2 * STEEPNESS * apart), strict=True):
+        votes[kind] = votes.get(kind, 0.0) + float(vote)
+    score = np.log([votes[kind] + 1e-300 for kind in kinds]) / 2 - STEEPNESS * apart
     matcher = structure_matcher("pymatgen")
     kept: list = []
-    for distance, i, exchange in sorted(found, key=lambda item: item[:2]):
-        source = known[i]
+    for k in np.argsort(-score, kind="stable").tolist():
+        source, (distance, exchange) = known[int(places[k])], swaps[k]
         swapped = np.array([exchange[z] for z in source.numbers.tolist()])
-        system = scaled(AtomicSystem(swapped, source.positions, source.cell))
-        structure = system.to_structure()
+        structure = AtomicSystem(swapped, source.positions, source.cell).to_structure()
         if any(matcher.fit(structure, other) for other in kept):
             continue
         kept.append(structure)
-        name = str(known.ids[i])
+        name = str(known.ids[places[k]])
         info = {"source": f"structure type of {source.formula} ({name})"}
-        system = AtomicSystem(system.numbers, system.positions, system.cell, info)
+        system = scaled(AtomicSystem(swapped, source.positions, source.cell, info))
         yield Template(name, source.formula, distance, system)
 
 
 def _exchange(old: np.ndarray, new: np.ndarray) -> tuple[float, dict[int, int]]:
-    """Assign elements of equal amounts so that they differ least; the mean difference, and how."""
+    """Assign elements of equal amounts so that they differ least; the difference, and how."""
     from scipy.optimize import linear_sum_assignment
 
-    scale = len(old) // len(new) if len(old) >= len(new) else len(old) / len(new)
+    scale = len(old) / len(new)
     before, after = Counter(old.tolist()), Counter(new.tolist())
     rows, columns = list(before), list(after)
     place = mendeleev_numbers()
     apart = np.abs(place[rows][:, None] - place[columns][None]).astype(float)
     amounts = np.array([before[z] for z in rows])
     fits = amounts[:, None] == np.array([after[z] for z in columns])[None] * scale
-    cost = np.where(fits, apart * amounts[:, None], 1e9)
+    cost = np.where(fits, apart, 1e9)
     chosen = linear_sum_assignment(cost)
-    total = float(cost[chosen].sum()) / len(old)
-    return total, {rows[i]: columns[k] for i, k in zip(*chosen, strict=True)}
+    return float(cost[chosen].sum()), {rows[i]: columns[k] for i, k in zip(*chosen, strict=True)}
 
 
 @functools.cache

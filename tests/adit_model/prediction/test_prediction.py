@@ -43,11 +43,16 @@ def test_units_that_are_free_are_drawn_as_known_crystals_have_them(told, phases)
     conditions = [c for request in asked.requests for c in request.conditions]
     assert {c.formula_units for c in conditions} <= set(range(1, 11))
     assert {c.formula for c in conditions} == {"NaCl"}
+    assert asked.types == 1  # so many fit
     free, known = asked.requests  # half of them take the symmetry of known crystals
-    assert (free.n, known.n, known.first_index) == (20, 20, 20)
+    assert (free.n, known.n, known.first_index) == (20, 19, 20)
     assert [dict(r.sampling)["symmetry"] for r in asked.requests] == ["asked", "known"]
     told_so = question(*told, "NaCl", 4, engine="none", phases=phases, symmetry="free")
-    assert [r.n for r in told_so.requests] == [4]
+    assert [r.n for r in told_so.requests] == [3]
+    gapped = question(*told, "NaCl, band_gap=2", 4, engine="none", phases=phases)
+    assert gapped.types == 0  # no structure type is known to have that
+    with pytest.raises(ValueError, match="0 to 4 are structure types"):
+        question(*told, "NaCl", 4, engine="none", phases=phases, types=5)
     few = question(*told, "NaCl, units=2", 3, engine="none", phases=phases)
     assert {c.formula_units for c in few.requests[0].conditions} == {2}
 
@@ -74,7 +79,7 @@ def test_what_cannot_be_made_is_an_error_before_any_work(told, phases, formula, 
 
 
 def test_samples_become_ranked_candidates_beside_known_crystals(told, phases):
-    asked = question(*told, "NaCl, units=1", 5, engine="none", phases=phases)
+    asked = question(*told, "NaCl, units=1", 5, engine="none", phases=phases, types=0)
     systems = [caesium_chloride(), rocksalt(noise=0.02), rocksalt(5.5), rocksalt(2.0), None]
     samples = [sampled(i, system) for i, system in enumerate(systems)]
     found = judge(samples, asked, phases=phases, progress=False)
@@ -87,10 +92,33 @@ def test_samples_become_ranked_candidates_beside_known_crystals(told, phases):
     assert "halite: rank 1" in found.summary()
 
 
-def test_structure_types_stand_in_where_nothing_is_known(told, phases):
-    asked = question(*told, "LiF, units=1", 1, engine="none", phases=phases)
-    lithium = AtomicSystem(np.array([3, 9]), rocksalt(4.0).positions, rocksalt(4.0).cell)
-    found = judge([sampled(0, lithium)], asked, phases=phases, progress=False)
-    assert [c.source for c in found.beside] == ["structure type of NaCl (halite)"]
-    assert found.known == 0 and found.candidates[0].known is None
+def test_structure_types_are_candidates_beside_samples(told, phases):
+    asked = question(*told, "LiF, units=1", 4, engine="none", phases=phases, seed=1)
+    assert (asked.generated, asked.types) == (2, 2)  # of three that fit
+    lithium = [
+        AtomicSystem(np.array([3, 9]), s.positions, s.cell)
+        for s in (caesium_chloride(2.6), rocksalt(4.0, noise=0.02))
+    ]
+    samples = [sampled(i, system) for i, system in enumerate(lithium)]
+    found = judge(samples, asked, phases=phases, progress=False)
+    first, second = found.candidates  # the type and the sample that is the same are one
+    assert first.source == "structure type of NaCl (halite) and generated"
+    assert first.samples == (2, 1) and first.space_group == 225 and first.known is None
+    assert second.source == "generated" and second.samples == (0,)
+    assert found.beside == () and found.known == 0
+    assert "LiF as a crystal: 2 generated, 2 structure types" in found.summary()
     assert "no crystal of this composition is known" in found.summary()
+    likeliest = question(*told, "LiF, units=1", 1, engine="none", phases=phases)
+    assert likeliest.requests == () and likeliest.types == 1
+    (one,) = judge([], likeliest, phases=phases, progress=False).candidates
+    assert one.source == "structure type of NaCl (halite)"
+
+
+def test_a_type_that_a_relaxation_would_break_is_told(told, phases, monkeypatch):
+    monkeypatch.setattr("adit_model.prediction.templates.scaled", lambda system: system)
+    tight = AtomicDataset.from_systems(
+        [AtomicSystem(np.array([1, 9]), 0.3 * rocksalt().positions, 0.3 * rocksalt().cell)]
+    )
+    asked = question(*told, "LiF, units=1", 1, engine="none", phases=tight)
+    found = judge([], asked, phases=tight, progress=False)
+    assert found.candidates == () and found.dropped[0].startswith("implausible")

@@ -47,7 +47,7 @@ def test_what_fits_has_the_stoichiometry_and_not_the_composition(known):
     assert stoichiometry(np.array([8, 8, 22])) == (1, 2)
     found = known.ids[fitting(known, np.array([11, 17]))]
     assert found.tolist() == ["sulfide", "fluoride", "bromide", "caesium"]
-    whole = known.ids[fitting(known, np.array([19, 35]), any_units=True)]
+    whole = known.ids[fitting(known, np.array([19, 35]), [2, 4])]
     assert "two units" in whole and "bromide" not in whole
 
 
@@ -66,3 +66,18 @@ def test_the_nearest_elements_come_first_and_each_type_once(known):
     assert rock_salt.volume == pytest.approx(truth.volume, rel=0.25)  # the bromide's is 1.6 times
     sodium = rock_salt.numbers.tolist().index(11)
     assert known[2].numbers[sodium] == 19  # sodium in the place of potassium
+
+
+def test_what_more_crystals_of_near_elements_have_comes_first():
+    def kind(name, first, second, group):
+        known = "CsCl" if group == 221 else "rock salt"
+        return cubic(name, first, second, 4.0, known), group
+
+    pairs = [kind("one", 37, 17, 221), *(kind(f"{z}", 19, z, 225) for z in (9, 17, 35))]
+    known = AtomicDataset.from_systems([system for system, _ in pairs])
+    known.space_groups[:] = [group for _, group in pairs]
+    bromide = np.array([37, 35])  # RbBr: RbCl and KBr differ by one element each
+    assert [t.id for t in templates(known, bromide)] == ["35", "one"]
+    assert [t.id for t in templates(known, bromide, space_group=221)] == ["one"]
+    alone = AtomicDataset.from_systems([pairs[0][0], pairs[1][0]])
+    assert [t.id for t in templates(alone, bromide)] == ["one", "9"]  # the nearest
