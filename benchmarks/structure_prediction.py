@@ -11,8 +11,8 @@ is over those that match. With k = 20 any of 20 predictions may match, the neare
 
 The network predicts half freely, half with the symmetry of known crystals. Structure types are
 crystals with the elements exchanged, the likeliest first. Together they are what ``adit predict``
-ranks without a relaxation: half of the k are structure types, half samples, equal ones joined.
-Known crystals are those of the training split alone.
+relaxes: half of the k are structure types, the first among them, and half samples. Known crystals
+are those of the training split alone.
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ import json
 import time
 import warnings
 from collections.abc import Sequence
-from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -33,7 +32,6 @@ from adit_model.conditions.atoms import formula_text
 from adit_model.data.crystal_csv import load_crystal_csv
 from adit_model.data.dataset import AtomicDataset
 from adit_model.model import ADiT
-from adit_model.prediction.predict import judge as ranked
 from adit_model.prediction.predict import question
 from adit_model.prediction.templates import templates
 from adit_model.quality.crystals import amounts, space_group
@@ -81,18 +79,16 @@ def rates(found: Sequence[list[dict[str, Any] | None]], k: int) -> dict[str, flo
 def predictions(
     model: ADiT, train: AtomicDataset, truth: AtomicSystem, seed: int, k: int
 ) -> dict[str, list[AtomicSystem | None]]:
-    """Predict a composition k times in each way; the last one uses half of either of the others."""
+    """Predict a composition k times in each way; the last takes half of either of the others."""
     condition = f"crystal, formula={formula_text(amounts(truth))}, units=1"
     options: Any = {"engine": "none", "beside": 0, "phases": train, "seed": seed}
     asked = question(model.known, model.config, condition, k, types=0, **options)
     parts = [model.sample(request, progress=False) for request in asked.requests]
-    samples = [x for pair in zip(*reversed(parts), strict=True) for x in pair]
+    samples = [x.system for pair in zip(*reversed(parts), strict=True) for x in pair]
+    types = [t.system for t in islice(templates(train, truth.numbers), k)]
     half = question(model.known, model.config, condition, k, **options).types
-    mixed = replace(asked, types=half)
-    both = ranked(samples[: k - half], mixed, phases=train, progress=False).candidates
-    types = islice(templates(train, truth.numbers), k)
-    found = ([t.system for t in types], [s.system for s in samples], [c.system for c in both])
-    return dict(zip(WAYS, found, strict=True))
+    both = [*types[:half], *samples[: k - half]]
+    return dict(zip(WAYS, (types, samples, both), strict=True))
 
 
 def report(found: dict[str, list[Any]], k: int) -> str:
@@ -129,8 +125,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # that no known crystal can hold a composition
             made = predictions(model, train, truth, options.seed + place, options.k)
+        seen: dict[int, Any] = {}  # what stands in two of the ways is judged once
         for name, systems in made.items():
-            found[name].append(judge(truth, systems))
+            for system in systems:
+                if id(system) not in seen:
+                    seen[id(system)] = judge(truth, [system])[0]
+            found[name].append([seen[id(system)] for system in systems])
         if place % CHUNK and place < len(truths):
             continue
         minutes = (time.perf_counter() - started) / 60

@@ -114,14 +114,14 @@ def templates(
         votes[kind] = votes.get(kind, 0.0) + float(vote)
     score = np.log([votes[kind] + 1e-300 for kind in kinds]) / 2 - STEEPNESS * apart
     matcher = structure_matcher("pymatgen")
-    kept: list = []
+    kept: dict[tuple[int, int], list] = {kind: [] for kind in kinds}
     for k in np.argsort(-score, kind="stable").tolist():
         source, (distance, exchange) = known[int(places[k])], swaps[k]
         swapped = np.array([exchange[z] for z in source.numbers.tolist()])
         structure = AtomicSystem(swapped, source.positions, source.cell).to_structure()
-        if any(matcher.fit(structure, other) for other in kept):
+        if any(matcher.fit(structure, other) for other in kept[kinds[k]]):
             continue
-        kept.append(structure)
+        kept[kinds[k]].append(structure)
         name = str(known.ids[places[k]])
         info = {"source": f"structure type of {source.formula} ({name})"}
         system = scaled(AtomicSystem(swapped, source.positions, source.cell, info))
