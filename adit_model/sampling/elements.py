@@ -16,7 +16,7 @@ from adit_model.network.exact import ExactAutoencoder
 from adit_model.network.groups import DomainGroups
 
 LEAST_SHARE = 1e-9
-IMPOSE_FROM = 0.6  # time from which atoms of molecules are near their neighbours
+IMPOSE_FROM = 0.7  # time from which the elements of molecules are nearly certain
 
 
 class ElementProjection:
