@@ -412,7 +412,15 @@ MINI = ModelConfig(
         ),
         optimal_noise=True,
     ),
-    sampling=SamplingConfig(num_steps=25, solver="multistep", guidance_scale=1.0, noise_scale=0.5),
+    sampling=SamplingConfig(
+        num_steps=16,
+        solver="multistep",
+        guidance_scale=1.0,
+        noise_scale=0.7,
+        symmetry="found",
+        step_focus=0.6,
+        even_electrons=True,
+    ),
 )
 
 

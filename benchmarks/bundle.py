@@ -2,8 +2,8 @@
 
 Run from the repository root, for instance
 
-    python benchmarks/bundle.py runs/mini/denoiser/denoiser.safetensors --solver ancestral \
-        --out adit_model/weights/mini.safetensors
+    python benchmarks/bundle.py runs/mini/denoiser/denoiser.safetensors --half \
+        --out adit_model/weights/mini-2.safetensors
 """
 
 from __future__ import annotations
@@ -11,9 +11,11 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
+from adit_model.config import SamplingConfig
 from adit_model.model import ADiT
 from adit_model.sampling.request import Request
 
@@ -21,10 +23,8 @@ from adit_model.sampling.request import Request
 def main(arguments: Sequence[str] | None = None) -> None:
     options = parse(arguments)
     model = ADiT.load(options.checkpoint, device="cpu")
-    names = ("num_steps", "solver", "guidance_scale", "noise_scale")
-    settings = Request(1, sampling={k: getattr(options, k) for k in names}).settings(
-        model.config.sampling
-    )
+    asked = {field.name: getattr(options, field.name) for field in fields(SamplingConfig)}
+    settings = Request(1, sampling=asked).settings(model.config.sampling)
     model.config = replace(model.config, sampling=settings)
     if options.quality:
         model.metadata["metrics"] = json.loads(options.quality.read_text(encoding="utf-8"))
@@ -36,10 +36,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("checkpoint", help="with both stages")
-    parser.add_argument("--num-steps", type=int, help="default: the checkpoint's")
-    parser.add_argument("--solver", help="default: the checkpoint's")
-    parser.add_argument("--guidance-scale", type=float, help="default: the checkpoint's")
-    parser.add_argument("--noise-scale", type=float, help="default: the checkpoint's")
+    for field in fields(SamplingConfig):
+        kind = type(field.default)
+        how: Any = {"action": argparse.BooleanOptionalAction} if kind is bool else {"type": kind}
+        name = f"--{field.name.replace('_', '-')}"
+        parser.add_argument(name, default=None, help="default: the checkpoint's", **how)
     parser.add_argument(
         "--quality", type=Path, metavar="FILE", help="JSON of benchmarks/quality.py to keep inside"
     )
