@@ -22,7 +22,8 @@ MOLECULE_VIEW = "-12x,8y"
 CRYSTAL_RADIUS = 0.5
 MOLECULE_RADIUS = 0.42
 BOND_RADIUS = 0.11
-BOND_TOLERANCE = 1.2
+BOND_TOLERANCE, OVERLAP = 1.2, 0.6  # in sums of covalent radii
+NONMETALS = (1, 2, *range(5, 11), *range(14, 19), *range(32, 37), *range(51, 55), 85, 86)
 CAMERA_DISTANCE = 5.0
 FOG = 0.45
 HIGHLIGHTS = ((0.75, 0.14), (0.5, 0.18), (0.22, 0.45))  # size, opacity
@@ -41,6 +42,8 @@ class Scene(NamedTuple):
         Coordinates, shape (M, 3).
     bonds : numpy.ndarray
         Pairs of bonded atoms, shape (B, 2).
+    overlaps : numpy.ndarray
+        Pairs of atoms that are too close, shape (O, 2).
     edges : numpy.ndarray
         Ends of the cell's edges, shape (E, 2, 3); none for a molecule.
     """
@@ -48,6 +51,7 @@ class Scene(NamedTuple):
     numbers: np.ndarray
     points: np.ndarray
     bonds: np.ndarray
+    overlaps: np.ndarray
     edges: np.ndarray
 
 
@@ -60,8 +64,10 @@ def plot_grid(
 ) -> Path:
     """Write a grid of structures as a picture, elements in Jmol's colours.
 
-    Crystals are shown with their cell and with the images of atoms on its faces, molecules with
-    sticks between atoms closer than 1.2 times the sum of their covalent radii.
+    Crystals are shown with their cell and with the images of atoms on its faces. Sticks join atoms
+    closer than 1.2 times the sum of their covalent radii; in a crystal not those of two metals,
+    unless it is metals alone. A red ring marks atoms that overlap (closer than 0.6 times that sum). A
+    legend below names the colours of the elements.
 
     Parameters
     ----------
@@ -72,7 +78,7 @@ def plot_grid(
     columns : int, optional
         Panels in a row; by default the grid is about square, with at most 8.
     titles : sequence of str, optional
-        Text above each panel; by default the formula.
+        Text above each panel; by default the index, if it has one, and the formula.
     dpi : int
         Resolution of a ``.png``.
 
@@ -112,7 +118,7 @@ def draw_grid(
         raise ValueError(f"{len(systems)} structures need as many titles, got {len(titles)}")
     if columns is not None and columns < 1:
         raise ValueError(f"columns must be a positive integer, got {columns}")
-    titles = titles or [formula_title(s.formula) for s in systems]
+    titles = titles or [structure_title(s.formula, s.info.get("index")) for s in systems]
     columns = min(len(systems), columns or min(8, math.ceil(math.sqrt(len(systems)))))
     rows = math.ceil(len(systems) / columns)
     figure = Picture(columns * _PANEL_INCHES, rows * (_PANEL_INCHES + 0.2))
@@ -122,7 +128,39 @@ def draw_grid(
     for ax, system, title in zip(panels, systems, titles, strict=False):
         draw_scene(scene(system), ax)
         ax.set_title(title, fontsize=8, pad=2)
+    _add_legend(figure, systems, columns)
     return figure
+
+
+def _add_legend(figure: Figure, systems: Sequence[AtomicSystem], columns: int) -> None:
+    """Name the colours of the elements, by atomic number, below the panels."""
+    from ase.data import chemical_symbols
+    from ase.data.colors import jmol_colors
+    from matplotlib.lines import Line2D
+
+    numbers = sorted({int(z) for system in systems for z in system.numbers})
+    dots = [
+        Line2D(
+            *([], []),
+            marker="o",
+            linestyle="",
+            markersize=6,
+            markerfacecolor=jmol_colors[min(z, len(jmol_colors) - 1)],
+            markeredgecolor="0.2",
+            markeredgewidth=0.5,
+            label=chemical_symbols[z],
+        )
+        for z in numbers
+    ]
+    figure.legend(
+        handles=dots,
+        loc="outside lower center",
+        ncols=min(len(dots), max(3, 4 * columns)),
+        frameon=False,
+        fontsize=8,
+        handletextpad=0.1,
+        columnspacing=0.8,
+    )
 
 
 def scene(system: AtomicSystem, turn: np.ndarray | None = None) -> Scene:
@@ -140,15 +178,14 @@ def scene(system: AtomicSystem, turn: np.ndarray | None = None) -> Scene:
         edges = np.array(pairs) @ system.cell
         centre = system.cell.sum(axis=0) / 2
         chosen = _upright(system.cell) @ rotate(CRYSTAL_VIEW)
-        bonds = np.zeros((0, 2), dtype=int)
     else:
         numbers, positions = system.numbers, system.positions
         edges = np.zeros((0, 2, 3))
         centre = positions.mean(axis=0)
-        bonds = _bonds(numbers, positions)
         chosen = molecule_turn(system)
     turn = chosen if turn is None else turn
-    return Scene(numbers, (positions - centre) @ turn, bonds, (edges - centre) @ turn)
+    bonds, overlaps = _contacts(numbers, positions, system.is_periodic)
+    return Scene(numbers, (positions - centre) @ turn, bonds, overlaps, (edges - centre) @ turn)
 
 
 def molecule_turn(system: AtomicSystem) -> np.ndarray:
@@ -189,13 +226,20 @@ def _principal_axes(centred: np.ndarray) -> np.ndarray:
     return axes
 
 
-def _bonds(numbers: np.ndarray, positions: np.ndarray) -> np.ndarray:
+def _contacts(
+    numbers: np.ndarray, positions: np.ndarray, crystal: bool
+) -> tuple[np.ndarray, np.ndarray]:
+    """Pairs of bonded atoms, and of atoms that overlap, each of shape (P, 2)."""
     from ase.data import covalent_radii
 
     radii = covalent_radii[numbers]
     distances = np.linalg.norm(positions[:, None] - positions[None], axis=-1)
-    near = distances < BOND_TOLERANCE * (radii[:, None] + radii[None])
-    return np.argwhere(np.triu(near, k=1))
+    share = distances / (radii[:, None] + radii[None])
+    bonded = np.triu(share < BOND_TOLERANCE, k=1)
+    metal = ~np.isin(numbers, NONMETALS)
+    if crystal and not metal.all():
+        bonded &= ~(metal[:, None] & metal[None])
+    return np.argwhere(bonded), np.argwhere(np.triu(share < OVERLAP, k=1))
 
 
 def draw_scene(view: Scene, ax: Axes, reach: float | None = None) -> None:
@@ -258,12 +302,21 @@ def draw_scene(view: Scene, ax: Axes, reach: float | None = None) -> None:
         for size, alpha in HIGHLIGHTS:
             shine = center + radius * (1 - size) * np.array([-0.5, 0.5])
             painted.append((depth, Circle(shine, radius * size, fc="white", lw=0, alpha=alpha)))
+    for i in {int(i) for i in view.overlaps.ravel()}:
+        ring = Circle(flat[i], 1.25 * radii[i] * zoom[i], fill=False, ec="red", lw=1.5)
+        painted.append((np.inf, ring))
     painted.sort(key=lambda item: item[0])
     ax.add_collection(PatchCollection([patch for _, patch in painted], match_original=True))
     reach = reach or 1.02 * max(
         2.5, *(np.abs(flat).max(axis=1) + radii * zoom), *np.abs(edges).ravel()
     )
     ax.set(xlim=(-reach, reach), ylim=(-reach, reach), aspect="equal")
+
+
+def structure_title(formula: str, index: int | None = None, plausible: bool | None = None) -> str:
+    """Write a title of matplotlib: index, formula, and whether it is not plausible."""
+    number = "" if index is None else f"{index}:  "
+    return number + formula_title(formula) + (" (not plausible)" if plausible is False else "")
 
 
 def formula_title(formula: str) -> str:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import warnings
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from adit_model.formulas import chemical_formula
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -114,11 +117,9 @@ class AtomicSystem:
 
     @property
     def formula(self) -> str:
-        """Reduced formula, metals first (crystal), or full Hill formula (molecule)."""
-        from ase.formula import Formula
-
-        formula = Formula.from_list([_symbol(z) for z in self.numbers])
-        return f"{formula.reduce()[0]:metal}" if self.is_periodic else f"{formula:hill}"
+        """Reduced formula (crystal) or full formula (molecule), as chemists write it."""
+        counts = Counter(_symbol(z) for z in self.numbers)
+        return chemical_formula(counts, reduce=self.is_periodic)
 
     @property
     def charge(self) -> int:

@@ -26,9 +26,9 @@ from typing import Any
 from ase.data import chemical_symbols
 
 import adit_model.sampling.flow as flow
-from adit_model.conditions.atoms import formula_text
 from adit_model.conditions.condition import Condition
 from adit_model.data.sources import load_source
+from adit_model.formulas import chemical_formula
 from adit_model.model import ADiT
 from adit_model.quality.conditions import held, more_verdicts
 from adit_model.quality.records import Verdict, check_systems
@@ -130,7 +130,7 @@ def system_of(system: AtomicSystem | None) -> str:
 
 def formula_of(system: AtomicSystem) -> str:
     symbols = [chemical_symbols[z] for z in system.numbers]
-    return formula_text({s: symbols.count(s) for s in symbols})
+    return chemical_formula({s: symbols.count(s) for s in symbols})
 
 
 def checked(systems: Sequence[AtomicSystem | None]) -> list[Any]:

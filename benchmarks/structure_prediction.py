@@ -28,7 +28,7 @@ from typing import Any
 
 import numpy as np
 
-from adit_model.conditions.atoms import formula_text
+from adit_model.formulas import chemical_formula
 from adit_model.data.crystal_csv import load_crystal_csv
 from adit_model.data.dataset import AtomicDataset
 from adit_model.model import ADiT
@@ -80,7 +80,7 @@ def predictions(
     model: ADiT, train: AtomicDataset, truth: AtomicSystem, seed: int, k: int
 ) -> dict[str, list[AtomicSystem | None]]:
     """Predict a composition k times in each way; the last takes half of either of the others."""
-    condition = f"crystal, formula={formula_text(amounts(truth))}, units=1"
+    condition = f"crystal, formula={chemical_formula(amounts(truth))}, units=1"
     options: Any = {"engine": "none", "beside": 0, "phases": train, "seed": seed}
     asked = question(model.known, model.config, condition, k, types=0, **options)
     parts = [model.sample(request, progress=False) for request in asked.requests]

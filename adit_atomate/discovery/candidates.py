@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterator
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
 
 KEY = "group_id"
 MEMBER_FIELDS = ("candidate_id", "seed", "index", "checkpoint_hash", "score", "energy_above_hull")
-FORMATS = ("cif", "extxyz", "db")
+FORMATS = ("cif", "poscar", "extxyz", "db")
 VALUES = ("score", "energy_above_hull", "strain_energy_per_atom", "formation_energy_per_atom")
 NAMES = ("group_id", "candidate_id", "smiles", "checkpoint_hash", "hull_source", "stability")
 
@@ -262,6 +261,7 @@ def export_candidates(
     k: int | None = None,
     format: str = "cif",
     criteria: dict[str, Any] | None = None,
+    cell: str = "as-made",
 ) -> list[str]:
     """Write the best candidates, lowest score first.
 
@@ -270,14 +270,17 @@ def export_candidates(
     store : Store
         As :class:`~adit_atomate.discovery.candidates.CandidateBuilder` fills it.
     path : str or Path
-        A new or empty folder (``cif``; molecules become XYZ files in it), or a new file.
+        A new or empty folder (``cif``, ``poscar``; molecules become XYZ files in it), or a new
+        file.
     k : int, optional
         How many; by default all.
     format : str
-        ``"cif"``; ``"extxyz"``, one file with all; ``"db"``, a database of ASE. The last two carry
-        scores (eV/atom) and ids with each structure.
+        ``"cif"``; ``"poscar"``; ``"extxyz"``, one file with all; ``"db"``, a database of ASE. The
+        last two carry scores (eV/atom) and ids with each structure.
     criteria : dict, optional
         A query, as ``{"domain": "crystal", "energy_above_hull": {"$lt": 0.1}}``.
+    cell : str
+        Of CIF and POSCAR files, see :func:`adit_model.quality.symmetry.crystal_text`.
 
     Returns
     -------
@@ -293,15 +296,15 @@ def export_candidates(
         raise ValueError(f"format must be one of {', '.join(FORMATS)}, got {format!r}")
     if k is not None and (isinstance(k, bool) or not isinstance(k, int) or k <= 0):
         raise ValueError(f"k must be a positive integer or None, got {k!r}")
-    path = Path(path)
-    if path.is_file() or (path.is_dir() and (format != "cif" or any(path.iterdir()))):
+    path, folder = Path(path), format in ("cif", "poscar")
+    if path.is_file() or (path.is_dir() and (not folder or any(path.iterdir()))):
         raise ValueError(f"{path} exists already: choose another path")
     store.connect()
     documents = sorted(store.query(criteria), key=_rank)[:k]
     if not documents:
         raise ValueError(f"no candidate in {store.name} matches {criteria or 'any query'}")
-    if format == "cif":
-        _write_folder(path, documents)
+    if folder:
+        _write_folder(path, documents, format, cell)
     else:
         _write_file(path, documents, format)
     return [document[KEY] for document in documents]
@@ -316,14 +319,20 @@ def _structure(document: dict[str, Any]) -> Any:
     return _decode(document["structure" if document["domain"] == "crystal" else "molecule"])
 
 
-def _write_folder(path: Path, documents: list[dict[str, Any]]) -> None:
+def _write_folder(path: Path, documents: list[dict[str, Any]], format: str, cell: str) -> None:
+    from adit_model.quality.symmetry import SUFFIXES, crystal_text
+    from adit_model.systems import AtomicSystem
+
     path.mkdir(parents=True, exist_ok=True)
     width = len(str(len(documents)))
     for i, document in enumerate(documents, 1):
         structure = _structure(document)
-        formula = re.sub(r"\W", "", structure.composition.reduced_formula)
-        suffix = "cif" if document["domain"] == "crystal" else "xyz"
-        structure.to(str(path / f"{i:0{width}}_{formula}.{suffix}"))
+        stem = f"{i:0{width}}_{AtomicSystem.from_any(structure).formula}"
+        if document["domain"] == "crystal":
+            text = crystal_text(structure, format, cell)
+            (path / f"{stem}{SUFFIXES[format]}").write_text(text)
+        else:
+            structure.to(str(path / f"{stem}.xyz"))
 
 
 def _write_file(path: Path, documents: list[dict[str, Any]], format: str) -> None:

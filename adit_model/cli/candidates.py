@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from adit_model.files import csv_row, new_results
 from adit_model.quality.records import SETTINGS, STRUCTURES
+from adit_model.quality.symmetry import crystal_text
 
 if TYPE_CHECKING:
     from adit_model.prediction.candidates import Candidate
@@ -116,10 +117,7 @@ def _file_name(place: int, candidate: Candidate) -> str:
 def _text(candidate: Candidate) -> str:
     if not candidate.system.is_periodic:
         return candidate.system.to_xyz()
-    structure = candidate.system.to_structure()
-    if candidate.moved is None:
-        return str(structure.to(fmt="cif"))
-    return str(structure.to(fmt="cif", symprec=1e-3))
+    return crystal_text(candidate.system)
 
 
 def print_rows(rows: Sequence[dict[str, Any]]) -> None:

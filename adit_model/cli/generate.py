@@ -17,6 +17,7 @@ from adit_model import __version__
 from adit_model.config import SOLVERS, SYMMETRIES
 from adit_model.files import UNFINISHED, csv_row, listed_results, new_results, output_folder
 from adit_model.quality.records import COLUMNS, RECORDS, SETTINGS, STRUCTURES
+from adit_model.quality.symmetry import CELLS, SUFFIXES, WRITTEN, crystal_text
 from adit_model.systems import CRYSTAL, DOMAINS
 
 if TYPE_CHECKING:
@@ -63,6 +64,9 @@ def add_generate_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="K",
         help="with it, draw at most K times N samples (default %(default)s)",
     )
+    add("--format", choices=list(SUFFIXES), default="cif", help="of crystals (default cif)")
+    add("--write-cell", choices=CELLS, default=CELLS[0], help="of these files (default as-made)")
+    add("--symprec", type=float, default=WRITTEN, help="their symmetry (default %(default)s A)")
     add("--no-check", action="store_true", help="do not check whether structures are plausible")
     add("--plot", action="store_true", help=f"draw up to {MAX_PLOTTED} structures in {PICTURE}")
 
@@ -119,6 +123,8 @@ def generate_command(args: argparse.Namespace) -> int:
     if args.n <= 0:
         raise ValueError(f"-n must be a positive integer, got {args.n}")
     check_positive("max_tries", args.max_tries)
+    if not args.symprec > 0:
+        raise ValueError(f"--symprec must be positive, got {args.symprec}")
     if args.only_holding and args.no_check:
         raise ValueError("--only-holding asks for plausible samples: leave --no-check away")
     request = build_request(args)
@@ -219,6 +225,7 @@ def _generate(args: argparse.Namespace, request: Request) -> int:
         "device": str(model.device),
         "request": {k: v for k, v in request.as_dict().items() if not k.startswith("@")},
         "sampling_seconds": round(seconds, 3),
+        "written": {"format": args.format, "cell": args.write_cell, "symprec": args.symprec},
     }
     if interrupt is not None:  # what is finished is not lost
         if samples:
@@ -347,8 +354,10 @@ def _write_results(
             if sample.system is not None:
                 stem = f"{record.index:0{digits}d}_{record.formula}"
                 if record.domain == CRYSTAL:
-                    name = os.path.join("crystals", f"{stem}.cif")
-                    text = sample.system.to_structure().to(fmt="cif")
+                    written = run.get("written", {})
+                    suffix = SUFFIXES[written.get("format", "cif")]
+                    name = os.path.join("crystals", f"{stem}{suffix}")
+                    text = crystal_text(sample.system, **written)
                 else:
                     name = os.path.join("molecules", f"{stem}.xyz")
                     text = sample.system.to_xyz()
@@ -362,15 +371,12 @@ def _write_results(
 
 def plot_samples(path: Path, samples: Sequence[Sample], records: Sequence[SampleRecord]) -> None:
     """Draw the first structures, in the order of their index; those not plausible are marked."""
-    from adit_model.drawing import formula_title, plot_grid
+    from adit_model.drawing import plot_grid, structure_title
 
     shown = [
         (sample.system, record)
         for sample, record in zip(samples, records, strict=True)
         if sample.system is not None
     ][:MAX_PLOTTED]
-    titles = [
-        formula_title(record.formula) + (" (not plausible)" if record.plausible is False else "")
-        for _, record in shown
-    ]
+    titles = [structure_title(r.formula, r.index, r.plausible) for _, r in shown]
     plot_grid([system for system, _ in shown], path, titles=titles)

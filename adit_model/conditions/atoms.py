@@ -16,6 +16,7 @@ from ase.formula import Formula as AseFormula
 
 from adit_model.conditions.counts import Counts, allows, read_counts, runs, write_counts
 from adit_model.conditions.kind import Asked, Kind, Knows
+from adit_model.formulas import chemical_formula
 from adit_model.systems import MOLECULE, AtomicSystem
 
 SYMBOLS = frozenset(chemical_symbols[1:])
@@ -40,6 +41,9 @@ def check_symbol(symbol: str) -> str:
 def composition_of(formula: str) -> dict[str, int]:
     """Atoms of each element in a formula; brackets may be used.
 
+    Metals come first, or in carbon with hydrogen these two, whatever the order of the text:
+    random numbers are dealt out in this order.
+
     Raises
     ------
     ValueError
@@ -51,18 +55,15 @@ def composition_of(formula: str) -> dict[str, int]:
     for symbol in re.findall(r"[A-Z][a-z]?|[a-z]+", text):
         check_symbol(symbol)
     try:
-        count = dict(AseFormula(text).count())
+        read = AseFormula(text)
+        organic = {"C", "H"} <= read.count().keys()
+        order = AseFormula(f"{read:hill}" if organic else f"{read:metal}").count()
+        count = {**order, **read.count()}
     except ValueError as error:
         raise ValueError(f"{formula!r} is no formula: write it as LiMn3O4 or Ca(OH)2") from error
     if not count or min(count.values()) < 1:
         raise ValueError(f"{formula!r} is no formula: every element needs at least one atom")
     return count
-
-
-def formula_text(composition: Mapping[str, int]) -> str:
-    """Write a composition, metals first, or in Hill order where it holds carbon and hydrogen."""
-    formula = AseFormula.from_dict({k: v for k, v in composition.items() if v})
-    return f"{formula:hill}" if {"C", "H"} <= set(composition) else f"{formula:metal}"
 
 
 class NumAtoms(Kind):
@@ -160,8 +161,8 @@ class Formula(Kind):
                 check_symbol(symbol)
                 if isinstance(number, bool) or int(number) != number or number < 1:
                     raise ValueError(f"a formula needs whole numbers of atoms, got {value!r}")
-            return formula_text({k: int(v) for k, v in value.items()})
-        return formula_text(composition_of(str(value)))
+            return chemical_formula({k: int(v) for k, v in value.items()})
+        return chemical_formula(composition_of(str(value)))
 
     def write(self, value: str) -> list[str]:
         """``["LiMn3O4"]``; a bare symbol would be read as a chemical system."""
@@ -523,7 +524,7 @@ def _composed(scores: np.ndarray, sizes: np.ndarray, count: Mapping[int, int]) -
         constraints=[LinearConstraint(one, 1, 1), LinearConstraint(amounts, wanted, wanted)],
     )
     if found.x is None:
-        text = formula_text({chemical_symbols[z]: k for z, k in count.items()})
+        text = chemical_formula({chemical_symbols[z]: k for z, k in count.items()})
         raise ValueError(f"orbits of {sizes.tolist()} atoms cannot make up {text}")
     return elements[found.x.reshape(groups, kinds).argmax(axis=1)]
 

@@ -16,13 +16,13 @@ from adit_model.conditions.atoms import (
     FormulaUnits,
     NumAtoms,
     composition_of,
-    formula_text,
 )
 from adit_model.conditions.counts import Counts, allows
 from adit_model.conditions.crystal import Cell, SpaceGroup
 from adit_model.conditions.kind import Kind
 from adit_model.conditions.partial import FixedAtoms, Site
 from adit_model.conditions.properties import Properties, Value, property_name
+from adit_model.formulas import chemical_formula
 from adit_model.systems import CRYSTAL, DOMAINS, MOLECULE, AtomicSystem
 
 BOTH = "both"
@@ -266,7 +266,7 @@ class Condition(MSONable):
             rest["num_atoms"] = len(system) + add
         else:
             total = {s: symbols.count(s) + add.get(s, 0) for s in {*symbols, *add}}
-            rest.update(formula=formula_text(total), formula_units=1)
+            rest.update(formula=chemical_formula(total), formula_units=1)
         return cls(domain=system.domain, cell=system.cell, atoms=sites, **rest)
 
     def holds(self, system: AtomicSystem | None) -> dict[str, bool]:

@@ -48,7 +48,7 @@ def contact_sheet(
     columns: int | None = None,
     titles: Sequence[str] | None = None,
 ) -> Figure:
-    """Draw structures in a grid; by default each under its formula, and marked where not plausible.
+    """Draw structures in a grid, each under its index and formula, marked where not plausible.
 
     Parameters
     ----------
@@ -66,13 +66,12 @@ def contact_sheet(
     ValueError
         If there is nothing to show, or a title is missing.
     """
-    from adit_model.drawing import draw_grid, formula_title
+    from adit_model.drawing import draw_grid, structure_title
 
     systems = [AtomicSystem.from_any(item) for item in atoms]
     if titles is None:
         titles = [
-            formula_title(s.formula)
-            + (" (not plausible)" if s.info.get("plausible") is False else "")
+            structure_title(s.formula, s.info.get("index"), s.info.get("plausible"))
             for s in systems
         ]
     return _written(draw_grid(systems, columns, titles), path)

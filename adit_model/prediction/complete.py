@@ -12,10 +12,11 @@ import numpy as np
 from ase.data import atomic_numbers, chemical_symbols
 
 from adit_model.canonical import Canonical, canonicalise
-from adit_model.conditions.atoms import check_symbol, composition_of, formula_text
+from adit_model.conditions.atoms import check_symbol, composition_of
 from adit_model.conditions.condition import Condition
 from adit_model.conditions.known import Known
 from adit_model.config import ModelConfig
+from adit_model.formulas import chemical_formula
 from adit_model.geometry import random_rotation
 from adit_model.prediction.candidates import (
     CLOSEST,
@@ -137,7 +138,7 @@ class Completion:
     def summary(self) -> str:
         """Say in a few lines what came out."""
         add = self.task.add
-        text = f"{add} atoms" if isinstance(add, int) else formula_text(add)
+        text = f"{add} atoms" if isinstance(add, int) else chemical_formula(add)
         lines = [
             f"{text} into {self.task.host.formula}: {self.task.request.n} candidates and "
             f"{self.task.guesses} guesses, "

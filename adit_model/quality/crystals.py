@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from adit_model.formulas import chemical_formula
 from adit_model.quality.pool import FAILED
 from adit_model.systems import AtomicSystem
 
@@ -159,7 +160,7 @@ def composition_fault(
     from smact.screening import smact_validity
 
     counts = {chemical_symbols[number]: count for number, count in composition}
-    formula = "".join(f"{symbol}{count if count > 1 else ''}" for symbol, count in counts.items())
+    formula = chemical_formula(counts)
     if len(counts) > MAX_ELEMENTS:
         return f"{formula} has {len(counts)} elements (at most {MAX_ELEMENTS})"
     try:

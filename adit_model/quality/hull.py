@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from adit_model.data.phases import is_known, known_splits, known_table, reduced_formula
+from adit_model.formulas import chemical_formula
 
 if TYPE_CHECKING:
     import numpy as np
@@ -385,7 +386,9 @@ class Hull:
         """Energy above a diagram, None if elements alone compete and may not; what competes."""
         mixture = diagram.get_decomposition(composition)
         phases = [entry for entry, share in mixture.items() if share > _SMALL]
-        competing = sorted(str(getattr(phase, "name", "")) for phase in phases)
+        competing = sorted(
+            chemical_formula(phase.composition.get_el_amt_dict(), reduce=True) for phase in phases
+        )
         if not elements_suffice and all(phase.is_element for phase in phases):
             return None, competing
         above = energy - float(diagram.get_hull_energy_per_atom(composition))

@@ -184,7 +184,7 @@ def _histogram(ax: Axes, samples: Sequence[Any], known: Sequence[Any]) -> None:
 
 
 def _contact_sheet(path: Path, rows: Sequence[Row], systems: Sequence[AtomicSystem | None]) -> None:
-    from adit_model.drawing import formula_title, plot_grid
+    from adit_model.drawing import plot_grid, structure_title
 
     spread = np.unique(np.linspace(0, len(rows) - 1, min(MAX_SHOWN, len(rows))).round().astype(int))
     shown, titles = [], []
@@ -192,8 +192,5 @@ def _contact_sheet(path: Path, rows: Sequence[Row], systems: Sequence[AtomicSyst
         system = systems[row["index"]]
         if system is not None:
             shown.append(system)
-            titles.append(
-                formula_title(row["formula"])
-                + (" (not plausible)" if row.get("plausible") is False else "")
-            )
+            titles.append(structure_title(row["formula"], row["index"], row.get("plausible")))
     plot_grid(shown, path, titles=titles)

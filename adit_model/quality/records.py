@@ -61,6 +61,14 @@ class Verdict(BaseModel):
     smiles: str | None = Field(
         None, description="Molecules: canonical SMILES without stereochemistry and hydrogens."
     )
+    space_group: int | None = Field(
+        None, description="Crystals: number of the space group that spglib finds within symprec."
+    )
+    symprec: float | None = Field(None, description="Crystals: its tolerance in angstrom.")
+    min_distance: float | None = Field(
+        None, description="Crystals: shortest distance, periodic images included, in angstrom."
+    )
+    volume_per_atom: float | None = Field(None, description="Crystals: in cubic angstrom.")
 
 
 class SampleRecord(Verdict):
@@ -102,12 +110,21 @@ def verdict_of(domain: str, cells: Mapping[str, Any]) -> Verdict:
 
     A cell that holds a text, since its check failed or ran out of time, has not passed.
     """
+    from adit_model.quality.crystals import SYMMETRY_PRECISION
+
     found = {
         name: value if isinstance(value, bool) else False
         for name in ("structural", "compositional", "bonded", "connected", "closed_shell")
         if (value := cells.get(name)) is not None
     }
     smiles = cells.get("smiles") if cells.get("bonded") is True else None
+    measured = {
+        name: round(value, 4)
+        for name in ("space_group", "min_distance", "volume_per_atom")
+        if isinstance(value := cells.get(name), int | float)
+    }
+    if "space_group" in measured:
+        measured["symprec"] = SYMMETRY_PRECISION
     plausible = cells["plausible"] is True
     reason = cells["plausible_reason"]
     return Verdict(
@@ -116,6 +133,7 @@ def verdict_of(domain: str, cells: Mapping[str, Any]) -> Verdict:
         smact_valid=is_valid(domain, cells) if domain == CRYSTAL else None,
         smiles=smiles,
         **found,
+        **measured,
     )
 
 
@@ -145,14 +163,15 @@ def check_systems(
         In order.
     """
     from adit_model.quality.cells import measure_systems
-    from adit_model.quality.measures import PLAUSIBLE, VALIDITY
+    from adit_model.quality.measures import PLAUSIBLE, PROPERTIES, SYMMETRY, VALIDITY
 
+    measures = (*PLAUSIBLE, *VALIDITY, PROPERTIES, SYMMETRY)
     verdicts: dict[int, Verdict] = {}
     for domain in DOMAINS:
         chosen = [i for i, system in enumerate(systems) if system.domain == domain]
         found = measure_systems(
             [systems[i] for i in chosen],
-            [measure for measure in PLAUSIBLE + VALIDITY if measure.domain == domain],
+            [measure for measure in measures if measure.domain == domain],
             workers=worker_count(len(systems)) if workers is None else workers,
             time_limit=time_limit,
             progress=f"{domain}s" if progress else None,

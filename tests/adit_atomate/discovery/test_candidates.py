@@ -275,7 +275,7 @@ def test_files_of_ase(filled, tmp_path, format):
     ("options", "message"),
     [
         ({"k": 0}, "k must be a positive integer or None, got 0"),
-        ({"format": "pdf"}, "format must be one of cif, extxyz, db, got 'pdf'"),
+        ({"format": "pdf"}, "format must be one of cif, poscar, extxyz, db, got 'pdf'"),
         ({"criteria": {"domain": "glass"}}, "no candidate in .* matches"),
     ],
 )
