@@ -66,8 +66,8 @@ def plot_grid(
 
     Crystals are shown with their cell and with the images of atoms on its faces. Sticks join atoms
     closer than 1.2 times the sum of their covalent radii; in a crystal not those of two metals,
-    unless it is metals alone. A red ring marks atoms that overlap (closer than 0.6 times that sum). A
-    legend below names the colours of the elements.
+    unless it is metals alone. A red ring marks atoms that overlap (closer than 0.6 times that
+    sum). A legend below names the colours of the elements.
 
     Parameters
     ----------
@@ -104,8 +104,11 @@ def draw_grid(
     systems: Sequence[AtomicSystem],
     columns: int | None = None,
     titles: Sequence[str] | None = None,
+    mark: bool = True,
 ) -> Figure:
     """Draw what :func:`plot_grid` writes, and return the figure.
+
+    Without ``mark`` atoms that overlap have no ring, as in frames of a sampling trajectory.
 
     Raises
     ------
@@ -121,15 +124,23 @@ def draw_grid(
     titles = titles or [structure_title(s.formula, s.info.get("index")) for s in systems]
     columns = min(len(systems), columns or min(8, math.ceil(math.sqrt(len(systems)))))
     rows = math.ceil(len(systems) / columns)
-    figure = Picture(columns * _PANEL_INCHES, rows * (_PANEL_INCHES + 0.2))
+    elements = len({int(z) for system in systems for z in system.numbers})
+    legend_rows = math.ceil(elements / _legend_columns(columns))
+    height = rows * (_PANEL_INCHES + 0.2) + 0.2 * legend_rows + 0.1
+    figure = Picture(columns * _PANEL_INCHES, height)
     panels = figure.subplots(rows, columns, squeeze=False).ravel()
     for ax in panels:
         ax.set_axis_off()
     for ax, system, title in zip(panels, systems, titles, strict=False):
-        draw_scene(scene(system), ax)
+        view = scene(system)
+        draw_scene(view if mark else view._replace(overlaps=view.overlaps[:0]), ax)
         ax.set_title(title, fontsize=8, pad=2)
     _add_legend(figure, systems, columns)
     return figure
+
+
+def _legend_columns(columns: int) -> int:
+    return max(3, 4 * columns)
 
 
 def _add_legend(figure: Figure, systems: Sequence[AtomicSystem], columns: int) -> None:
@@ -155,7 +166,7 @@ def _add_legend(figure: Figure, systems: Sequence[AtomicSystem], columns: int) -
     figure.legend(
         handles=dots,
         loc="outside lower center",
-        ncols=min(len(dots), max(3, 4 * columns)),
+        ncols=min(len(dots), _legend_columns(columns)),
         frameon=False,
         fontsize=8,
         handletextpad=0.1,

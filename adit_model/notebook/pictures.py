@@ -194,10 +194,13 @@ def filmstrip(
     """
     if not len(frames):
         raise ValueError("there is no frame to show")
+    from adit_model.drawing import draw_grid
+
     chosen = [frames[int(i)] for i in np.linspace(0, len(frames) - 1, columns).round()]
     name = "time" if "time" in chosen[0].info else "fraction"
     titles = [f"t = {a.info[name]:.2f}" if name in a.info else "" for a in chosen]
-    return contact_sheet(chosen, path, columns=columns, titles=titles)
+    systems = [AtomicSystem.from_atoms(a) for a in chosen]
+    return _written(draw_grid(systems, columns, titles, mark=False), path)
 
 
 def latent_map(
@@ -373,7 +376,7 @@ def _frame_images(frames: Sequence[Atoms], size: int) -> list[Image]:
     for item, system in zip(frames, systems, strict=True):
         figure, ax = _figure(size / 100, size / 100)
         ax.set_axis_off()
-        draw_scene(scene(system, turn), ax, reach)
+        draw_scene(scene(system, turn)._replace(overlaps=np.zeros((0, 2), int)), ax, reach)
         title = formula_title(system.formula)
         if "time" in item.info:
             title = f"t = {item.info['time']:.2f}   {title}"

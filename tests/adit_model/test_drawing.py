@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 from ase.build import bulk, molecule
@@ -99,3 +101,23 @@ def test_errors(tmp_path, systems, kwargs, message):
     with pytest.raises(ValueError, match=message):
         plot_grid([system("H2O")] * systems, tmp_path / "a.png", **kwargs)
     assert not list(tmp_path.iterdir())
+
+
+def test_titles_have_the_index_and_the_legend_names_the_elements(tmp_path):
+    salt_7 = AtomicSystem(salt().numbers, salt().positions, salt().cell, {"index": 7})
+    text = plot_grid([salt_7, system("C6H6")], tmp_path / "a.svg").read_text()
+    drawn = re.findall("<!-- (.+?) -->", text)
+    assert "7:  NaCl" in drawn
+    assert {"H", "C", "Na", "Cl"} <= set(drawn)
+
+
+def test_crystals_have_bonds_and_overlapping_atoms_a_mark(tmp_path):
+    view = scene(salt())
+    assert len(view.bonds) and not len(view.overlaps)
+    assert {tuple(sorted(pair)) for pair in view.numbers[view.bonds].tolist()} == {(11, 17)}
+    near = AtomicSystem(np.array([22, 8, 8]), np.diag([0.0, 1.9, 2.4])[[0, 1, 2]], 6 * np.eye(3))
+    close = AtomicSystem(np.array([8, 8]), np.array([[1.0, 1, 1], [1.3, 1, 1]]), 6 * np.eye(3))
+    assert not len(scene(near).overlaps)
+    assert scene(close).overlaps.tolist() == [[0, 1]]
+    assert "#ff0000" in plot_grid([close], tmp_path / "close.svg").read_text()
+    assert "#ff0000" not in plot_grid([salt()], tmp_path / "salt.svg").read_text()
