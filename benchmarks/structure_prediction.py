@@ -28,9 +28,9 @@ from typing import Any
 
 import numpy as np
 
-from adit_model.formulas import chemical_formula
 from adit_model.data.crystal_csv import load_crystal_csv
 from adit_model.data.dataset import AtomicDataset
+from adit_model.formulas import chemical_formula
 from adit_model.model import ADiT
 from adit_model.prediction.predict import question
 from adit_model.prediction.templates import templates

@@ -117,7 +117,8 @@ def _file_name(place: int, candidate: Candidate) -> str:
 def _text(candidate: Candidate) -> str:
     if not candidate.system.is_periodic:
         return candidate.system.to_xyz()
-    return crystal_text(candidate.system)
+    cell = "as-made" if candidate.moved is None else "conventional"
+    return crystal_text(candidate.system, cell=cell)
 
 
 def print_rows(rows: Sequence[dict[str, Any]]) -> None:

@@ -65,7 +65,12 @@ def add_generate_arguments(parser: argparse.ArgumentParser) -> None:
         help="with it, draw at most K times N samples (default %(default)s)",
     )
     add("--format", choices=list(SUFFIXES), default="cif", help="of crystals (default cif)")
-    add("--write-cell", choices=CELLS, default=CELLS[0], help="of these files (default as-made)")
+    add(
+        "--write-cell",
+        choices=CELLS,
+        default=CELLS[0],
+        help="of these files (default: %(default)s)",
+    )
     add("--symprec", type=float, default=WRITTEN, help="their symmetry (default %(default)s A)")
     add("--no-check", action="store_true", help="do not check whether structures are plausible")
     add("--plot", action="store_true", help=f"draw up to {MAX_PLOTTED} structures in {PICTURE}")

@@ -13,7 +13,7 @@ from adit_model.systems import AtomicSystem
 SYMMETRY, MOVED = 0.1, 0.2  # angstrom: what counts as equivalent, and how far atoms may be moved
 WRITTEN, EXACT = 0.01, 1e-3  # angstrom: symmetry that a file carries; after moving onto it
 SUFFIXES = {"cif": ".cif", "poscar": ".vasp"}
-CELLS = ("as-made", "primitive", "conventional")
+CELLS = ("as-made", "refined", "primitive", "conventional")
 
 
 class Symmetrised(NamedTuple):
@@ -72,9 +72,10 @@ def crystal_text(
 ) -> str:
     """Write a crystal as the text of a CIF or POSCAR file that carries its space group.
 
-    A CIF has the operations of the space group and the atoms that are not equivalent. Of a centred
-    group in another cell than the conventional one, which programs read differently, it has
-    all atoms and names the group in its first line, as a POSCAR does.
+    As made, all atoms are written, and the first line names the space group, as in each POSCAR. A
+    CIF of another cell has the operations of the group and the atoms that are not equivalent,
+    but for centred groups in a cell that is not the conventional one: programs read these
+    differently.
 
     Parameters
     ----------
@@ -83,8 +84,9 @@ def crystal_text(
     format : str
         ``"cif"`` or ``"poscar"``.
     cell : str
-        ``"as-made"`` keeps the cell; ``"primitive"`` and ``"conventional"`` give the standard
-        cells of the space group, refined: atoms and axes are moved onto the symmetry.
+        ``"as-made"`` keeps all as it is. In the others atoms and axes are moved onto the symmetry:
+        ``"refined"`` keeps the setting, ``"primitive"`` and ``"conventional"`` give the
+        standard cells.
     symprec : float
         Distance in angstrom within which spglib counts atoms as equivalent.
 
@@ -109,16 +111,18 @@ def crystal_text(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         if refined := _refined(system, symprec):
-            system, number, symbol = refined
+            moved, number, symbol = refined
             group = f"{symbol} ({number})"
-            structure = _origin_on_grid(system).to_structure()
-        if cell != CELLS[0]:
+            if cell != "as-made":
+                structure = _origin_on_grid(moved).to_structure()
+        if cell in ("primitive", "conventional"):
             found = SpacegroupAnalyzer(structure, symprec=EXACT if refined else symprec)
             structure = getattr(found, f"get_{cell}_standard_structure")()
         if format == "poscar":
             title = f"{system.formula} {group} within {symprec:g} angstrom"
             return Poscar(structure.get_sorted_structure(), title).get_str()
-        if refined and (cell == "conventional" or symbol.startswith("P")):
+        primitive = cell != "as-made" and group.startswith("P")
+        if refined and (cell == "conventional" or primitive):
             text = str(CifWriter(structure, symprec=EXACT, refine_struct=False))
             if len(Structure.from_str(text, fmt="cif")) == len(structure):
                 return text

@@ -22,7 +22,7 @@ def rutile(noise: float = 0.0) -> AtomicSystem:
 
 
 @pytest.mark.parametrize("noise", [0, 0.003])  # the second is off its special positions
-@pytest.mark.parametrize("cell", ["as-made", "primitive", "conventional"])
+@pytest.mark.parametrize("cell", ["refined", "primitive", "conventional"])
 def test_a_cif_carries_the_space_group_and_gives_the_structure_back(cell, noise):
     from pymatgen.analysis.structure_matcher import StructureMatcher
     from pymatgen.core import Structure
@@ -35,6 +35,17 @@ def test_a_cif_carries_the_space_group_and_gives_the_structure_back(cell, noise)
     back = Structure.from_str(text, fmt="cif")
     assert len(back) == 6
     assert StructureMatcher(0.05, 0.05, 1, scale=False).fit(back, system.to_structure())
+
+
+def test_as_made_nothing_moves_and_the_space_group_is_named():
+    from pymatgen.core import Structure
+
+    system = rutile(0.003)
+    text = crystal_text(system, symprec=0.02)
+    assert text.startswith("# space group P4_2/mnm (136) within 0.02 angstrom")
+    back = Structure.from_str(text, fmt="cif")
+    moved = back.frac_coords - system.frac_coords
+    assert abs(moved - moved.round()).max() < 1e-6
 
 
 def test_what_has_no_symmetry_is_written_whole():
@@ -51,7 +62,7 @@ def test_a_conventional_cell_on_request():
 
     salt = bulk("NaCl", "rocksalt", 5.64)
     for format in ("poscar", "cif"):
-        for cell, atoms in (("as-made", 2), ("primitive", 2), ("conventional", 8)):
+        for cell, atoms in (("as-made", 2), ("refined", 2), ("primitive", 2), ("conventional", 8)):
             text = crystal_text(salt, format, cell)
             assert "Fm-3m" in text and "225" in text
             assert len(Structure.from_str(text, fmt=format)) == atoms
@@ -63,7 +74,7 @@ def test_a_conventional_cell_on_request():
     ("options", "message"),
     [
         ({"format": "xyz"}, "format must be one of cif, poscar, got 'xyz'"),
-        ({"cell": "Niggli"}, "cell must be one of as-made, primitive, conventional"),
+        ({"cell": "Niggli"}, "cell must be one of as-made, refined, primitive, conventional"),
         ({"symprec": 0}, "symprec must be positive, got 0"),
     ],
 )
