@@ -8,6 +8,12 @@ from typing import Any, TypeVar
 
 from jobflow import Flow, Job, Maker
 
+from adit_atomate.discovery.calculate import calculate_chunk, join_results, read_chunk
+from adit_atomate.discovery.choose import ADiTDFTStageMaker, add_results, choose_candidates
+from adit_atomate.discovery.flow import take_structures
+from adit_atomate.discovery.rank import ADiTHullMaker, ADiTStrainMaker
+from adit_atomate.discovery.relax import ADiTRelaxStageMaker
+from adit_atomate.discovery.stages import ADiTNoveltyMaker, ADiTScreenMaker, ADiTUniquenessMaker
 from adit_atomate.generate import ADiTGenerateMaker
 from adit_atomate.training.stages import ADiTTrainAutoencoderMaker, ADiTTrainDenoiserMaker
 
@@ -15,10 +21,19 @@ FlowOrJob = TypeVar("FlowOrJob", Flow, Job)
 
 # What jobflow-remote (first three) and FireWorks read from a job's manager_config.
 WORKER_KEYS = ("worker", "resources", "exec_config", "_fworker", "_category", "_queueadapter")
-GPU_JOBS: tuple[type[Maker] | str, ...] = (
+Jobs = type[Maker] | Callable | str
+GPU_JOBS: tuple[Jobs, ...] = (
     ADiTGenerateMaker,
     ADiTTrainAutoencoderMaker,
     ADiTTrainDenoiserMaker,
+)
+# Relaxations of a discovery by a force field or xTB, many structures in a job
+RELAX_JOBS: tuple[Jobs, ...] = (calculate_chunk,)
+# Jobs of one core and seconds to minutes: checks, comparisons, ranking, reading results
+LIGHT_JOBS: tuple[Jobs, ...] = (
+    *(ADiTScreenMaker, ADiTUniquenessMaker, ADiTNoveltyMaker, ADiTHullMaker, ADiTStrainMaker),
+    *(ADiTRelaxStageMaker, ADiTDFTStageMaker),
+    *(choose_candidates, add_results, read_chunk, join_results, take_structures, "store_inputs"),
 )
 
 
@@ -34,7 +49,8 @@ def remote_worker(
     name : str
         A worker of the project's configuration.
     resources : dict or qtoolkit.core.data_objects.QResources, optional
-        What its queue is asked for; by default what the configuration says.
+        What its queue is asked for; by default what the configuration says. jobflow-remote puts
+        them in place of all that the configuration says: repeat account, cores and time.
     exec_config : str or jobflow_remote.config.base.ExecutionConfig, optional
         Modules and commands before each job; by default what the configuration says.
 
@@ -86,9 +102,11 @@ def assign_workers(
     *,
     gpu: str | dict[str, Any],
     cpu: str | dict[str, Any],
-    gpu_jobs: Sequence[type[Maker] | str] = GPU_JOBS,
+    light: str | dict[str, Any] | None = None,
+    gpu_jobs: Sequence[Jobs] = GPU_JOBS,
+    light_jobs: Sequence[Jobs] = LIGHT_JOBS,
 ) -> FlowOrJob:
-    """Send generation and training to a GPU worker and everything else to a CPU worker.
+    """Send generation and training to a GPU worker, and other jobs to a CPU or a light worker.
 
     This holds for jobs that other jobs make while they run, too: each job goes where it belongs,
     not where the one that made it ran, which ``jobflow_remote.set_run_config`` leaves to jobflow.
@@ -99,12 +117,13 @@ def assign_workers(
     ----------
     flow : Flow or Job
         Is changed in place.
-    gpu, cpu : str or dict
+    gpu, cpu, light : str or dict
         A name, which is jobflow-remote's worker and FireWorks' category; or
-        :func:`remote_worker` or :func:`fireworks_worker`, which can say more.
-    gpu_jobs : sequence of Maker classes and str
-        Which jobs go to the GPU: those of a Maker, or with a part of their name. For force fields
-        on the GPU as well: ``(*GPU_JOBS, ForceFieldRelaxMaker)``.
+        :func:`remote_worker` or :func:`fireworks_worker`, which can say more. Without ``light``
+        light jobs go to ``cpu``.
+    gpu_jobs, light_jobs : sequence of Maker classes, job functions and str
+        Which jobs go to these: those of a Maker, of a function, or with a part of their name. For
+        relaxations of a discovery on the GPU as well: ``(*GPU_JOBS, *RELAX_JOBS)``.
 
     Returns
     -------
@@ -114,7 +133,8 @@ def assign_workers(
     Raises
     ------
     ValueError, TypeError
-        If a worker has no name, or an entry of ``gpu_jobs`` is not of these kinds.
+        If a worker has no name, or an entry of ``gpu_jobs`` or ``light_jobs`` is not of these
+        kinds.
 
     Examples
     --------
@@ -123,13 +143,17 @@ def assign_workers(
     >>> job.config.manager_config
     {'worker': 'a100', '_category': 'a100'}
     """
-    workers = {"gpu": _manager_config("gpu", gpu), "cpu": _manager_config("cpu", cpu)}
-    filters = [selector for entry in gpu_jobs for selector in _filters(entry)]
+    usual = _manager_config("cpu", cpu)
+    chosen = [(_manager_config("gpu", gpu), list(_all_filters("gpu_jobs", gpu_jobs)))]
+    if light is not None:  # first: what is in both lists goes to the GPU
+        named = list(_all_filters("light_jobs", light_jobs))
+        chosen.insert(0, (_manager_config("light", light), named))
     for job in [flow] if isinstance(flow, Job) else [made for made, _ in flow.iterflow()]:
         kept = {k: v for k, v in job.config.manager_config.items() if k not in WORKER_KEYS}
-        _update(job, {**kept, **workers["cpu"]})
-        for selector in filters:
-            _update(job, {**kept, **workers["gpu"]}, **selector)
+        _update(job, {**kept, **usual})
+        for worker, filters in chosen:
+            for selector in filters:
+                _update(job, {**kept, **worker}, **selector)
     return flow
 
 
@@ -157,7 +181,12 @@ def _manager_config(argument: str, worker: str | dict[str, Any]) -> dict[str, An
     )
 
 
-def _filters(entry: type[Maker] | str) -> Iterator[dict[str, Any]]:
+def _all_filters(name: str, entries: Sequence[Jobs]) -> Iterator[dict[str, Any]]:
+    for entry in entries:
+        yield from _filters(entry, name)
+
+
+def _filters(entry: Jobs, name: str = "gpu_jobs") -> Iterator[dict[str, Any]]:
     """Arguments of ``update_config`` that select the jobs of one entry."""
     if isinstance(entry, str) and entry:
         yield {"name_filter": entry}
@@ -165,12 +194,16 @@ def _filters(entry: type[Maker] | str) -> Iterator[dict[str, Any]]:
         functions = list(_job_functions(entry))
         if not functions:
             raise ValueError(
-                f"{entry.__name__} makes no job of its own: name the Makers of its jobs in gpu_jobs"
+                f"{entry.__name__} makes no job of its own: name the Makers of its jobs in {name}"
             )
         for function in functions:
             yield {"function_filter": function}
+    elif callable(entry) and hasattr(entry, "original"):
+        yield {"function_filter": entry}
     else:
-        raise TypeError(f"gpu_jobs takes Maker classes and parts of job names, got {entry!r}")
+        raise TypeError(
+            f"{name} takes Maker classes, job functions and parts of job names, got {entry!r}"
+        )
 
 
 def _job_functions(maker: type[Maker]) -> Iterator[Callable]:

@@ -17,7 +17,7 @@ from adit_model import __version__
 from adit_model.config import SOLVERS, SYMMETRIES
 from adit_model.files import UNFINISHED, csv_row, listed_results, new_results, output_folder
 from adit_model.quality.records import COLUMNS, RECORDS, SETTINGS, STRUCTURES
-from adit_model.quality.symmetry import CELLS, SUFFIXES, WRITTEN, crystal_text
+from adit_model.quality.symmetry import CELLS, FILE_SYMPREC, SUFFIXES, crystal_text
 from adit_model.systems import CRYSTAL, DOMAINS
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def add_generate_arguments(parser: argparse.ArgumentParser) -> None:
         default=CELLS[0],
         help="of these files (default: %(default)s)",
     )
-    add("--symprec", type=float, default=WRITTEN, help="their symmetry (default %(default)s A)")
+    add("--symprec", type=float, default=FILE_SYMPREC, metavar="A", help="their symmetry, angstrom")
     add("--no-check", action="store_true", help="do not check whether structures are plausible")
     add("--plot", action="store_true", help=f"draw up to {MAX_PLOTTED} structures in {PICTURE}")
 

@@ -11,7 +11,7 @@ from adit_model.quality.plausible import plausible
 from adit_model.systems import AtomicSystem
 
 SYMMETRY, MOVED = 0.1, 0.2  # angstrom: what counts as equivalent, and how far atoms may be moved
-WRITTEN, EXACT = 0.01, 1e-3  # angstrom: symmetry that a file carries; after moving onto it
+FILE_SYMPREC, EXACT = 0.01, 1e-3  # angstrom: symmetry that a file carries; after moving onto it
 SUFFIXES = {"cif": ".cif", "poscar": ".vasp"}
 CELLS = ("as-made", "refined", "primitive", "conventional")
 
@@ -68,7 +68,7 @@ def largest_move(before: AtomicSystem, after: AtomicSystem) -> float:
 
 
 def crystal_text(
-    crystal: Any, format: str = "cif", cell: str = "as-made", symprec: float = WRITTEN
+    crystal: Any, format: str = "cif", cell: str = "as-made", symprec: float = FILE_SYMPREC
 ) -> str:
     """Write a crystal as the text of a CIF or POSCAR file that carries its space group.
 

@@ -31,7 +31,8 @@ def test_submission_to_jobflow_remote_is_built(tiny_checkpoint):
     workers = dict(line.split(": ") for line in out.stdout.splitlines() if line.startswith("ADiT"))
     assert workers["ADiT generate 1/2"] == workers["ADiT generate 2/2"] == "gpu"
     others = {worker for name, worker in workers.items() if "generate" not in name}
-    assert others == {"cpu"}
+    assert others == {"cpu", "light"}
+    assert {workers[f"ADiT {name}"] for name in ("screen", "uniqueness", "candidates")} == {"light"}
 
 
 def test_project_of_jobflow_remote():
@@ -42,7 +43,7 @@ def test_project_of_jobflow_remote():
     from qtoolkit.core.data_objects import QResources
 
     project = Project(**yaml.safe_load((HPC / "jobflow_remote" / "adit.yaml").read_text()))
-    assert set(project.workers) == {"gpu", "cpu"}
+    assert set(project.workers) == {"gpu", "cpu", "light"}
     store = project.get_jobstore()
     assert isinstance(store.docs_store, MongoStore)
     assert isinstance(store.additional_stores["data"], GridFSStore)
@@ -54,8 +55,37 @@ def test_project_of_jobflow_remote():
         scripts[name] = io.get_submission_script("run", QResources(**worker.resources))
     assert "--partition=gpu" in scripts["gpu"]
     assert "--gres=gpu:1" in scripts["gpu"]
-    assert "--partition=cpu" in scripts["cpu"]
-    assert "gres" not in scripts["cpu"]
+    for name in ("cpu", "light"):
+        assert "--partition=cpu" in scripts[name]
+        assert "gres" not in scripts[name]
+    for script in scripts.values():
+        assert "--account=my_account" in script
+        assert "--cpus-per-task=" in script
+
+
+@pytest.mark.parametrize("folder", ["jobflow_remote", "training"])
+def test_scripts_of_the_jobs_have_account_and_cores(folder):
+    """Resources that a job brings replace those of its worker, so they must be complete."""
+    pytest.importorskip("jobflow_remote", reason="jobflow-remote is not installed")
+    from jobflow_remote.config.base import Project
+    from qtoolkit.core.data_objects import QResources
+
+    project = Project(**yaml.safe_load((HPC / "jobflow_remote" / "adit.yaml").read_text()))
+    make_flow = runpy.run_path(str(HPC / folder / "submit.py"))["make_flow"]
+    flow = make_flow(9, 5) if folder == "jobflow_remote" else make_flow(["known"])
+    seen = set()
+    for job, _ in flow.iterflow():
+        config = job.config.manager_config
+        name = config.get("worker", "cpu")  # the default of training/submit.py
+        worker = project.workers[name]
+        resources = config.get("resources") or worker.resources
+        if isinstance(resources, dict):
+            resources = QResources(**resources)
+        script = worker.get_scheduler_io().get_submission_script("run", resources)
+        assert "--account=my_account" in script, job.name
+        assert "--cpus-per-task=" in script, job.name
+        seen.add(name)
+    assert {"gpu"} < seen
 
 
 def test_files_of_fireworks(tmp_path):
@@ -64,12 +94,15 @@ def test_files_of_fireworks(tmp_path):
     from fireworks.user_objects.queue_adapters.common_adapter import CommonAdapter
 
     folder = HPC / "fireworks"
-    for kind in ("gpu", "cpu"):
+    for kind in ("gpu", "cpu", "light"):
         worker = FWorker.from_file(str(folder / f"my_fworker_{kind}.yaml"))
         assert worker.category == kind
         adapter = CommonAdapter.from_file(str(folder / f"my_qadapter_{kind}.yaml"))
         script = adapter.get_script_str(str(tmp_path))
-        assert f"#SBATCH --partition={kind}" in script
+        partition = "gpu" if kind == "gpu" else "cpu"
+        assert f"#SBATCH --partition={partition}" in script
+        assert "#SBATCH --account=my_account" in script
+        assert "#SBATCH --cpus-per-task=" in script
         assert ("#SBATCH --gres=gpu:1" in script) == (kind == "gpu")
         assert f"-w my_fworker_{kind}.yaml" in script
         assert "$" not in "".join(line for line in script.splitlines() if "SBATCH" in line)
@@ -92,7 +125,7 @@ def test_submission_to_fireworks(tmp_path, tiny_checkpoint, mongo_port, monkeypa
     kept = [launchpad.get_fw_by_id(i) for i in launchpad.get_fw_ids()]
     categories = {firework.name: firework.spec["_category"] for firework in kept}
     assert categories.pop("ADiT generate 1/2") == categories.pop("ADiT generate 2/2") == "gpu"
-    assert set(categories.values()) == {"cpu"}
+    assert set(categories.values()) == {"light"}
 
 
 def test_job_store_for_fireworks():

@@ -182,7 +182,10 @@ def test_workers_of_fireworks(maker, job_store):
     [
         ({"gpu": ""}, "gpu must be the name of a worker"),
         ({"cpu": {"resources": {}}}, "cpu must be the name of a worker"),
-        ({"gpu_jobs": [3]}, "gpu_jobs takes Maker classes and parts of job names, got 3"),
+        (
+            {"gpu_jobs": [3]},
+            "gpu_jobs takes Maker classes, job functions and parts of job names, got 3",
+        ),
         ({"gpu_jobs": [""]}, "gpu_jobs takes"),
         ({"gpu_jobs": [OuterMaker]}, "OuterMaker makes no job of its own"),
     ],
@@ -197,3 +200,29 @@ def test_bad_arguments_change_nothing(arguments, message):
 def test_a_fireworks_worker_needs_a_name():
     with pytest.raises(ValueError, match="name a category or an fworker"):
         fireworks_worker(queue={"queue": "gpu"})
+
+
+def test_light_jobs_and_relaxations_have_workers_of_their_own():
+    from adit_atomate.discovery.calculate import calculate_chunk, read_chunk
+    from adit_atomate.discovery.stages import ADiTNoveltyMaker, ADiTScreenMaker
+    from adit_atomate.powerups import RELAX_JOBS
+
+    def jobs():
+        return [
+            ADiTScreenMaker().make([], None),
+            ADiTNoveltyMaker(reference="known").make([], None),
+            read_chunk(AddMaker(), [], None, ""),
+            calculate_chunk(AddMaker(), []),
+            AddMaker().make(1),
+        ]
+
+    def workers(made):
+        return [job.config.manager_config["worker"] for job in made]
+
+    flow = assign_workers(Flow(jobs()), gpu="g", cpu="c", light="l")
+    assert workers(flow.jobs) == ["l", "l", "l", "c", "c"]
+    flow = assign_workers(Flow(jobs()), gpu="g", cpu="c", light="l", gpu_jobs=RELAX_JOBS)
+    assert workers(flow.jobs) == ["l", "l", "l", "g", "c"]
+    assert set(workers(assign_workers(Flow(jobs()), gpu="g", cpu="c").jobs)) == {"c"}
+    with pytest.raises(ValueError, match="light must be the name of a worker"):
+        assign_workers(AddMaker().make(1), gpu="g", cpu="c", light="")

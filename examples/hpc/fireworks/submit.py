@@ -1,4 +1,4 @@
-"""Submit a discovery flow to FireWorks: generation on a GPU, everything else on CPUs.
+"""Submit a discovery flow to FireWorks: generation and relaxation on a GPU.
 
     python submit.py -n 100
 
@@ -13,8 +13,9 @@ Then submit, and keep one of these running for each kind of worker, on the login
 
     qlaunch -r -l my_launchpad.yaml -w my_fworker_gpu.yaml -q my_qadapter_gpu.yaml rapidfire -m 2 --nlaunches infinite
     qlaunch -r -l my_launchpad.yaml -w my_fworker_cpu.yaml -q my_qadapter_cpu.yaml rapidfire -m 20 --nlaunches infinite
+    qlaunch -r -l my_launchpad.yaml -w my_fworker_light.yaml -q my_qadapter_light.yaml rapidfire -m 5 --nlaunches infinite
 
-After a crash or a time limit, jobs that stopped without a word start again; finished ones stay:
+After a crash or a time limit, run the lost and the failed jobs again. Finished jobs stay:
 
     lpad -l my_launchpad.yaml detect_lostruns --time 14400 --rerun
     lpad -l my_launchpad.yaml rerun_fws -s FIZZLED
@@ -29,7 +30,7 @@ from jobflow.managers.fireworks import flow_to_workflow
 
 from adit_atomate import ADiTGenerateMaker, ADiTGenerateShardsMaker
 from adit_atomate.discovery.flow import ADiTDiscoveryMaker
-from adit_atomate.powerups import assign_workers, fireworks_worker
+from adit_atomate.powerups import GPU_JOBS, RELAX_JOBS, assign_workers, fireworks_worker
 
 HERE = Path(__file__).resolve().parent
 
@@ -45,6 +46,8 @@ def make_flow(n: int, samples_per_job: int) -> Flow:
         flow,
         gpu=fireworks_worker("gpu", queue={"walltime": "01:00:00"}),
         cpu=fireworks_worker("cpu"),
+        light=fireworks_worker("light"),
+        gpu_jobs=(*GPU_JOBS, *RELAX_JOBS),
     )
 
 

@@ -1,4 +1,4 @@
-"""Submit a discovery flow to jobflow-remote: generation on a GPU, everything else on CPUs.
+"""Submit a discovery flow to jobflow-remote: generation and relaxation on a GPU.
 
     python submit.py -n 100 [--build-only]
 
@@ -8,18 +8,17 @@ Set-up, once: fill in adit.yaml beside this file, copy it to ~/.jfremote, then
     jf admin reset --yes
     jf runner start
 
-Afterwards `jf job list` shows the jobs, and `jf job rerun` starts one again that failed; finished
-ones stay.
+Afterwards `jf job list` shows the jobs, and `jf job rerun` runs a failed job again. Finished jobs
+stay.
 """
 
 import argparse
 
 from jobflow import Flow
-from qtoolkit.core.data_objects import QResources
 
 from adit_atomate import ADiTGenerateMaker, ADiTGenerateShardsMaker
 from adit_atomate.discovery.flow import ADiTDiscoveryMaker
-from adit_atomate.powerups import assign_workers, remote_worker
+from adit_atomate.powerups import GPU_JOBS, RELAX_JOBS, assign_workers
 
 
 def make_flow(n: int, samples_per_job: int) -> Flow:
@@ -28,8 +27,11 @@ def make_flow(n: int, samples_per_job: int) -> Flow:
         samples_per_job=samples_per_job,
     )
     flow = ADiTDiscoveryMaker(generate_maker=shards, keep=10).make(n=n)
-    one_hour = QResources(queue_name="gpu", processes=1, gpus_per_job=1, time_limit=3600)
-    return assign_workers(flow, gpu=remote_worker("gpu", one_hour), cpu=remote_worker("cpu"))
+    # Each job gets the resources that adit.yaml gives its worker. Those of remote_worker("gpu",
+    # resources) would replace all of them: repeat account, cores and time there.
+    return assign_workers(
+        flow, gpu="gpu", cpu="cpu", light="light", gpu_jobs=(*GPU_JOBS, *RELAX_JOBS)
+    )
 
 
 def main() -> None:

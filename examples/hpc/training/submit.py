@@ -30,8 +30,10 @@ def make_flow(sources: list[str]) -> Flow:
     ).make(sources)
     nodes = QResources(
         queue_name="gpu",
+        account="my_account",
         nodes=2,
         processes_per_node=4,
+        threads_per_process=8,
         time_limit=12 * 3600,
         scheduler_kwargs={"gres": "gpu:4"},
     )
