@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from functools import cache
 
 
-def chemical_formula(counts: Mapping[str, int], reduce: bool = False) -> str:
+def chemical_formula(counts: Mapping[str, float], reduce: bool = False) -> str:
     """Write a formula: ``SiO2``, ``YB4``, ``PdTe2``, ``NH3``, ``C2H6O``.
 
     Elements stand in the order of IUPAC's Table VI (Nomenclature of Inorganic Chemistry, 2005),

@@ -134,9 +134,8 @@ def _origin_on_grid(system: AtomicSystem) -> AtomicSystem:
     import spglib
 
     assert system.cell is not None
-    found = spglib.get_symmetry_dataset(
-        (system.cell, system.frac_coords, system.numbers), symprec=EXACT
-    )
+    given: Any = (system.cell, system.frac_coords, system.numbers)
+    found: Any = spglib.get_symmetry_dataset(given, symprec=EXACT)
     origin = np.asarray(found.origin_shift)
     shift = np.linalg.solve(found.transformation_matrix, origin - np.round(24 * origin) / 24)
     positions = system.positions + shift @ system.cell
