@@ -1,7 +1,7 @@
 """A discovery of many shards through FireWorks: documents, sizes and times against n.
 
     secantusd-py --port 27117 --storage-path FOLDER &
-    python benchmarks/many_shards.py --port 27117 --n 200 400 800 1600
+    python benchmarks/many_shards.py --port 27117
 
 Any server of MongoDB's protocol on localhost will do; the script drops the databases
 `adit_many_*` that it makes. Generation takes few steps and relaxation a single one of a
@@ -52,11 +52,12 @@ def measure(n: int, shard: int, port: int) -> dict[str, float]:
         additional_stores={"data": GridFSStore(name, "blobs", **server)},
     )
     relax = LennardJonesRelaxMaker(steps=1, relax_cell=False, ionic_step_data=("energy",))
-    generate = ADiTGenerateMaker(domain="crystal", num_steps=4, seed=0)
+    generate = ADiTGenerateMaker(domain="crystal", num_steps=2, seed=0, check_validity=False)
     flow = ADiTDiscoveryMaker(
         generate_maker=ADiTGenerateShardsMaker(generate, samples_per_job=shard),
         relax_maker=ADiTRelaxStageMaker(relax_maker=relax, time_limit=None, memory_limit=None),
         rank_maker=None,
+        compare_relaxed=False,
     ).make(n=n)
     started = time.perf_counter()
     launchpad.add_wf(flow_to_workflow(flow, store=store))
@@ -96,8 +97,8 @@ def sizes(collection: Any) -> list[float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--n", type=int, nargs="+", default=[200, 400, 800, 1600])
-    parser.add_argument("--shard", type=int, default=100, help="samples in each generation job")
+    parser.add_argument("--n", type=int, nargs="+", default=[60, 180, 540])
+    parser.add_argument("--shard", type=int, default=30, help="samples in each generation job")
     parser.add_argument("--port", type=int, default=27017)
     args = parser.parse_args()
     rows = []
