@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from jobflow import CURRENT_JOB, Flow, Job, JobConfig, Maker, OutputReference, job
@@ -177,6 +177,10 @@ class ADiTDiscoveryMaker(Maker):
         return replace(self, generate_maker=generate, condition=None)
 
     def _check(self, n: int | None, structures: Any) -> None:
+        for part in fields(self):
+            maker = getattr(self, part.name)
+            if part.name.endswith("_maker") and not isinstance(maker, Maker | None):
+                raise TypeError(f"{part.name} must be a Maker or None, got {maker!r}")
         if (n is None) == (structures is None):
             raise ValueError("give either n, to generate, or structures, to start from them")
         if structures is not None and not isinstance(structures, OutputReference):

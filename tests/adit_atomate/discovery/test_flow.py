@@ -351,6 +351,7 @@ def test_collectors_run_without_the_failed(makers):
         ({}, {"n": 3}, ValueError, "generate_maker is None"),
         ({}, {"structures": []}, ValueError, "structures is empty"),
         ({"keep": 0}, {"structures": CRYSTALS}, ValueError, "keep must be"),
+        ({"rank_maker": 5}, {"structures": CRYSTALS}, TypeError, "rank_maker must be a Maker"),
         (
             {"chunk_size": 0, "relax_maker": emt()},
             {"structures": CRYSTALS},

@@ -92,6 +92,19 @@ def test_step_of_a_saved_state(tmp_path):
             saved_step(tmp_path / name)
 
 
+def test_every_damage_to_the_table_of_a_state_is_a_plain_error(tmp_path):
+    torch.save({"global_step": 17}, tmp_path / "good")
+    content = (tmp_path / "good").read_bytes()
+    for place in range(len(content) - 400, len(content)):
+        damaged = bytearray(content)
+        damaged[place] ^= 0x80
+        (tmp_path / "damaged").write_bytes(damaged)
+        try:
+            assert saved_step(tmp_path / "damaged") == 17  # where it says nothing of the content
+        except ValueError as error:
+            assert "damaged" in str(error)
+
+
 def test_lightning_is_quiet_only_meanwhile():
     logger = logging.getLogger("lightning.pytorch")
     before = logger.level, len(warnings.filters)
