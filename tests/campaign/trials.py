@@ -311,8 +311,9 @@ def _rewrite(source: Path, target: Path, rng: random.Random) -> None:
         metadata = changed if isinstance(changed, dict) else metadata
     else:
         metadata[part] = replace_value(metadata[part], rng)
+    metadata = json.loads(json.dumps(metadata))  # keys as text
     metadata["hash"] = content_hash(tensors, metadata.get("config", {}))
-    metadata["metadata_hash"] = metadata_hash(json.loads(json.dumps(metadata)))
+    metadata["metadata_hash"] = metadata_hash(metadata)
     save_file(tensors, target, {METADATA_KEY: json.dumps(metadata)})
 
 
