@@ -42,7 +42,8 @@ class Candidate:
     system : AtomicSystem
         As it is now.
     source : str
-        ``"generated"``, or which known crystal it is or was made from; both, if such became one.
+        ``"generated"``, ``"sites by geometry"``, or which known crystal it is or was made from;
+        two of them, if such became one.
     index : int or None
         Of the sample or structure type.
     fault : str or None
@@ -62,7 +63,7 @@ class Candidate:
     known : str or None
         Id of the known crystal or molecule that is the same.
     likely : int or None
-        Place among the structure types, the likeliest first; None of what was generated.
+        Place among the structure types or sites, the likeliest first; None of generated ones.
     """
 
     system: AtomicSystem
@@ -257,8 +258,8 @@ def described(candidates: Sequence[Candidate], workers: int | None = None) -> li
 def joined(candidates: Iterable[Candidate], workers: int | None = None) -> list[Candidate]:
     """Join those that are the same and rank what is left.
 
-    The lowest energy comes first; without energies structure types, the likeliest first, and then
-    what most samples agree on. The same are
+    The lowest energy comes first; without energies structure types and sites by geometry, the
+    likeliest first, and then what most samples agree on. The same are
     crystals by the one matcher with pymatgen's own tolerances, which tell polymorphs apart
     (:mod:`adit_model.quality.matching`), molecules by SMILES.
 

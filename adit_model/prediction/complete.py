@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from ase.data import atomic_numbers, chemical_symbols
+from ase.data import chemical_symbols
 
 from adit_model.canonical import Canonical, canonicalise
 from adit_model.conditions.atoms import check_symbol, composition_of
@@ -31,6 +31,7 @@ from adit_model.prediction.candidates import (
     row,
     too_close,
 )
+from adit_model.prediction.sites import sites
 from adit_model.sampling.request import Request, check_integer
 from adit_model.sampling.sample import Sample
 from adit_model.systems import AtomicSystem
@@ -40,8 +41,7 @@ if TYPE_CHECKING:
 
 Add = Mapping[str, int] | str | int
 Fixed = Sequence[Any] | np.ndarray | str | None
-VOIDS, POINTS = "largest voids", 100  # how many random points look for them
-_VOID_STREAM = 8
+SITES = "sites by geometry"
 _POSE_STREAM = 7  # of the random numbers that turn or shift the host of a sample
 
 
@@ -65,7 +65,7 @@ class Task:
     engine : str
         What relaxes, or ``"none"``.
     guesses : int
-        Completions by :func:`voids` beside the samples.
+        Completions by :func:`~adit_model.prediction.sites.sites` beside the samples.
     """
 
     host: AtomicSystem
@@ -118,9 +118,9 @@ class Completion:
     task : Task
         What was asked.
     candidates : tuple of Candidate
-        Different from each other, the lowest in energy first; without energies what most samples
-        agree on. The first atoms are those of the host, in its order; unless a relaxation moved
-        them, where they were.
+        Different from each other, the lowest in energy first; without energies sites by geometry,
+        the likeliest first, and then what most samples agree on. The first atoms are those of the
+        host, in its order; unless a relaxation moved them, where they were.
     dropped : dict
         Why a sample is not among them, by its index.
     """
@@ -183,8 +183,8 @@ def task(
     engine : str, optional
         ``"chgnet"``, ``"sevennet"``, ``"xtb"``, ``"none"``; None takes the domain's default.
     guesses : int, optional
-        Completions by :func:`voids` beside the samples, of a crystal and elements that are given;
-        by default half as many as samples where an engine tells which are low in energy.
+        Completions by :func:`~adit_model.prediction.sites.sites` beside the samples, of a crystal
+        and elements that are given; by default half as many as samples.
     seed, first_index : int
         See :class:`~adit_model.sampling.request.Request`.
     **sampling
@@ -231,7 +231,7 @@ def task(
     chosen = choose_engine(engine, host.domain)
     possible = host.is_periodic and not isinstance(total, int)
     if guesses is None:
-        guesses = n // 2 if possible and chosen != NONE else 0
+        guesses = (n + 1) // 2 if possible else 0
     if guesses < 0 or (guesses and not possible):
         raise ValueError(
             f"guesses are of crystals and elements that are given, at least 0, got {guesses}"
@@ -357,7 +357,7 @@ def complete(
     batch_atoms: int | None = None,
     progress: bool = True,
 ) -> Completion:
-    """Generate completions; screen, relax, join and rank them.
+    """Generate completions, and find sites by geometry; screen, relax, join and rank them.
 
     With an engine there are two relaxations: of the added atoms while the host is held, then of
     all atoms. The cell stays as it is.
@@ -385,34 +385,6 @@ def complete(
     return replace(found, dropped=dict(sorted({**found.dropped, **failed}.items())))
 
 
-def voids(host: AtomicSystem, add: Mapping[str, int] | int, seed: Sequence[int]) -> AtomicSystem:
-    """Put atoms one by one into the largest voids of a crystal, as random points find them.
-
-    Parameters
-    ----------
-    host : AtomicSystem
-        A crystal.
-    add : mapping
-        Atoms of each element.
-    seed : sequence of int
-        Of the points, few enough that each seed finds other voids.
-    """
-    from ase.data import covalent_radii
-    from ase.geometry import find_mic
-
-    assert host.cell is not None and not isinstance(add, int)
-    generator = np.random.default_rng([*seed, _VOID_STREAM])
-    numbers, positions = host.numbers, host.positions
-    for number in np.repeat([atomic_numbers[s] for s in add], list(add.values())):
-        points = generator.random((POINTS, 3)) @ host.cell
-        ways = (points[:, None] - positions[None]).reshape(-1, 3)
-        apart = find_mic(ways, host.cell)[1].reshape(POINTS, -1)
-        best = points[(apart - covalent_radii[numbers]).min(axis=1).argmax()]
-        numbers = np.append(numbers, number)
-        positions = np.concatenate([positions, best[None]])
-    return AtomicSystem(numbers, positions, host.cell)
-
-
 def judge(
     asked: Task,
     systems: Sequence[AtomicSystem | None],
@@ -422,15 +394,19 @@ def judge(
     progress: bool = True,
 ) -> Completion:
     """Screen, relax, join and rank completions; see :func:`complete`."""
-    seed = asked.request.seed
-    guessed = [voids(asked.host, asked.add, [seed, k]) for k in range(asked.guesses)]
+    guessed = []
+    if asked.guesses and not isinstance(asked.add, int):
+        guessed = sites(asked.host, asked.add, asked.guesses, asked.request.seed)
     closest = min(CLOSEST, 0.95 * closest_ratio(asked.host))  # a fault of the host is its own
     candidates = [
         Candidate(system, index=i, fault=too_close(system, closest))
         for i, system in zip(indices, systems, strict=True)
         if system is not None
     ]
-    candidates += [Candidate(g, source=VOIDS, fault=too_close(g, closest)) for g in guessed]
+    candidates += [
+        Candidate(g, source=SITES, fault=too_close(g, closest), likely=k)
+        for k, g in enumerate(guessed)
+    ]
     if asked.engine != NONE:
         candidates = relaxed(
             candidates,

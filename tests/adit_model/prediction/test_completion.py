@@ -12,6 +12,8 @@ from adit_model import ADiT
 from adit_model.checkpoint import read_known, resolve_checkpoint
 from adit_model.notebook.sampler import ADiTSampler
 from adit_model.prediction.complete import complete, fixed_mask, judge, read_add, task
+from adit_model.prediction.sites import sites
+from adit_model.quality.matching import distance
 from adit_model.systems import AtomicSystem
 
 SODIUM = bulk("Na", "fcc", a=5.64)
@@ -145,15 +147,54 @@ def test_added_atoms_relax_first_and_the_lowest_wins(told):
     assert np.abs(best.system.cell - SODIUM.cell.array).max() < 1e-6
 
 
-def test_guesses_stand_in_the_largest_voids(told):
-    asked = task(*told, SODIUM, "Cl", 2, guesses=2)
-    found = judge(asked, [None, None], [0, 1], progress=False)
-    assert {c.source for c in found.candidates} == {"largest voids"}
-    for candidate in found.candidates:  # tetrahedral holes are at 2.44, octahedral ones at 2.82
-        assert 2.3 < candidate.system.to_atoms().get_distance(0, 1, mic=True) < 2.83
-    assert np.abs(found.candidates[0].system.positions[0] - SODIUM.positions[0]).max() < 1e-6
+def test_guesses_keep_the_symmetry_of_the_host(told):
+    asked = task(*told, SODIUM, "Cl", 3)
+    assert asked.guesses == 2  # half as many as samples
+    found = judge(asked, [None] * 3, [0, 1, 2], progress=False)
+    assert {c.source for c in found.candidates} == {"sites by geometry"}
+    best, other = (c.system for c in found.candidates)
+    assert best.to_atoms().get_distance(0, 1, mic=True) == pytest.approx(2.82, abs=0.02)
+    assert found.candidates[0].space_group == 225
+    assert other.to_atoms().get_distance(0, 1, mic=True) == pytest.approx(2.44, abs=0.02)
+    assert np.abs(best.positions[0] - SODIUM.positions[0]).max() < 1e-6
     with pytest.raises(ValueError, match="guesses are of crystals and elements that are given"):
         task(*told, SODIUM, 1, 2, guesses=1)
+
+
+def without(crystal: Structure, symbol: str) -> AtomicSystem:
+    kept = crystal.copy()
+    kept.remove_species([symbol])
+    return AtomicSystem.from_any(kept)
+
+
+def test_hydrogens_return_to_their_oxygen_and_lithium_to_its_layer():
+    brucite = Structure.from_spacegroup(
+        "P-3m1",
+        Lattice.hexagonal(3.14, 4.77),
+        ["Mg", "O", "H"],
+        [[0, 0, 0], [1 / 3, 2 / 3, 0.22], [1 / 3, 2 / 3, 0.42]],
+    )
+    (best,) = sites(without(brucite, "H"), {"H": 2}, 1)
+    assert distance(best, AtomicSystem.from_any(brucite), "tight") is not None
+    lengths = best.to_atoms().get_all_distances(mic=True)[3:, 1:3].min(axis=1)
+    assert lengths == pytest.approx([0.97, 0.97], abs=0.01)
+    layered = Structure.from_spacegroup(
+        "R-3m",
+        Lattice.hexagonal(2.82, 14.05),
+        ["Co", "Li", "O"],
+        [[0, 0, 0.5], [0, 0, 0], [0, 0, 0.24]],
+    ).get_primitive_structure()
+    (best,) = sites(without(layered, "Li"), {"Li": 1}, 1)
+    assert distance(best, AtomicSystem.from_any(layered), "tight") is not None
+
+
+def test_fewer_atoms_than_a_host_of_high_symmetry_has_sites_of():
+    host = AtomicSystem.from_atoms(bulk("Na", "fcc", a=5.64, cubic=True))
+    found = sites(host, {"Cl": 1, "F": 1}, 3)
+    assert len(found) == 3
+    for system in found:
+        assert system.numbers.tolist() == [11] * 4 + [17, 9]
+        assert system.to_atoms().get_all_distances(mic=True)[np.triu_indices(6, 1)].min() > 1.9
 
 
 def test_complete_tells_what_became_of_each_sample(model, told):
@@ -161,4 +202,4 @@ def test_complete_tells_what_became_of_each_sample(model, told):
     found = complete(model, asked, progress=False)
     kept = {i for c in found.candidates for i in c.samples}
     assert kept | set(found.dropped) == set(range(4))
-    assert "Cl into Na: 4 candidates and 0 guesses" in found.summary()
+    assert "Cl into Na: 4 candidates and 2 guesses" in found.summary()
