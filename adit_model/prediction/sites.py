@@ -12,6 +12,7 @@ import itertools
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from ase.data import atomic_numbers, covalent_radii
@@ -184,7 +185,8 @@ def _groups(host: AtomicSystem) -> Iterator[list[tuple[np.ndarray, np.ndarray]]]
     import spglib
 
     one = (np.eye(3, dtype=int), np.zeros(3))
-    found = spglib.get_symmetry((host.cell, host.frac_coords, host.numbers), symprec=0.1)
+    cell: Any = (host.cell, host.frac_coords, host.numbers)
+    found = spglib.get_symmetry(cell, symprec=0.1)
     if found is None:
         yield [one]
         return
