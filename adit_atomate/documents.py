@@ -157,8 +157,8 @@ class ADiTHull(BaseModel):
 
     source: str = Field(description="Where the known phases come from.")
     complete: bool = Field(
-        description="Whether it holds all that the source knows. If not, an energy above it is a "
-        "lower bound on the true one, and a rate of stable crystals an upper bound."
+        description="Whether it holds all that the source knows. If not, the true energy "
+        "above hull is higher, and the true rate of stable crystals is lower."
     )
     compounds: int = Field(description="Known compounds in it.")
 
@@ -227,7 +227,7 @@ class ADiTEvaluateDoc(BaseModel):
     )
     rows: list[dict[str, Any]] = Field(
         description="One row for each structure, as in rows.csv: a cell is a value, None where "
-        "the question does not arise, or a text that says why there is no answer."
+        "it does not apply, or a text that says why there is no answer."
     )
     summary: dict[str, Any] = Field(
         description="All rates, also by number of atoms, means, distances to the reference, "

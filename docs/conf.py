@@ -13,6 +13,10 @@ html_theme = "furo"
 html_title = f"adit-atomate {release}"
 exclude_patterns = ["make_pictures.py"]
 
+highlight_language = "none"  # output of programs is no Python
+html_static_path = ["static"]
+html_css_files = ["wrap.css"]
+
 autodoc_typehints = "none"  # the docstrings say types with shapes and units
 autodoc_member_order = "bysource"
 autodoc_inherit_docstrings = False

@@ -121,8 +121,8 @@ class ADiTSampleFate(ADiTSampleRecord):
     hull_source: str | None = Field(None, description="What the hull was built from.")
     hull_complete: bool | None = Field(
         None,
-        description="Whether the hull covers all subsystems; if not, the energy above hull is a "
-        "lower bound.",
+        description="Whether the hull covers all subsystems; if not, the true energy "
+        "above hull may be higher.",
     )
     hull_reason: str | None = Field(None, description="Why there is no energy above hull.")
     competing_phases: list[str] | None = Field(

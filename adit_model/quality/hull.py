@@ -1,8 +1,8 @@
 """Energy above the convex hull: of formation energies, on one energy scale, with its reason.
 
 The hull is pymatgen's ``PhaseDiagram`` of each chemical system that is asked for (Ong et al., Chem.
-Mater. 20, 1798, 2008). A hull that lacks phases is too high, and flatters: an energy above it is a
-lower bound on the true one. So each answer says what the hull knows of the chemical system, what
+Mater. 20, 1798, 2008). A hull that lacks phases is too high, and flatters: the true energy above
+hull is higher. So each answer says what the hull knows of the chemical system, what
 competes with nothing but the elements has no energy above hull, and :meth:`Hull.null_rates` says
 how often real compounds, made worse, would pass.
 """
@@ -88,7 +88,7 @@ class HullResult:
         Where the hull comes from.
     complete : bool
         Whether the hull holds all that its source knows of the chemical system. If not, the true
-        hull may lie lower, and the energy is a lower bound on the true energy above hull.
+        hull may lie lower, and the true energy above hull may be higher.
     competing : list of str
         Formulas of the phases that the composition decomposes into.
     known_phases : int

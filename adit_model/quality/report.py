@@ -76,8 +76,8 @@ CAPTIONS: Mapping[str, str] = {
 }
 OURS = "**this set**"
 PARTIAL = (
-    "**The hull is partial**: known phases are missing from it, so each energy above it is a lower "
-    "bound on the true one. What is unstable by it is unstable; what is stable by it need not be."
+    "**The hull is partial**: known phases are missing from it, so the true energy above "
+    "hull is higher. What is unstable by it is unstable; what is stable by it need not be."
 )
 WHOLE = "The hull holds all phases that its source knows."
 RATE_HEADER = ("", "share", "95 %", "what passes")
@@ -205,7 +205,9 @@ def _not_taken(domain: str, rates: Mapping[str, Any]) -> list[str]:
     names = [rate.label for rate in missing if not rate.name.startswith("pb_")]
     names += ["PoseBusters"] if len(names) < len(missing) else []
     return (
-        [f"Not asked for, or nothing to take a share of: {'; '.join(names)}.", ""] if names else []
+        [f"Left out, because they were not measured or no sample has them: {'; '.join(names)}.", ""]
+        if names
+        else []
     )
 
 

@@ -76,7 +76,7 @@ def make_rows(entries: Sequence[Entry], reference: Reference | None, options: Op
     Returns
     -------
     list of dict
-        In the order of the entries. A cell is a value, None where the question does not arise
+        In the order of the entries. A cell is a value, None where the column does not apply
         (no system, not valid, no reference), or a text with the reason why it could not be
         answered. Keys beyond those of :func:`columns_of` hold what distributions are made of.
     """
@@ -247,7 +247,7 @@ def columns_of(rows: Sequence[Row], measures: Sequence[Measure]) -> list[str]:
 
 
 def write_rows(path: Path, rows: Sequence[Row], measures: Sequence[Measure]) -> None:
-    """Write the table as CSV; an empty cell is a question that does not arise."""
+    """Write the table as CSV; an empty cell does not apply to its structure."""
     with atomic_path(path) as partial, open(partial, "w", newline="", encoding="utf-8") as file:
         table = csv.DictWriter(file, columns_of(rows, measures), extrasaction="ignore")
         table.writeheader()

@@ -230,7 +230,7 @@ def test_a_package_that_is_missing_is_the_reason_in_its_cells(clean_dir, monkeyp
     assert summary["molecules"]["failed"]["pb_all"]["count"] == 2
     report = (clean_dir / "o" / "report.md").read_text()
     assert "PoseBusters: bond lengths" not in report
-    assert "nothing to take a share of: " in report and "PoseBusters." in report
+    assert "no sample has them: " in report and "PoseBusters." in report
 
 
 def test_strain_is_taken_when_asked_for(clean_dir):

@@ -51,9 +51,7 @@ def test_posebusters_is_of_those_with_a_verdict_and_says_of_how_many() -> None:
 
 def test_what_was_not_asked_for_is_named_and_not_a_line_of_dashes() -> None:
     report = write_report({"samples": "s", **summarise([molecule()], {"molecule": set()})})
-    assert (
-        "nothing to take a share of: plausible; closed shell" in report and "PoseBusters." in report
-    )
+    assert "no sample has them: plausible; closed shell" in report and "PoseBusters." in report
     assert "| novel (of valid)" not in report
     assert "no reference given" in report
 
