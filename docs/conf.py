@@ -25,5 +25,5 @@ napoleon_use_ivar = True
 napoleon_use_rtype = False
 suppress_warnings = ["myst.xref_missing"]  # links from pages to files of the repository
 html_copy_source = False
-html_show_sphinx = False
+html_show_sphinx = html_show_copyright = False
 mathjax_path = "https://cdn.jsdelivr.net/npm/mathjax@3/es5/tex-mml-chtml.js"
