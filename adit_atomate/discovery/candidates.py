@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from maggma.core import Builder
 from monty.json import MontyDecoder, jsanitize
 
-from adit_atomate.discovery.rank import rank_key
+from adit_model.quality.hull import rank_key
 
 if TYPE_CHECKING:
     from jobflow import JobStore

@@ -25,11 +25,11 @@ from adit_model.quality.force_fields import ElementReferences, force_field_of, r
 from adit_model.quality.hull import (
     FAR_BELOW,
     MATERIALS_PROJECT,
-    METASTABLE,
     MP2020,
     Hull,
     check_formation_energy,
     check_scale,
+    rank_key,
 )
 from adit_model.systems import AtomicSystem
 
@@ -219,16 +219,3 @@ class ADiTStrainMaker(Maker):
 def rank(samples: Sequence[ADiTSampleFate]) -> list[ADiTSampleFate]:
     """Sort as :func:`rank_key` says; equal ones by index."""
     return sorted(samples, key=lambda s: (*rank_key(s.score, s.stability), s.index))
-
-
-def rank_key(score: float | None, stability: str | None) -> tuple[int, float]:
-    """Return what to sort by: the score, lowest first.
-
-    Those of unknown stability come after those with a score of at most 0.1 eV/atom and before the
-    rest, unstable ones after them, those without a score last.
-    """
-    if score is None:
-        return 3, 0.0
-    if stability == "unknown":
-        return 1, score
-    return (0 if score <= METASTABLE else 2), score

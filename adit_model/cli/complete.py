@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from adit_model import __version__
-from adit_model.cli.candidates import (
-    WRITTEN,
-    add_candidate_arguments,
-    print_rows,
-    write_candidates,
-)
-from adit_model.cli.generate import add_sampling_arguments, check_folder, sampling_options
-from adit_model.files import output_folder
+from adit_model.cli.candidates import Results, add_candidate_arguments, limits, run_command
+from adit_model.cli.generate import add_sampling_arguments, sampling_options
+
+if TYPE_CHECKING:
+    from adit_model.model import ADiT
 
 
 def add_complete_arguments(parser: argparse.ArgumentParser) -> None:
@@ -71,31 +68,10 @@ def complete_command(args: argparse.Namespace) -> int:
         seed=args.seed,
         **sampling_options(args),
     )
-    check_folder(args.out, args.overwrite, WRITTEN)
-    with output_folder(args.out, alone=True):
-        check_folder(args.out, args.overwrite, WRITTEN)
-        from adit_model.model import ADiT
 
-        model = ADiT.load(args.checkpoint, device=args.device)
-        found = complete(
-            model,
-            asked,
-            workers=args.workers,
-            batch_atoms=args.batch_atoms,
-            progress=not args.quiet,
-        )
-        run = {
-            "adit_atomate": __version__,
-            "checkpoint": args.checkpoint,
-            "checkpoint_hash": model.checkpoint_hash,
-            "host": str(args.host),
-            "fix": args.fix,
-            **asked.as_dict(),
-            "dropped": found.dropped,
-        }
-        rows, summary = found.rows(), found.summary()
-        write_candidates(args.out, found.candidates, rows, run, summary)
-    print_rows(rows)
-    print(summary)
-    print(f"written to {args.out}")
-    return 0
+    def work(model: ADiT) -> Results:
+        found = complete(model, asked, **limits(args))
+        run = {"host": str(args.host), "fix": args.fix, **asked.as_dict(), "dropped": found.dropped}
+        return Results(found.candidates, found.rows(), run, found.summary())
+
+    return run_command(args, work)

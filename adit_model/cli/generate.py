@@ -40,16 +40,8 @@ def add_generate_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("-n", type=int, default=32, metavar="N", help="number of samples (default %(default)s)")
     add("--out", type=Path, required=True, metavar="DIR", help="folder to write to")
-    add("--condition", metavar="TEXT", help="what is asked for: 'Li-P-S, atoms=4-12'")
-    add("--domain", default="both", choices=(*DOMAINS, "both"), help="default %(default)s")
-    add("--elements", metavar="Li-P-S", help="these elements and no others")
-    add("--formula", metavar="LiMn3O4", help="composition of a formula unit")
-    add("--units", metavar="2|1-4", help="formula units in the cell")
-    add("--space-group", metavar="225|Fm-3m", help="number or short symbol")
-    add("--property", action="append", default=[], metavar="NAME=VALUE", help="may be repeated")
-    add("--cell", metavar="FILE|4/4/6/90/90/120", help="cell of a crystal, or of a file's")
-    add("--fixed", metavar="FILE|Ti@0/0/0;...", help="sites that are there; a file gives its cell")
-    add("--num-atoms", metavar="12|4-12|4,5,6", help="one number, a range, or one for each sample")
+    add("--domain", default="both", choices=(*DOMAINS, "both"), help="default: what they know")
+    add_condition_arguments(parser)
     add("--random-rotation", action="store_true", help="turn each structure at random")
     add_sampling_arguments(parser)
     add(
@@ -74,6 +66,20 @@ def add_generate_arguments(parser: argparse.ArgumentParser) -> None:
     add("--symprec", type=float, default=FILE_SYMPREC, metavar="A", help="their symmetry, angstrom")
     add("--no-check", action="store_true", help="do not check whether structures are plausible")
     add("--plot", action="store_true", help=f"draw up to {MAX_PLOTTED} structures in {PICTURE}")
+
+
+def add_condition_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what can be asked of structures; :func:`build_request` reads it."""
+    add = parser.add_argument
+    add("--condition", metavar="TEXT", help="what is asked for: 'Li-P-S, atoms=4-12'")
+    add("--elements", metavar="Li-P-S", help="these elements and no others")
+    add("--formula", metavar="LiMn3O4", help="composition of a formula unit")
+    add("--units", metavar="2|1-4", help="formula units in the cell")
+    add("--space-group", metavar="225|Fm-3m", help="number or short symbol")
+    add("--property", action="append", default=[], metavar="NAME=VALUE", help="may be repeated")
+    add("--cell", metavar="FILE|4/4/6/90/90/120", help="cell of a crystal, or of a file's")
+    add("--fixed", metavar="FILE|Ti@0/0/0;...", help="sites that are there; a file gives its cell")
+    add("--num-atoms", metavar="12|4-12|4,5,6", help="one number, a range, or one for each sample")
 
 
 def add_sampling_arguments(parser: argparse.ArgumentParser) -> None:

@@ -1,4 +1,4 @@
-"""The command line: ``adit generate``, ``predict``, ``complete``, ``evaluate``, ``info``, ..."""
+"""The command line: ``adit generate``, ``discover``, ``predict``, ``complete``, ``info``, ..."""
 
 from __future__ import annotations
 
@@ -7,11 +7,9 @@ import io
 import os
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import NoReturn
 
 from adit_model import __version__
-from adit_model.files import output_folder
 
 USER_ERROR = 2
 INTERRUPTED = 130
@@ -75,10 +73,13 @@ def _parse(argv: list[str]) -> argparse.Namespace:
 
 def _parser() -> argparse.ArgumentParser:
     from adit_model.cli.complete import add_complete_arguments, complete_command
+    from adit_model.cli.discover import add_discover_arguments, discover_command
     from adit_model.cli.evaluate import add_evaluate_arguments, evaluate_command
+    from adit_model.cli.finetune import add_finetune_arguments, finetune_command
     from adit_model.cli.generate import add_generate_arguments, generate_command
     from adit_model.cli.info import add_info_arguments, info_command
     from adit_model.cli.predict import add_predict_arguments, predict_command
+    from adit_model.cli.train import add_train_arguments, train_command
     from adit_model.data.summary import add_data_arguments, data_command
 
     parser = _Parser(prog="adit", description="Generate crystals and molecules with ADiT.")
@@ -88,12 +89,14 @@ def _parser() -> argparse.ArgumentParser:
     )
     for name, summary, add_arguments, run in (
         ("generate", "generate structures into a folder", add_generate_arguments, generate_command),
+        ("discover", "find new crystals", add_discover_arguments, discover_command),
         ("predict", "predict structures of a formula", add_predict_arguments, predict_command),
         ("complete", "add atoms to a fixed host", add_complete_arguments, complete_command),
         ("evaluate", "measure structures one by one", add_evaluate_arguments, evaluate_command),
         ("info", "print what a checkpoint says of itself", add_info_arguments, info_command),
         ("data", "describe and convert structures", add_data_arguments, data_command),
-        ("train", "train one stage of the model", _add_train_arguments, _train_command),
+        ("train", "train one stage of the model", add_train_arguments, train_command),
+        ("finetune", "learn structures of your own", add_finetune_arguments, finetune_command),
     ):
         command = commands.add_parser(name, help=summary, description=f"{summary.capitalize()}.")
         add_arguments(command)
@@ -102,40 +105,6 @@ def _parser() -> argparse.ArgumentParser:
         )
         command.set_defaults(run=run)
     return parser
-
-
-def _add_train_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.usage = "%(prog)s STAGE --config FILE [--resume] [--quiet] [section.key=value ...]"
-    parser.epilog = "Values given as section.key=value go before those of the file."
-    parser.add_argument("stage", metavar="STAGE", choices=("autoencoder", "denoiser"))
-    parser.add_argument("--config", required=True, metavar="FILE", help="YAML file of the run")
-    parser.add_argument("--resume", action="store_true", help="go on from the saved state")
-    parser.add_argument("--quiet", action="store_true", help="no progress bars")
-
-
-def _train_command(args: argparse.Namespace) -> int:
-    try:
-        from lightning.pytorch.utilities.rank_zero import rank_zero_only
-
-        from adit_model.training.config import load_run_config
-        from adit_model.training.run import run_stage
-    except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] in ("lightning", "tensorboard", "torchmetrics"):
-            raise ImportError(
-                f"training needs {error.name}: pip install 'adit-atomate[train]'"
-            ) from error
-        raise
-    config = load_run_config(args.stage, args.config, args.overrides)
-    with output_folder(Path(config.output)):
-        result = run_stage(args.stage, config, args.resume, not args.quiet, interactive=True)
-    if getattr(rank_zero_only, "rank", 0):
-        return 0  # one process of many reports
-    state = "finished" if result.finished else f"stopped by {result.stopped_by}"
-    print(f"{state} after {result.step} steps")
-    print(f"weights: {result.checkpoint}")
-    if not result.finished:
-        print(f"go on from {result.state} with --resume")
-    return INTERRUPTED if result.stopped_by == "SIGINT" else 0
 
 
 def _of_the_user(error: Exception) -> bool:

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import argparse
+from typing import TYPE_CHECKING
 
-from adit_model import __version__
-from adit_model.cli.candidates import (
-    WRITTEN,
-    add_candidate_arguments,
-    print_rows,
-    write_candidates,
-)
-from adit_model.cli.generate import add_sampling_arguments, check_folder, sampling_options
-from adit_model.files import output_folder
+from adit_model.cli.candidates import Results, add_candidate_arguments, limits, run_command
+from adit_model.cli.generate import add_sampling_arguments, sampling_options
+
+if TYPE_CHECKING:
+    from adit_model.model import ADiT
 
 
 def add_predict_arguments(parser: argparse.ArgumentParser) -> None:
@@ -97,30 +94,10 @@ def predict_command(args: argparse.Namespace) -> int:
         types=args.types,
         **sampling_options(args),
     )
-    check_folder(args.out, args.overwrite, WRITTEN)
-    with output_folder(args.out, alone=True):
-        check_folder(args.out, args.overwrite, WRITTEN)
-        from adit_model.model import ADiT
 
-        model = ADiT.load(args.checkpoint, device=args.device)
-        found = predict(
-            model,
-            asked,
-            workers=args.workers,
-            batch_atoms=args.batch_atoms,
-            progress=not args.quiet,
-        )
-        run = {
-            "adit_atomate": __version__,
-            "checkpoint": args.checkpoint,
-            "checkpoint_hash": model.checkpoint_hash,
-            **asked.as_dict(),
-            "dropped": found.dropped,
-            "found": found.found,
-        }
-        rows, summary = found.rows(), found.summary()
-        write_candidates(args.out, found.candidates, rows, run, summary, found.beside)
-    print_rows(rows)
-    print(summary)
-    print(f"written to {args.out}")
-    return 0
+    def work(model: ADiT) -> Results:
+        found = predict(model, asked, **limits(args))
+        run = {**asked.as_dict(), "dropped": found.dropped, "found": found.found}
+        return Results(found.candidates, found.rows(), run, found.summary(), found.beside)
+
+    return run_command(args, work)

@@ -155,6 +155,26 @@ def query_materials_project(
             return found
 
 
+def check_materials_project(**options: Any) -> None:
+    """Ask the Materials Project for one entry, before any work that will need it.
+
+    Parameters
+    ----------
+    **options
+        ``api_key``, ``base_url``; ``retries``, ``backoff`` and ``timeout`` of
+        :func:`~adit_model.data.http.get_json`.
+
+    Raises
+    ------
+    DownloadError
+        If no key is set, or the server cannot be reached or refuses.
+    """
+    url = f"{options.pop('base_url', MATERIALS_PROJECT).rstrip('/')}/materials/thermo/"
+    headers = {"X-API-KEY": _key(options.pop("api_key", None)), "Accept": "application/json"}
+    page = {"_fields": "material_id", "_limit": 1}
+    _fetch_page(url, page, headers, {"retries": 1, "timeout": 20.0, **options})
+
+
 def _fetch_page(
     url: str, params: dict[str, Any], headers: dict[str, str], options: dict[str, Any]
 ) -> dict[str, Any]:

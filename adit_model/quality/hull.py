@@ -131,6 +131,19 @@ def stability_of(above_hull: float | None, formation_energy: float) -> Stability
     return "metastable" if above_hull <= METASTABLE else "unstable"
 
 
+def rank_key(score: float | None, stability: str | None) -> tuple[int, float]:
+    """Return what to sort by: the score, lowest first.
+
+    Those of unknown stability come after those with a score of at most 0.1 eV/atom and before the
+    rest, unstable ones after them, those without a score last.
+    """
+    if score is None:
+        return 3, 0.0
+    if stability == "unknown":
+        return 1, score
+    return (0 if score <= METASTABLE else 2), score
+
+
 class Hull:
     """Known phases by their formation energies; pure elements lie at zero.
 
