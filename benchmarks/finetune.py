@@ -1,6 +1,6 @@
 """How fast ``adit finetune`` learns structure types: cubic perovskites and half-Heusler phases.
 
-    python benchmarks/finetune.py --structures 50 --folder runs/types [--steps 300]
+    python benchmarks/finetune.py --structures 50 --folder runs/types [--steps 100]
 
 Makes CIF files with elements and lattice constants by covalent radii, fine-tunes the default
 weights on them by the command line's defaults, samples crystals before and after, and counts
@@ -78,16 +78,19 @@ def main() -> None:
     parser.add_argument("--structures", type=int, default=50)
     parser.add_argument("--samples", type=int, default=64)
     parser.add_argument("--steps", type=int)
+    parser.add_argument("--rate", type=float)
+    parser.add_argument("--batch", type=int)
     parser.add_argument("--folder", type=Path, required=True)
     args = parser.parse_args()
     cifs = args.folder / "cifs"
     cifs.mkdir(parents=True)
     for i, structure in enumerate(structures(args.structures)):
         structure.to(str(cifs / f"{i:04d}.cif"))
-    steps = [] if args.steps is None else ["--steps", str(args.steps)]
+    given = {"--steps": args.steps, "--learning-rate": args.rate, "--batch-size": args.batch}
+    options = [text for k, v in given.items() if v is not None for text in (k, str(v))]
     began, cpu = time.perf_counter(), time.process_time()
     run = args.folder / "run"
-    assert adit(["finetune", str(cifs), "--out", str(run), "--quiet", *steps]) == 0
+    assert adit(["finetune", str(cifs), "--out", str(run), "--quiet", *options]) == 0
     seconds, core = time.perf_counter() - began, time.process_time() - cpu
     result = {
         "structures": args.structures,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -20,6 +21,7 @@ from adit_atomate.discovery.stages import (
     structure_of,
 )
 from adit_atomate.settings import ADiTSettings, check_workers
+from adit_model.data.materials_project import has_key
 from adit_model.data.phases import is_known, known_splits, without_none
 from adit_model.quality.force_fields import ElementReferences, force_field_of, references_for
 from adit_model.quality.hull import (
@@ -32,6 +34,8 @@ from adit_model.quality.hull import (
     rank_key,
 )
 from adit_model.systems import AtomicSystem
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -87,6 +91,12 @@ class ADiTHullMaker(Maker):
             check_scale(MP2020, self.scale)
         if len(sources) > 1 and set(sources) & set(MATERIALS_PROJECT):
             raise ValueError(f"the hull is of files or of the Materials Project, got {sources}")
+        if set(sources) & set(MATERIALS_PROJECT) and not has_key():
+            logger.warning(
+                "the hull is asked of the Materials Project when all is relaxed: the node that "
+                "runs %r needs MP_API_KEY, which is not set here, and internet",
+                self.name,
+            )
         for path in self._files():
             if is_known(path):
                 known_splits(path)

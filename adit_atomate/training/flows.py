@@ -117,6 +117,9 @@ class ADiTFineTuneMaker(Maker):
         What can be asked for afterwards, beside what the model knows: columns of numbers of a CSV
         file, keys of an extended XYZ file or an ASE database, paths into task documents.
         ``["bulk_modulus"]``, or ``{"bulk_modulus": "GPa"}`` with units. NaN is unknown.
+    only_conditions : bool
+        Train only how conditions are taken in: properties are learned fast, and what is made with
+        nothing told stays as it is.
     autoencoder : str
         ``"frozen"`` keeps stage 1; ``"decoder"`` trains its decoder alone, so the latents stay as
         they are; ``"full"`` trains all of it, which elements that it has not seen need.
@@ -139,6 +142,7 @@ class ADiTFineTuneMaker(Maker):
     name: str = "ADiT fine-tune"
     checkpoint: str = "default"
     properties: Sequence[str] | dict[str, str] = field(default_factory=list)
+    only_conditions: bool = False
     autoencoder: str = "frozen"
     data_maker: ADiTDataMaker = field(default_factory=ADiTDataMaker)
     autoencoder_maker: ADiTTrainAutoencoderMaker = field(default_factory=stage_1_maker)
@@ -166,7 +170,10 @@ class ADiTFineTuneMaker(Maker):
             )
         name = absolute_checkpoint(self.checkpoint if checkpoint is None else checkpoint)
         read_property_names(self.properties)
-        if self.properties and isinstance(name, str):
+        told = self.properties or self.only_conditions
+        if self.only_conditions and self.autoencoder != "frozen":
+            raise ValueError("only_conditions trains no autoencoder: leave it 'frozen'")
+        if told and isinstance(name, str):
             _, config = read_known(resolve_checkpoint(name))
             if not config.denoiser.conditions:
                 raise ValueError(
@@ -183,16 +190,21 @@ class ADiTFineTuneMaker(Maker):
         stages: dict[str, Any] = {}
         stage_1 = start.output.path
         if self.autoencoder != "frozen":
-            options = {"freeze_encoder": self.autoencoder == "decoder"}
+            frozen = {"freeze_encoder": self.autoencoder == "decoder"}
             maker = replace(
-                self.autoencoder_maker, training={**self.autoencoder_maker.training, **options}
+                self.autoencoder_maker, training={**self.autoencoder_maker.training, **frozen}
             )
             tune_1 = maker.make(train, held_out, start.output.path, share)
             jobs.append(tune_1)
             stages["autoencoder"] = tune_1.output
             stage_1 = tune_1.output.checkpoint.path
-        asked = replace(self.denoiser_maker, properties=self.properties)
-        maker_2 = asked if self.properties else self.denoiser_maker
+        maker_2 = self.denoiser_maker
+        if self.properties:
+            maker_2 = replace(maker_2, properties=self.properties)
+        if self.only_conditions:
+            rate = {"learning_rate": 1e-3} if maker_2.training == fine_tune_maker().training else {}
+            options = {**maker_2.training, **rate, "only_conditions": True}
+            maker_2 = replace(maker_2, training=options)
         tune_2 = maker_2.make(train, stage_1, held_out, start.output.path, share)
         stages["denoiser"] = tune_2.output
         report = self.report_maker.make(stages, tune_2.output.checkpoint.path, data.output)

@@ -99,9 +99,7 @@ def discover_command(args: argparse.Namespace) -> int:
         status = run_command(args, work, resume=args.resume)
     except BaseException:
         if folder.is_dir() and len(list(folder.iterdir())) > 1:
-            print(
-                f"what is finished is kept: go on with --out {args.out} --resume", file=sys.stderr
-            )
+            print("what is finished is kept: the same with --resume goes on", file=sys.stderr)
         raise
     shutil.rmtree(folder, ignore_errors=True)
     return status

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ def add_info_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "checkpoint", nargs="?", default="default", metavar="NAME|FILE", help="default: bundled"
     )
-    parser.add_argument("--full", action="store_true", help="print all metadata as YAML too")
+    parser.add_argument("--full", action="store_true", help="the ranges of properties and all metadata, too")
     parser.add_argument("--json", action="store_true", help="print all metadata as JSON")
 
 
@@ -41,6 +41,8 @@ def info_command(args: argparse.Namespace) -> int:
     else:
         print(describe_checkpoint(path, metadata))
         if args.full:
+            if ranges := property_ranges(path, metadata):
+                print(f"\nranges of the properties in the training data\n{ranges}")
             print("\n" + yaml_of(metadata))
     return 0
 
@@ -55,25 +57,20 @@ def describe_checkpoint(path: Path, metadata: dict[str, Any]) -> str:
     metadata : dict
         From :func:`adit_model.checkpoint.read_metadata`.
     """
-    from ase.data import chemical_symbols
-
     from adit_model.checkpoint import known_of
-    from adit_model.systems import CRYSTAL, DOMAINS, MOLECULE
+    from adit_model.systems import CRYSTAL, MOLECULE
 
     known, config = known_of(path, metadata)[0], metadata["config"]
     training = metadata.get("training") or {}
-    sizes = {d: _histogram_line(known.sizes.get(d, {})) for d in DOMAINS}
+    listed = metadata["known"].get("elements", {})
+    places = config["autoencoder"]["num_elements"] - 1
     elements = [
-        f"{d}s {' '.join(chemical_symbols[z] for z in metadata['known']['elements'][d])}"
-        if d in metadata["known"].get("elements", {})
-        else f"{d}s not listed, atomic numbers 1 to {config['autoencoder']['num_elements'] - 1}"
+        f"{d}s {_element_line(listed[d])}" if d in listed else f"{d}s not listed, at most {places}"
         for d in known.domains
     ]
-    properties = [f"{name} {values}" for name, values in known.properties.items()]
     exact = ["domain", "number of atoms", "elements", "formula"]  # imposed, learned or not
-    exact += ["cell with fixed atoms"] if CRYSTAL in known.domains else []
-    learned = [name.replace("_", " ") for name in known.learned if name != "num_atoms"]
-    told = dict.fromkeys([*exact, *learned, *properties])
+    exact += ["cell", "fixed atoms"] if CRYSTAL in known.domains else []
+    exact += ["space group"] if "space_group" in known.learned else []
     sampling = config["sampling"]
     costs = [
         f"{training[k]} {k.replace('_', ' ')}" for k in ("core_hours", "gpu_hours") if k in training
@@ -86,22 +83,41 @@ def describe_checkpoint(path: Path, metadata: dict[str, Any]) -> str:
         for domain, found in made.items()
         if isinstance(found, dict) and "count" in found
     ]
-    parts = [f"{name} {count:,}" for name, count in count_parameters(path).items()]
+    parts = [f"{name} {count:,} numbers" for name, count in count_parameters(path).items()]
     lines = {
-        "file": f"{path}, {path.stat().st_size / 1e6:.2f} MB, format {metadata['format_version']}",
-        "hash": metadata["hash"],
+        "file": f"{path.name}, {path.stat().st_size / 1e6:.1f} MB, hash {metadata['hash'][:12]}",
         "trained on": (training.get("data") or {}).get("name", "not said"),
-        "crystals": sizes[CRYSTAL],
-        "molecules": sizes[MOLECULE],
+        "crystals": _histogram_line(known.sizes.get(CRYSTAL, {})),
+        "molecules": _histogram_line(known.sizes.get(MOLECULE, {})),
         "elements": "; ".join(elements) or "none",
-        "can be told": ", ".join(told),
-        "numbers": ", ".join(parts),
-        "sampling": ", ".join(f"{name} {value}" for name, value in sampling.items()),
+        "can be told": ", ".join(exact),
+        "properties": ", ".join(known.properties) or "none",
+        "sampling": f"{sampling['num_steps']} steps, {sampling['solver']}",
         "training": ", ".join([str(training.get("stage", "not said")), *costs]),
+        "size": ", ".join(parts),
         "quality": ", ".join(quality) or "not measured",
-        "licence": metadata["licence"],
+        "licence": f"{metadata['licence']}; ranges of the properties and all else: --full",
     }
     return "\n".join(f"{name + ':':<13}{text}" for name, text in lines.items())
+
+
+def property_ranges(path: Path, metadata: dict[str, Any]) -> str:
+    """Write the range of each property that can be asked for, one a line."""
+    from adit_model.checkpoint import known_of
+
+    known = known_of(path, metadata)[0]
+    return "\n".join(f"{name}: {values}" for name, values in known.properties.items())
+
+
+def _element_line(numbers: Sequence[int]) -> str:
+    """List few elements, of many how many there are and which are left out up to the heaviest."""
+    from ase.data import chemical_symbols
+
+    if len(numbers) <= 12:
+        return " ".join(chemical_symbols[z] for z in numbers)
+    absent = [chemical_symbols[z] for z in range(1, max(numbers)) if z not in numbers]
+    without = f" without {' '.join(absent)}" if 0 < len(absent) <= 12 else ""
+    return f"{len(numbers)} up to {chemical_symbols[max(numbers)]}{without}"
 
 
 def yaml_of(metadata: dict[str, Any]) -> str:

@@ -184,6 +184,11 @@ def _fetch_page(
     return body
 
 
+def has_key() -> bool:
+    """Whether a key is set in the environment."""
+    return any(os.environ.get(name) for name in KEY_VARIABLES)
+
+
 def _key(api_key: str | None) -> str:
     key = api_key or next((os.environ[k] for k in KEY_VARIABLES if os.environ.get(k)), None)
     if not key:

@@ -299,7 +299,8 @@ def stream_samples(
         miniters=0,
         mininterval=_bar_seconds(),
     )
-    steps = len(time_grid(settings.num_steps, start_time)) - 1
+    grids = [_times(settings, draw.domain, start_time) for draw in draws[:1]]
+    steps = len(grids[0]) - 1 if grids else 0  # the same in both domains, or they are of one
 
     def show_step(step: int, _: torch.Tensor) -> None:
         bar.set_postfix_str(f"step {step}/{steps}", refresh=False)
@@ -317,6 +318,15 @@ def stream_samples(
         ):
             bar.update(len(part))
             yield part
+
+
+def _focus(settings: SamplingConfig, domain: str) -> float:
+    return settings.step_focus if domain == MOLECULE else 0.0
+
+
+def _times(settings: SamplingConfig, domain: str, start_time: float) -> list[float]:
+    """Times of the steps of a domain; see :func:`~adit_model.sampling.flow.time_grid`."""
+    return time_grid(settings.num_steps, start_time, _focus(settings, domain))
 
 
 def _bar_seconds() -> float:
@@ -424,8 +434,8 @@ def _integrate_batch(
     sizes = torch.tensor(counts + filler, device=device)
     periodic = torch.full(sizes.shape, part[0].domain == CRYSTAL, device=device)
     groups = DomainGroups.of_atoms(sizes, periodic, cells=bool(cell))
-    focus = settings.step_focus if part[0].domain == MOLECULE else 0.0
-    times = time_grid(settings.num_steps, start_time, focus)
+    focus = _focus(settings, part[0].domain)
+    times = _times(settings, part[0].domain, start_time)
     starts = [_start(r, start_time) for r in part]
     x = torch.from_numpy(np.concatenate([*starts, blank])).to(device, model.dtype)
     fresh = None

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from adit_model.checkpoint import read_known, resolve_checkpoint
 from adit_model.config import ModelConfig, from_mapping
 
 STAGES = ("autoencoder", "denoiser")
@@ -47,7 +48,8 @@ class TrainingConfig:
         denoiser trained on them goes on to fit.
     only_conditions : bool
         Stage 2 from ``init_from``: train only how conditions of whole systems are taken in (element
-        set, space group, properties). What is made with nothing told stays bit for bit.
+        set, space group, properties). Each system is told something (``free_share`` is 0), and
+        what is made with nothing told stays bit for bit.
     seed : int
         Of weights, batches and noise.
     validate_every, log_every : int
@@ -230,7 +232,9 @@ def load_run_config(stage: str, path: str | Path, overrides: Sequence[str] = ())
     The file has the sections ``data`` (``train``, ``validation``, ``units``), ``model`` and one
     section for each stage (``autoencoder``, ``denoiser``) with the fields of
     :class:`TrainingConfig` and ``output``; stage 2 also names the stage-1 checkpoint under
-    ``autoencoder``. Relative paths are relative to the working directory.
+    ``autoencoder``. With ``init_from`` and no ``model.size`` the model is that of these weights,
+    with the options of ``model`` in place of theirs. Relative paths are relative to the working
+    directory.
 
     Raises
     ------
@@ -283,12 +287,23 @@ def load_run_config(stage: str, path: str | Path, overrides: Sequence[str] = ())
         train=train,
         validation=_sources(data, "validation", path),
         output=settings["output"],
-        model=ModelConfig.from_dict(model),
+        model=_model(model, settings["init_from"]),
         training=from_mapping(TrainingConfig, section, stage),
         autoencoder=settings["autoencoder"],
         init_from=settings["init_from"],
         units=units,
     )
+
+
+def _model(options: dict[str, Any], init_from: str | None) -> ModelConfig:
+    """Read the section ``model``; without a ``size`` it is that of the weights of ``init_from``."""
+    if init_from is None or "size" in options:
+        return ModelConfig.from_dict(options)
+    sections: dict[str, Any] = read_known(resolve_checkpoint(init_from))[1].as_dict()
+    for name, values in options.items():
+        known = isinstance(values, dict) and isinstance(sections.get(name), dict)
+        sections[name] = {**sections[name], **values} if known else values
+    return ModelConfig.from_dict(sections)
 
 
 def parse_time(text: str) -> float:

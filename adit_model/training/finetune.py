@@ -192,7 +192,7 @@ class FineTuning:
 
 
 def default_steps(distinct: int) -> int:
-    """Steps for a number of distinct structures: 300 for 50, 900 for 500, 2,800 for 5,000."""
+    """Choose the steps by the distinct structures: 300 for 50, 900 for 500, 2,800 for 5,000."""
     return max(100, 100 * round(0.4 * math.sqrt(distinct)))
 
 
@@ -267,8 +267,7 @@ def plan_fine_tuning(
     denoiser = replace(
         model.denoiser, properties=tuple(dict.fromkeys([*model.denoiser.properties, *names]))
     )
-    if only_conditions:
-        options["only_conditions"], denoiser = True, replace(denoiser, free_share=0.0)
+    options |= {"only_conditions": True} if only_conditions else {}
     folder = Path(output) / "data"
     files = {"train": folder / "train.npz"}
     folder.mkdir(parents=True, exist_ok=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from abc import abstractmethod
+from dataclasses import replace
 from typing import Any
 
 import lightning
@@ -285,6 +286,7 @@ class DenoiserModule(StageModule):
         if config.only_conditions:
             for name, parameter in network.named_parameters():
                 parameter.requires_grad_(name.startswith("told."))
+            network.config = replace(network.config, free_share=0.0)  # what is free teaches nothing
         self._graphed: GraphedDenoiser | None = None
         self.autoencoder = (
             None if autoencoder is None else autoencoder.train().requires_grad_(False)

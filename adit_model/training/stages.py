@@ -178,7 +178,8 @@ def property_values(dataset: AtomicDataset, names: Sequence[str]) -> np.ndarray:
     columns = []
     for name in names:
         if name == "volume_per_atom" and name not in dataset.labels:
-            volumes = np.abs(np.linalg.det(dataset.cells.astype(np.float64)))  # NaN of molecules
+            with np.errstate(invalid="ignore"):  # molecules have no cell: NaN
+                volumes = np.abs(np.linalg.det(dataset.cells.astype(np.float64)))
             columns.append(volumes / dataset.sizes)
         else:
             unknown = np.full(len(dataset), np.nan)
@@ -287,10 +288,24 @@ def second_stage_of(
 def _load_weights(network: nn.Module, start: nn.Module | None, name: str | None) -> None:
     if start is None:
         raise ValueError(f"{name} has no denoiser to start from")
-    try:
-        network.load_state_dict(start.state_dict())
-    except RuntimeError as error:
-        raise ValueError(f"the weights of {name} do not fit this run's model: {error}") from error
+    given, wanted = start.state_dict(), network.state_dict()
+    wrong = [key for key in given.keys() | wanted.keys() if not _fits(given, wanted, key)]
+    if wrong:
+        key = min(wrong)
+        shapes = [
+            "absent" if key not in state else "x".join(map(str, state[key].shape)) or "a number"
+            for state in (given, wanted)
+        ]
+        raise ValueError(
+            f"the weights of {name} do not fit this run's model: {len(wrong)} parts differ, such as "
+            f"{key}, {shapes[0]} there and {shapes[1]} here. Leave out model.size: the size is "
+            "then that of the weights"
+        )
+    network.load_state_dict(given)
+
+
+def _fits(given: Mapping[str, Any], wanted: Mapping[str, Any], key: str) -> bool:
+    return key in given and key in wanted and given[key].shape == wanted[key].shape
 
 
 def _load_denoiser(network: Denoiser, start: Denoiser | None, name: str | None) -> None:

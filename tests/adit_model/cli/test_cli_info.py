@@ -8,7 +8,6 @@ import pytest
 import yaml
 
 from adit_model import ADiT
-from adit_model.checkpoint import FORMAT_VERSION
 from adit_model.cli.info import count_parameters
 from adit_model.cli.main import main
 
@@ -22,15 +21,15 @@ def test_twelve_lines_tell_the_truth(tiny_checkpoint, capsys):
     text = capsys.readouterr().out
     assert text.count("\n") == 12
     shown, model = lines(text), ADiT.load(tiny_checkpoint)
-    assert shown["file"].startswith(f"{tiny_checkpoint}, ")
-    assert shown["file"].endswith(f" MB, format {FORMAT_VERSION}")
-    assert shown["hash"] == model.checkpoint_hash
-    assert shown["licence"] == "MIT"
+    assert shown["file"].startswith(f"{tiny_checkpoint.name}, ")
+    assert shown["file"].endswith(f" MB, hash {model.checkpoint_hash[:12]}")
+    assert shown["licence"].startswith("MIT; ")
+    assert shown["properties"] == "none"
     # 3 of 2, 5 of 4 and 1 of 8 atoms; 2 of 3 and 2 of 5
     assert shown["crystals"] == "9 of 2 to 8 atoms, 3.78 on average, none of 3, 5, 6, 7"
     assert shown["molecules"] == "4 of 3 to 5 atoms, 4.00 on average, none of 4"
     assert shown["quality"] == "not measured"
-    exact = "domain, number of atoms, elements, formula, cell with fixed atoms"
+    exact = "domain, number of atoms, elements, formula, cell, fixed atoms"
     assert shown["can be told"] == exact  # whatever the weights have learned
 
 
@@ -43,9 +42,14 @@ def test_full_is_yaml_of_all_metadata(tiny_checkpoint, capsys):
 
 def test_bundled_weights_say_what_they_know(capsys):
     assert main(["info"]) == 0
-    shown = lines(capsys.readouterr().out)
+    text = capsys.readouterr().out
+    assert max(map(len, text.splitlines())) <= 125
+    shown = lines(text)
     assert shown["molecules"].endswith("none of 28")
     assert "molecules H C N O F" in shown["elements"]
+    assert shown["properties"].startswith("alpha, band_gap")
+    assert main(["info", "--full"]) == 0
+    assert "band_gap: 0 to 8.7" in capsys.readouterr().out
     assert main(["info", "mini"]) == 0
     assert "crystals valid" in lines(capsys.readouterr().out)["quality"]
 
@@ -81,7 +85,7 @@ def test_stage_1_and_half_precision(tiny_checkpoint, tmp_path, capsys):
     ADiT(model.config, with_denoiser=False).save(path, half=True)
     assert main(["info", str(path)]) == 0
     shown = lines(capsys.readouterr().out)
-    assert shown["numbers"].startswith("autoencoder ") and "denoiser" not in shown["numbers"]
+    assert shown["size"].startswith("autoencoder ") and "denoiser" not in shown["size"]
     assert shown["crystals"] == "none"
 
 
