@@ -15,7 +15,7 @@ def add_info_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "checkpoint", nargs="?", default="default", metavar="NAME|FILE", help="default: bundled"
     )
-    parser.add_argument("--full", action="store_true", help="the ranges of properties and all metadata, too")
+    parser.add_argument("--full", action="store_true", help="ranges of properties, all metadata")
     parser.add_argument("--json", action="store_true", help="print all metadata as JSON")
 
 

@@ -325,7 +325,7 @@ def _focus(settings: SamplingConfig, domain: str) -> float:
 
 
 def _times(settings: SamplingConfig, domain: str, start_time: float) -> list[float]:
-    """Times of the steps of a domain; see :func:`~adit_model.sampling.flow.time_grid`."""
+    """Return when the steps of a domain are; see :func:`~adit_model.sampling.flow.time_grid`."""
     return time_grid(settings.num_steps, start_time, _focus(settings, domain))
 
 

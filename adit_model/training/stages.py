@@ -297,7 +297,7 @@ def _load_weights(network: nn.Module, start: nn.Module | None, name: str | None)
             for state in (given, wanted)
         ]
         raise ValueError(
-            f"the weights of {name} do not fit this run's model: {len(wrong)} parts differ, such as "
+            f"the weights of {name} do not fit this run's model: {len(wrong)} parts differ, as "
             f"{key}, {shapes[0]} there and {shapes[1]} here. Leave out model.size: the size is "
             "then that of the weights"
         )

@@ -16,9 +16,7 @@ from adit_model.prediction import discover
 from adit_model.prediction.candidates import Candidate
 from adit_model.systems import AtomicSystem
 
-needs_chgnet = pytest.mark.skipif(
-    importlib.util.find_spec("chgnet") is None, reason="needs chgnet"
-)
+needs_chgnet = pytest.mark.skipif(importlib.util.find_spec("chgnet") is None, reason="needs chgnet")
 
 
 def run(out, *more: str) -> int:
