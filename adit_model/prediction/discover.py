@@ -361,7 +361,8 @@ def _plain(sample: Sample) -> dict[str, Any]:
 def _read_sample(draw: Draw, value: dict[str, Any]) -> Sample:
     system = None
     if value["system"] is not None:
-        system = AtomicSystem(*map(np.array, value["system"]))
+        numbers, positions, cell = map(np.array, value["system"])
+        system = AtomicSystem(numbers, positions, cell)
     return Sample(
         draw.index,
         draw.seed,
