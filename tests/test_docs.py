@@ -106,6 +106,15 @@ def test_commands_are_understood(page):
             assert set(found.split(",")) <= set(extras)
 
 
+def test_benchmarks_that_pages_cite_come_with_the_source():
+    targets = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]
+    cited = {
+        c[1] for page in PAGES for c in filter(None, commands(page)) if "benchmarks/" in str(c)
+    }
+    assert len(cited) > 5
+    assert "/benchmarks" in targets["targets"]["sdist"]["include"]
+
+
 def test_equations_map_to_code_that_is_there():
     names = re.findall(r"`(adit_model\.[\w.]+)`", (ROOT / "docs" / "paper.md").read_text())
     assert len(names) > 15
