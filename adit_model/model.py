@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -34,6 +35,9 @@ if TYPE_CHECKING:
     from adit_model.sampling.sample import Sample
 
 LICENCE = "MIT"
+# A forked child has none of the kernel threads that PyTorch would wait for.
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=lambda: torch.set_num_threads(1))
 
 
 class ADiT(nn.Module):

@@ -108,7 +108,7 @@ def _unpack(file: IO[bytes], path: Path, size: int) -> Iterator[tuple[str, Any]]
             if not isinstance(batch, dict):
                 raise ValueError(f"{path} is no GEOM file: a map expected, got {type(batch)}")
             yield from batch.items()
-    except (msgpack.UnpackException, UnicodeDecodeError) as error:
+    except (msgpack.UnpackException, UnicodeDecodeError, TypeError) as error:
         raise ValueError(f"{path} is no msgpack file: {error}") from error
     if unpacker.tell() < size:
         raise ValueError(f"{path} is cut off: {size - unpacker.tell()} bytes hold no whole map")

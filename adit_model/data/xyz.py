@@ -14,6 +14,7 @@ _PROPERTIES = re.compile(r"Properties\s*=\s*[\"']?([^\s\"']+)", re.IGNORECASE)
 _FORTRAN = re.compile(r"(?<=[\d.])[dD](?=[+-]?\d)")
 _LABEL = re.compile(r"([A-Za-z]{1,3})(?:[\d_+\-.].*)?$")  # "C1", "Fe2+", "O_w"
 _CHARGE = re.compile(r"\b(?:total[ _])?charge\s*[=:]?\s*([+-]?\d+)(?![\d.])", re.IGNORECASE)
+MAX_COLUMNS = 1000  # of one property of the atoms
 ISOTOPES = {"D": "H", "T": "H", "2H": "H", "3H": "H"}
 
 
@@ -72,11 +73,19 @@ def species_column(comment: str) -> tuple[int | None, bool]:
     """Find the column of symbols or atomic numbers, and whether it is one of numbers.
 
     The column is None if ``Properties`` of the comment name none.
+
+    Raises
+    ------
+    ValueError
+        If a property has more columns than any file.
     """
     match = _PROPERTIES.search(comment)
     if match is None:
         return 0, False
     words = match[1].split(":")
+    for count in words[2::3]:
+        if count.isdigit() and int(count[:9]) > MAX_COLUMNS:
+            raise ValueError(f"Properties announces {count[:20]} columns: at most {MAX_COLUMNS}")
     column = 0
     for name, count in zip(words[::3], words[2::3], strict=False):
         if name.lower() in ("species", "symbols", "element", "z", "numbers"):

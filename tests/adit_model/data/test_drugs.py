@@ -135,3 +135,10 @@ def test_broken_files_are_named(tmp_path: Path, packed: bytes) -> None:
         load_geom(tar, progress=False)
     with pytest.raises(FileNotFoundError, match="no file"):
         load_geom(tmp_path / "absent.msgpack")
+
+
+def test_keys_that_are_none_are_a_plain_error(tmp_path: Path) -> None:
+    path = tmp_path / "drugs_crude.msgpack"
+    path.write_bytes(bytes([0x81, 0x90, 0x01]))  # a map whose key is a list
+    with pytest.raises(ValueError, match=r"drugs_crude\.msgpack"):
+        load_geom(path, progress=False)

@@ -149,6 +149,14 @@ def test_broken_end_of_an_xyz_file_is_reported(tmp_path: Path, tail: str, messag
     assert reason.startswith(message)
 
 
+def test_columns_without_end_cost_no_time(tmp_path: Path) -> None:
+    path = tmp_path / "wide.extxyz"
+    comment = "Properties=species:S:1:pos:R:3:x:R:99999999999"
+    path.write_text(f"1\n{comment}\nH 0 0 0 1\n1\n\nH 0 0 0\n")
+    data = load_structures(path, progress=False)
+    assert len(data) == 1 and "announces 99999999999 columns" in data.skipped[0][1]
+
+
 def test_folder_is_searched_for_all_formats(tmp_path: Path) -> None:
     (tmp_path / "sub").mkdir()
     salt = Structure(SALT.cell[:], ["Na", "Cl"], SALT.get_scaled_positions())

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import _thread
 import os
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 
@@ -103,3 +105,22 @@ def test_bad_numbers_of_workers_are_refused(model):
         model.sample(2, workers=0)
     with pytest.raises(TypeError, match=r"workers must be an integer, got 1\.5"):
         model.sample(2, workers=1.5)
+
+
+def test_a_forked_process_samples_where_kernel_threads_were_used(tiny_checkpoint):
+    code = f"""
+import os, signal, torch
+from adit_model import ADiT
+torch.set_num_threads(2)
+model = ADiT.load({str(tiny_checkpoint)!r}, device="cpu")
+torch.randn(600, 600) @ torch.randn(600, 600)  # starts the kernel threads
+child = os.fork()
+if child == 0:
+    signal.alarm(100)  # ends a process that waits for threads it does not have
+    torch.randn(600, 600) @ torch.randn(600, 600)
+    samples = model.sample(4, seed=1, progress=False)
+    model.encode([s.system for s in samples if s.system is not None])
+    os._exit(0)
+assert os.waitpid(child, 0)[1] == 0
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=200)
