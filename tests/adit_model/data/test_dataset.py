@@ -235,3 +235,13 @@ def test_pickles_are_never_read(saved, tmp_path):
     with pytest.raises(ValueError, match="no array file of this package"):
         AtomicDataset.load(saved)
     assert not mark.exists()
+
+
+def test_an_archive_of_another_version_of_zip_is_a_plain_error(tmp_path) -> None:
+    path = tmp_path / "new.npz"
+    np.savez(path, numbers=np.ones(3))
+    content = bytearray(path.read_bytes())
+    content[content.index(b"PK\x01\x02") + 6] = 173  # version needed to extract
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"new\.npz is no array file of this package"):
+        AtomicDataset.load(path)
