@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
+from dataclasses import fields
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -90,6 +91,7 @@ def commands(page: Path) -> list[list[str]]:
 @pytest.mark.parametrize("page", PAGES, ids=name)
 def test_commands_are_understood(page):
     from adit_model.cli.main import _parse
+    from adit_model.config import SamplingConfig
 
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"][
         "optional-dependencies"
@@ -99,6 +101,10 @@ def test_commands_are_understood(page):
             assert _parse(command[1:]).command == command[1]
         elif command[0] == "python" and command[1].endswith(".py"):
             source = (ROOT / command[1]).read_text()
+            if "SamplingConfig" in source:  # an option for each of its fields
+                source += " ".join(
+                    f'"--{f.name.replace("_", "-")}"' for f in fields(SamplingConfig)
+                )
             for option in command[2:]:
                 if option.startswith("--"):
                     assert f'"{option}"' in source, f"{command[1]} has no option {option}"
