@@ -17,7 +17,7 @@ import shlex
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -43,15 +43,7 @@ from adit_model.quality.run import PACKAGES, score
 from adit_model.quality.table import TABLE_MEASURES, quality_lines
 from adit_model.systems import CRYSTAL, MOLECULE, AtomicSystem
 
-SAMPLING = {
-    "num_steps": int,
-    "solver": str,
-    "guidance_scale": float,
-    "noise_scale": float,
-    "step_focus": float,
-    "even_electrons": bool,
-    "symmetry": str,
-}
+SAMPLING = {field.name: type(field.default) for field in fields(SamplingConfig)}
 HULL = ("train", "val", "test", "large")
 
 

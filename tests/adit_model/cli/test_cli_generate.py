@@ -443,7 +443,7 @@ def test_only_those_that_hold(tiny_checkpoint, tmp_path, capsys):
         warnings.simplefilter("ignore")  # fewer may hold
         assert generate(tiny_checkpoint, tmp_path / "a", *options) == 0
     rows = read_table(tmp_path / "a")
-    assert all(row["valid"] == "True" for row in rows) and len(rows) <= 3
+    assert all(row["plausible"] == "True" for row in rows) and len(rows) <= 3
     run = json.loads((tmp_path / "a" / SETTINGS).read_text())
     assert len(rows) <= run["tried"] <= 6 and (len(rows) == 3 or run["tried"] == 6)
     assert f"{len(rows)} of {run['tried']} samples drawn are plausible" in capsys.readouterr().out
