@@ -247,8 +247,7 @@ def search(
     for source in hull:
         if is_known(source):
             known_splits(source)
-    if chosen != NONE:
-        check_hull(chosen, list(hull))
+    check_hull(next(iter(FORCE_FIELDS)) if chosen == NONE else chosen, list(hull))
     if set(hull) & set(MATERIALS_PROJECT):
         from adit_model.data.materials_project import check_materials_project
 
