@@ -192,8 +192,8 @@ class FineTuning:
 
 
 def default_steps(distinct: int) -> int:
-    """Choose the steps by the distinct structures: 300 for 50, 900 for 500, 2,800 for 5,000."""
-    return max(100, 100 * round(0.4 * math.sqrt(distinct)))
+    """Choose the steps by the distinct structures: 150 for 50, 450 for 500, 1,400 for 5,000."""
+    return max(100, 50 * round(0.4 * math.sqrt(distinct)))
 
 
 def plan_fine_tuning(
