@@ -43,7 +43,7 @@ def test_commands_of_the_readme_are_understood():
     commands = [
         shlex.split(line, comments=True)[1:] for line in lines if line.strip().startswith("adit ")
     ]
-    assert {command[0] for command in commands} == {"evaluate", "generate", "info", "data", "train"}
+    assert {command[0] for command in commands} == {"evaluate", "generate", "data", "train"}
     for command in commands:
         assert _parse(command).command == command[0]
 

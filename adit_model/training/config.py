@@ -7,7 +7,6 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from adit_model.checkpoint import read_known, resolve_checkpoint
 from adit_model.config import ModelConfig, from_mapping
 
 STAGES = ("autoencoder", "denoiser")
@@ -299,6 +298,8 @@ def _model(options: dict[str, Any], init_from: str | None) -> ModelConfig:
     """Read the section ``model``; without a ``size`` it is that of the weights of ``init_from``."""
     if init_from is None or "size" in options:
         return ModelConfig.from_dict(options)
+    from adit_model.checkpoint import read_known, resolve_checkpoint  # needs ase
+
     sections: dict[str, Any] = read_known(resolve_checkpoint(init_from))[1].as_dict()
     for name, values in options.items():
         known = isinstance(values, dict) and isinstance(sections.get(name), dict)

@@ -30,9 +30,9 @@ def test_submission_to_jobflow_remote_is_built(tiny_checkpoint):
     assert out.returncode == 0, out.stderr
     workers = dict(line.split(": ") for line in out.stdout.splitlines() if line.startswith("ADiT"))
     assert workers["ADiT generate 1/2"] == workers["ADiT generate 2/2"] == "gpu"
-    others = {worker for name, worker in workers.items() if "generate" not in name}
-    assert others == {"cpu", "light"}
-    assert {workers[f"ADiT {name}"] for name in ("screen", "uniqueness", "candidates")} == {"light"}
+    others = {name: worker for name, worker in workers.items() if "generate" not in name}
+    assert {"ADiT screen", "ADiT uniqueness", "ADiT candidates"} <= set(others)
+    assert set(others.values()) == {"light"}  # relaxations are jobs of their own, made on the way
 
 
 def test_project_of_jobflow_remote():
