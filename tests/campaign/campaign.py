@@ -163,10 +163,14 @@ def _work() -> int:
 
 
 def _alone(kind: str, seed: str) -> int:
+    from kills import KILLS, Setting
     from trials import Trials, trial
 
     with tempfile.TemporaryDirectory(prefix="adit-campaign-") as folder:
-        print(trial(Trials(Path(folder)), kind, seed))
+        if kind in KILLS:
+            print(getattr(Setting(Path(folder)), kind)(random.Random(seed)))
+        else:
+            print(trial(Trials(Path(folder)), kind, seed))
     return 0
 
 
