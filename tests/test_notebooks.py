@@ -15,12 +15,14 @@ FOLDER = Path(__file__).resolve().parents[1] / "examples" / "notebooks"
 NAMES = sorted(path.stem for path in FOLDER.glob("*.ipynb"))
 NEEDS = {
     "quickstart": (),
+    "ask_for_structures": ("chgnet",),
     "crystals_to_stability": ("chgnet",),
     "molecules_to_xtb": ("tblite",),
     "train_on_your_own_data": ("lightning",),
 }
 SMALL = {
     "quickstart": {"N": 3},
+    "ask_for_structures": {"N": 2},
     "crystals_to_stability": {"N": 3},
     "molecules_to_xtb": {"N": 8},
     "train_on_your_own_data": {"N": 4, "STEPS": 10},
@@ -36,6 +38,16 @@ assert same and change < 0.5
 assert (str(path[0].symbols), str(path[-1].symbols)) == ("NaCl", "MgO")
 (sample,) = sampler.sample(1, domain="crystal", num_atoms=5, first_index=2)
 assert np.allclose(last.positions, sample.positions, atol=1e-4)
+""",
+    "ask_for_structures": """
+finds = [*discovery.ranked, *discovery.dropped]
+assert len(finds) + len(discovery.undecoded) == N
+for find in finds:
+    assert {"Mg", "Al", "Cu"} == set(find.candidate.system.to_structure().symbol_set)
+energies = [one.energy for one in prediction.candidates]
+assert energies == sorted(energies) and prediction.found
+for one in completion.candidates:
+    assert one.system.formula in ("Li2Al2O4", "LiAlO2") and one.energy is not None
 """,
     "crystals_to_stability": """
 assert sum(document.fates.values()) == document.n == N

@@ -219,7 +219,8 @@ class Request(MSONable):
         settings = self.settings(config.sampling)
         crystals = CRYSTAL in domains and config.autoencoder.exact
         symmetry = dict(self.sampling).get("symmetry")
-        if symmetry in ("known", "found") and not crystals:
+        lossy = CRYSTAL in domains and not config.autoencoder.exact
+        if (symmetry == "known" and not crystals) or (symmetry == "found" and lossy):
             raise ValueError(
                 f"symmetry {symmetry!r} acts on crystals of weights whose latents are coordinates, "
                 f"not on these {' and '.join(f'{d}s' for d in domains)}: leave it away"

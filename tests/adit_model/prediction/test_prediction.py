@@ -46,7 +46,7 @@ def test_units_that_are_free_are_drawn_as_known_crystals_have_them(told, phases)
     assert asked.types == 1  # so many fit
     free, known = asked.requests  # half of them take the symmetry of known crystals
     assert (free.n, known.n, known.first_index) == (20, 19, 20)
-    assert [dict(r.sampling)["symmetry"] for r in asked.requests] == ["asked", "known"]
+    assert [dict(r.sampling)["symmetry"] for r in asked.requests] == ["found", "known"]
     told_so = question(*told, "NaCl", 4, engine="none", phases=phases, symmetry="free")
     assert [r.n for r in told_so.requests] == [3]
     gapped = question(*told, "NaCl, band_gap=2", 4, engine="none", phases=phases)

@@ -193,6 +193,9 @@ def test_what_cannot_be_imposed_is_said(model):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         prepare(model, Request.of(1, f"spacegroup={missing}", symmetry="free"))
+    prepare(model, Request.of(1, "molecule").filled(model.config.sampling))  # where it is a default
+    with pytest.raises(ValueError, match="symmetry 'found' acts on crystals"):
+        ADiT.load("mini", device="cpu").sample(1, "crystal", symmetry="found")
 
 
 def test_more_elements_than_orbits_find_no_template():
