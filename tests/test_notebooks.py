@@ -45,7 +45,9 @@ assert len(finds) + len(discovery.undecoded) == N
 for find in finds:
     assert {"Mg", "Al", "Cu"} == set(find.candidate.system.to_structure().symbol_set)
 energies = [one.energy for one in prediction.candidates]
-assert energies == sorted(energies) and prediction.found
+assert energies == sorted(energies)
+assert any(rank is not None for rank in prediction.found.values())
+assert completion.candidates
 for one in completion.candidates:
     assert one.system.formula in ("Li2Al2O4", "LiAlO2") and one.energy is not None
 """,
