@@ -217,10 +217,11 @@ class Request(MSONable):
         for text in sorted(text for text in cautions if text is not None):
             warnings.warn(text, stacklevel=2)
         settings = self.settings(config.sampling)
-        crystals = CRYSTAL in domains and config.autoencoder.exact
-        symmetry = dict(self.sampling).get("symmetry")
-        lossy = CRYSTAL in domains and not config.autoencoder.exact
-        if (symmetry == "known" and not crystals) or (symmetry == "found" and lossy):
+        symmetry, exact = dict(self.sampling).get("symmetry"), config.autoencoder.exact
+        crystals = CRYSTAL in domains  # without them "found" may be a checkpoint's default
+        if (symmetry == "known" and not (crystals and exact)) or (
+            symmetry == "found" and crystals and not exact
+        ):
             raise ValueError(
                 f"symmetry {symmetry!r} acts on crystals of weights whose latents are coordinates, "
                 f"not on these {' and '.join(f'{d}s' for d in domains)}: leave it away"

@@ -25,11 +25,18 @@ from adit_model.network.denoiser import Denoiser
 from adit_model.network.exact import AnyAutoencoder, ExactAutoencoder
 from adit_model.network.groups import DomainGroups
 from adit_model.progress import tqdm
-from adit_model.sampling.elements import ElementProjection
 from adit_model.sampling.flow import integrate, time_grid
+from adit_model.sampling.projections import (
+    ElementProjection,
+    FoundSymmetry,
+    Impose,
+    SymmetryProjection,
+    composed,
+    fixed_atoms,
+)
 from adit_model.sampling.request import Draw, Request, check_positive, draw_samples
 from adit_model.sampling.sample import Sample, SamplingInterrupted
-from adit_model.sampling.symmetry import FoundSymmetry, SymmetryProjection, composed, is_free
+from adit_model.sampling.symmetry import is_free
 from adit_model.sampling.telling import tell
 from adit_model.sampling.workers import OnStep, in_threads, worker_count
 from adit_model.systems import CRYSTAL, MOLECULE, AtomicSystem
@@ -461,12 +468,13 @@ def _integrate_batch(
         return replace(told, elements=elements)
 
     decides = model.config.denoiser.conditions and any(r.decides for r in part)
-    impose = _imposing(part, x)
+    imposed: list[Impose] = []
     exact = model.autoencoder if isinstance(model.autoencoder, ExactAutoencoder) else None
     if exact is not None and any(c is not None and c.even is not None for c in choices):
         elements = model.known.elements[MOLECULE]
-        even = ElementProjection(exact, elements, model.denoiser, choices, groups)
-        impose = even if impose is None else composed(even, impose)
+        imposed.append(ElementProjection(exact, elements, model.denoiser, choices, groups))
+    if any(draw.fixed_latents is not None for draw in part):
+        imposed.append(fixed_atoms(part, x))
     settled = None
     if any(draw.template is not None for draw in part):  # they have no fixed atoms
         symmetry = SymmetryProjection(model.denoiser, [r.template for r in part], groups)
@@ -476,7 +484,7 @@ def _integrate_batch(
         x = symmetry.shared_noise(x)
         if fresh is not None and len(fresh):
             fresh = torch.stack([symmetry.shared_noise(noise) for noise in fresh])
-        impose = symmetry if impose is None else composed(impose, symmetry)
+        imposed.append(symmetry)
     if settings.symmetry == "found" and exact is not None and part[0].domain == CRYSTAL:
 
         def systems(x_1: torch.Tensor) -> list[AtomicSystem | None]:
@@ -484,8 +492,7 @@ def _integrate_batch(
             return [raw_to_system(r)[0] for r in model.decode(latents, sizes, periodic, choices)]
 
         wanted = [is_free(r.condition) and r.condition.space_group is None for r in part]
-        found = FoundSymmetry(model.denoiser, systems, wanted, groups)
-        impose = found if impose is None else composed(impose, found)
+        imposed.append(FoundSymmetry(model.denoiser, systems, wanted, groups))
     x_1 = integrate(
         model.denoiser,
         x,
@@ -497,32 +504,13 @@ def _integrate_batch(
         fresh,
         start_time,
         told,
-        impose,
+        composed(imposed) if imposed else None,
         decide if decides else None,
         settled,
         focus,
     )
     latents = model.denoiser.denormalise(x_1, groups.kinds)
     return model.decode(latents, sizes, periodic, choices)[: len(part)]
-
-
-def _imposing(
-    part: list[Draw], x: torch.Tensor
-) -> Callable[[torch.Tensor, float], torch.Tensor] | None:
-    """Put the latents of fixed atoms into a prediction of those of all atoms; None without any."""
-    rows: list[np.ndarray] = []
-    values: list[np.ndarray] = []
-    start = 0
-    for draw in part:
-        if draw.fixed is not None and draw.fixed_latents is not None:
-            rows.append(start + draw.fixed)
-            values.append(draw.fixed_latents)
-        start += len(draw.noise)
-    if not rows:
-        return None
-    index = torch.from_numpy(np.concatenate(rows)).to(x.device)
-    latents = torch.from_numpy(np.concatenate(values)).to(x)
-    return lambda x_1, _: x_1.index_copy(0, index, latents)
 
 
 def _as_fixed(draw: Draw, raw: dict[str, Any]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Symmetry imposed while sampling: that of a known crystal, or one that is nearly there.
+"""Which symmetry is imposed on a crystal: that of a known one, or one that is nearly there.
 
 As in DiffCSP++ (Jiao et al. 2024, arXiv 2402.03992), a generated crystal takes the space group and
 the Wyckoff positions of a known one; its elements and cell are new, and its free coordinates, which
@@ -10,30 +10,22 @@ symmetry imposed that its own prediction nearly has.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from math import gcd
 from typing import Any
 
 import numpy as np
-import torch
 from ase.data import atomic_numbers
-from torch import Tensor
 
 from adit_model.canonical import electronegativity_ranks
 from adit_model.conditions.atoms import composition_of
 from adit_model.conditions.condition import Condition
 from adit_model.conditions.crystal import SYMMETRY_TOLERANCE
 from adit_model.data.phases import known_phases
-from adit_model.network.cells import CELL_DIM, cell_metric, metric_numbers
-from adit_model.network.denoiser import Denoiser
-from adit_model.network.groups import DomainGroups
 from adit_model.systems import AtomicSystem
 
-SIZE_STEP = 16  # operators are padded to a multiple of this, as attention is
-FREE_FROM = 0.7  # time from which free coordinates move; earlier, images merge at mirror planes
-FOUND_AT = 0.7  # time from which the symmetry that a crystal nearly has is imposed
 FOUND_WITHIN = (0.6, 0.3)  # angstrom; the first tolerance at which spglib finds one
 SAME_FORMULA = 20.0  # how much likelier a template of the same anonymous formula is drawn
 
@@ -141,6 +133,12 @@ def template_of(system: AtomicSystem, tolerance: float = SYMMETRY_TOLERANCE) -> 
         rotations.astype(np.int64),
         images,
     )
+
+
+def nearby_template(system: AtomicSystem) -> Template | None:
+    """Find the symmetry that a crystal nearly has, by :data:`FOUND_WITHIN`; None without any."""
+    found = (template_of(system, tolerance) for tolerance in FOUND_WITHIN)
+    return next((t for t in found if t is not None and t.space_group > 1), None)
 
 
 # which known crystal
@@ -328,187 +326,3 @@ def draw_template(
         weights = np.array(list(counts.values()), dtype=np.float64)
         allowed = [int(generator.choice(allowed, p=weights / weights.sum()))]
     return known_templates().draw(condition, allowed, generator)
-
-
-# what is imposed
-
-
-class SymmetryProjection:
-    """Project predictions of x_1 on the structures that have the symmetry of templates.
-
-    Coordinates: displacements from the template that break its symmetry vanish, the others stay as
-    they are, but only at late times. Cell: its metric tensor is averaged over the rotations, at the
-    same volume. Code of the elements: averaged over orbits.
-
-    Parameters
-    ----------
-    denoiser : Denoiser
-        Its normalisation; the last row of each crystal is its cell.
-    templates : sequence of Template or None
-        Of the first systems of the batch, at least one.
-    groups : DomainGroups
-        Of the batch.
-    """
-
-    def __init__(
-        self, denoiser: Denoiser, templates: Sequence[Template | None], groups: DomainGroups
-    ) -> None:
-        device, float_type = denoiser.latent_mean.device, denoiser.latent_mean.dtype
-        mean = denoiser.latent_mean[1, :3].double().cpu().numpy()
-        std = denoiser.latent_std[1, :3].double().cpu().numpy()
-        stops = groups.packing.sizes.cumsum(0).tolist()
-        used = [(t, stop - 1) for t, stop in zip(templates, stops, strict=False) if t is not None]
-        width = -(-max(len(t.numbers) for t, _ in used) // SIZE_STEP) * SIZE_STEP
-        shape = len(used), width
-        projectors, sharers = (np.zeros((*shape, 3, width, 3)) for _ in range(2))
-        anchors, metrics = np.zeros((*shape, 3)), np.zeros((len(used), 9, 9))
-        rows, orbits = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
-        is_atom = np.zeros(shape, bool)
-        for i, (template, cell) in enumerate(used):
-            n, scale = len(template.numbers), std / std[:, None, None]
-            projectors[i, :n, :, :n] = template.projector() * scale
-            sharers[i, :n, :, :n] = template.sharer() * scale
-            anchors[i, :n] = (2 * template.frac_coords - 1 - mean) / std
-            r = template.rotations
-            metrics[i] = np.einsum("gki,glj->ijkl", r, r).reshape(9, 9) / len(r)
-            rows[i, :n] = cell - n + np.arange(n)
-            orbits[i, :n] = i * width + template.orbits
-            is_atom[i, :n] = True
-
-        def tensor(x: np.ndarray) -> Tensor:
-            return torch.from_numpy(x).to(device, float_type)
-
-        def index(x: np.ndarray) -> Tensor:
-            return torch.from_numpy(x).to(device)
-
-        matrices = projectors.reshape(len(used), 3 * width, -1)
-        flat = anchors.reshape(len(used), -1)
-        self.projectors, self.offsets = (
-            tensor(matrices),
-            tensor(flat - (matrices @ flat[..., None])[..., 0]),
-        )
-        self.sharers = tensor(sharers.reshape(matrices.shape))
-        self.anchors = tensor(anchors[is_atom])
-        self.padded_rows, self.rows = index(rows.reshape(-1)), index(rows[is_atom])
-        self.is_atom = index(np.flatnonzero(is_atom))
-        labels = np.unique(orbits[is_atom], return_inverse=True)[1]
-        self.orbits, self.orbit_sizes = index(labels), tensor(np.bincount(labels))[:, None]
-        self.cells, self.metrics = index(np.array([cell for _, cell in used])), index(metrics)
-        self.cell_mean = denoiser.latent_mean[2, :CELL_DIM].double()
-        self.cell_std = denoiser.latent_std[2, :CELL_DIM].double()
-        self.systems = index(np.isin(np.array(stops) - 1, [cell for _, cell in used]))
-
-    def anchored(self, x: Tensor) -> Tensor:
-        """Rows with the coordinates of the templates in place of their own, shape (T, L)."""
-        result = x.clone()
-        result[self.rows, :3] = self.anchors.to(x)
-        return result
-
-    def shared_noise(self, noise: Tensor) -> Tensor:
-        """Noise as symmetric as what it is added to, shape (T, L).
-
-        Atoms of an orbit have the code's noise and, turned, that of free coordinates in common,
-        each of unit variance. Independent noise would average out over the orbit, and predictions
-        with it: few elements, and coordinates that stay at more symmetric places.
-        """
-        code = self._orbit_sums(noise) / self.orbit_sizes.sqrt()
-        return self._replaced(noise, self._coordinates(noise, self.sharers), code)
-
-    def __call__(self, x_1: Tensor, time: float = 1.0) -> Tensor:
-        """Project a prediction of some time, normalised latents of shape (T, L).
-
-        Before :data:`FREE_FROM` the coordinates are those of the template.
-        """
-        code = self._orbit_sums(x_1) / self.orbit_sizes
-        xyz = self._coordinates(x_1, self.projectors, self.offsets)
-        if time < FREE_FROM:
-            xyz = self.anchors.to(xyz)
-        result = self._replaced(x_1, xyz, code)
-        cells = x_1.index_select(0, self.cells)
-        cells = torch.cat([self._symmetric(cells[:, :CELL_DIM]), cells[:, CELL_DIM:]], dim=1)
-        return result.index_copy(0, self.cells, cells)
-
-    def _coordinates(self, x: Tensor, matrices: Tensor, offsets: Tensor | None = None) -> Tensor:
-        """Map the coordinates of the atoms, shape (A, 3)."""
-        xyz = x.index_select(0, self.padded_rows)[:, :3].reshape(len(matrices), 1, -1)
-        xyz = (matrices * xyz).sum(-1)  # matrix products round otherwise where there is but one
-        xyz = xyz if offsets is None else xyz + offsets
-        return xyz.reshape(-1, 3).index_select(0, self.is_atom)
-
-    def _orbit_sums(self, x: Tensor) -> Tensor:
-        """Sum the code over each orbit, shape (O, L - 3)."""
-        code = x.index_select(0, self.rows)[:, 3:]
-        return code.new_zeros(len(self.orbit_sizes), code.shape[1]).index_add(0, self.orbits, code)
-
-    def _replaced(self, x: Tensor, xyz: Tensor, code: Tensor) -> Tensor:
-        """Put coordinates of the atoms (A, 3) and codes of the orbits (O, L - 3) into rows."""
-        atoms = torch.cat([xyz, code.index_select(0, self.orbits)], dim=1)
-        return x.index_copy(0, self.rows, atoms)
-
-    def _symmetric(self, cells: Tensor) -> Tensor:
-        """Average normalised cells (S, 6) over the rotations."""
-        numbers = cells.double() * self.cell_std + self.cell_mean
-        sizes = torch.ones_like(numbers[:, 0])
-        metric = cell_metric(numbers.clamp(-10, 10), sizes)
-        metric = (self.metrics * metric.reshape(-1, 1, 9)).sum(-1).reshape(-1, 3, 3)
-        result = metric_numbers(metric, sizes)
-        change = (numbers[:, :3].sum(1) - result[:, :3].sum(1)) / 3  # the volume stays
-        result = torch.cat([result[:, :3] + change[:, None], result[:, 3:]], dim=1)
-        return ((result - self.cell_mean) / self.cell_std).to(cells)
-
-
-class FoundSymmetry:
-    """Impose the symmetry that crystals nearly have at :data:`FOUND_AT`, from then on.
-
-    Parameters
-    ----------
-    denoiser : Denoiser
-        See :class:`SymmetryProjection`.
-    decode : callable
-        Makes the systems of predictions (T, L), in the order of the batch; None where there is
-        none.
-    wanted : sequence of bool
-        Of the first systems of the batch, whether symmetry is looked for.
-    groups : DomainGroups
-        Of the batch.
-    """
-
-    def __init__(
-        self,
-        denoiser: Denoiser,
-        decode: Callable[[Tensor], Iterable[AtomicSystem | None]],
-        wanted: Sequence[bool],
-        groups: DomainGroups,
-    ) -> None:
-        self.denoiser, self.decode, self.wanted, self.groups = denoiser, decode, wanted, groups
-        self.projection: SymmetryProjection | None = None
-        self.is_found = False
-
-    def __call__(self, x_1: Tensor, time: float) -> Tensor:
-        """Project a prediction of some time, normalised latents of shape (T, L)."""
-        if time < FOUND_AT:
-            return x_1
-        if not self.is_found:
-            systems = zip(self.decode(x_1), self.wanted, strict=False)
-            templates = [nearby_template(s) if s and wanted else None for s, wanted in systems]
-            if any(templates):
-                self.projection = SymmetryProjection(self.denoiser, templates, self.groups)
-            self.is_found = True
-        return x_1 if self.projection is None else self.projection(x_1, time)
-
-
-def nearby_template(system: AtomicSystem) -> Template | None:
-    """Find the symmetry that a crystal nearly has, by :data:`FOUND_WITHIN`; None without any."""
-    found = (template_of(system, tolerance) for tolerance in FOUND_WITHIN)
-    return next((t for t in found if t is not None and t.space_group > 1), None)
-
-
-def composed(*maps: Callable[[Tensor, float], Tensor]) -> Callable[[Tensor, float], Tensor]:
-    """Apply one after the other to what comes with a time."""
-
-    def apply(x: Tensor, time: float) -> Tensor:
-        for one in maps:
-            x = one(x, time)
-        return x
-
-    return apply

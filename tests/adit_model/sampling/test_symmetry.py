@@ -16,10 +16,10 @@ from adit_model.data.phases import known_phases
 from adit_model.model import ADiT
 from adit_model.network.groups import DomainGroups
 from adit_model.sampling.explore import variations
+from adit_model.sampling.projections import SymmetryProjection
 from adit_model.sampling.request import Request
 from adit_model.sampling.sampler import prepare
 from adit_model.sampling.symmetry import (
-    SymmetryProjection,
     assign_elements,
     known_templates,
     template_of,

@@ -15,7 +15,7 @@ from adit_model.conditions.known import Known, PropertyRange
 from adit_model.config import MINI
 from adit_model.model import ADiT
 from adit_model.network.groups import DomainGroups
-from adit_model.sampling.elements import IMPOSE_FROM, ElementProjection
+from adit_model.sampling.projections import EVEN_FROM, ElementProjection
 from adit_model.sampling.request import Request
 from adit_model.sampling.sampler import prepare
 from adit_model.sampling.telling import tell
@@ -229,8 +229,8 @@ def test_elements_are_imposed_late_on_the_least_certain_atom(model):
     mean = torch.tensor(share, dtype=torch.float32)[:, None]
     x_1 = torch.randn(number, model.denoiser.latent_dim)
     x_1[:, 3:] = (1 - mean) * project.code[numbers] + mean * project.code[others]
-    assert project(x_1, IMPOSE_FROM - 0.01) is x_1
-    moved = project(x_1, IMPOSE_FROM)
+    assert project(x_1, EVEN_FROM - 0.01) is x_1
+    moved = project(x_1, EVEN_FROM)
     for system in range(len(draws)):
         rows = np.flatnonzero(groups.packing.index.numpy() == system)
         changed = rows[(moved[rows] != x_1[rows]).any(dim=1).numpy()]
@@ -241,4 +241,4 @@ def test_elements_are_imposed_late_on_the_least_certain_atom(model):
         assert changed.tolist() == [least]
         expected = torch.cat([x_1[least, :3], project.code[others[least]]])
         torch.testing.assert_close(moved[least], expected)
-    assert project(moved, IMPOSE_FROM) is moved
+    assert project(moved, EVEN_FROM) is moved
