@@ -76,6 +76,7 @@ def finetune_command(args: argparse.Namespace) -> int:
         missing, or the packages of training are not installed.
     """
     from adit_model.cli.train import require_training
+    from adit_model.conditions.condition import read_property_names
 
     require_training()
     from adit_model.training.callbacks import STATE_NAME
@@ -86,7 +87,9 @@ def finetune_command(args: argparse.Namespace) -> int:
         raise ValueError(f"{args.out} holds a run: give --resume, or choose another folder")
     if args.resume and not began:
         raise ValueError(f"{args.out} holds no run to resume: leave --resume away")
-    names = dict(_property(text) for text in args.properties)
+    asked = [_property(text) for text in args.properties]
+    read_property_names([name for name, _ in asked])  # refuses one that is given twice
+    names = dict(asked)
     given = {
         name: getattr(args, name)
         for name in ("steps", "learning_rate", "batch_size", "max_time", "seed")
@@ -98,7 +101,7 @@ def finetune_command(args: argparse.Namespace) -> int:
             args.out,
             args.checkpoint,
             keep=args.keep_old,
-            properties={n: u for n, u in names.items() if u} if any(names.values()) else [*names],
+            properties=names,
             only_conditions=args.only_conditions,
             progress=not args.quiet,
             **given,
@@ -111,10 +114,10 @@ def finetune_command(args: argparse.Namespace) -> int:
     crystals = bool(plan.prepared.parts["train"].periodic.any())
     weights = shlex.quote(str(result.checkpoint))
     folder = shlex.quote(str(args.out / "samples"))
-    asked = [f"--property {name}=VALUE" for name in names]
+    options = [f"--property {name}=VALUE" for name in names]
     command = f"--domain {'crystal' if crystals else 'molecule'} --checkpoint {weights}"
     print(f"finished after {result.step} steps, weights: {result.checkpoint}\ntype next:")
-    print("  " + " ".join(["adit generate -n 32", command, *asked, "--out", folder, "--plot"]))
+    print("  " + " ".join(["adit generate -n 32", command, *options, "--out", folder, "--plot"]))
     print(f"  adit evaluate {folder} --out {shlex.quote(str(args.out / 'evaluation'))}")
     return 0
 

@@ -221,7 +221,8 @@ def plan_fine_tuning(
         Share of each batch that earlier data get, of all domains that the weights know: crystals
         of the package, and molecules of QM9 if ``qm9pack`` is installed. 0 forgets them.
     properties : sequence or mapping
-        Numbers beside the structures that can be asked for afterwards; a mapping gives units.
+        Numbers beside the structures that can be asked for afterwards; a mapping gives units,
+        which may be empty.
     only_conditions : bool
         Train only how conditions are taken in; see :class:`~.config.TrainingConfig`.
     progress : bool
@@ -283,6 +284,6 @@ def plan_fine_tuning(
         from_mapping(TrainingConfig, options, "training"),
         checkpoint,
         checkpoint,
-        dict(properties) if isinstance(properties, Mapping) else {},
+        {n: u for n, u in properties.items() if u} if isinstance(properties, Mapping) else {},
     )
     return FineTuning(config, prepared, kept, notes)

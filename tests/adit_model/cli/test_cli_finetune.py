@@ -88,6 +88,11 @@ def test_only_conditions_leaves_the_rest_as_it_was(cifs, weights, tmp_path):
 @pytest.mark.parametrize(
     ("options", "problem"),
     [
+        (
+            ("--properties", "hardness", "density=GPa"),
+            "no system of .* has a number named 'hardness'",
+        ),
+        (("--properties", "hardness=GPa", "hardness"), "'hardness' is given twice"),
         (("--properties", "hardness"), "no system of .* has a number named 'hardness'"),
         (("--keep-old", "1"), "must lie in"),
         (("--resume",), "no run to resume"),
