@@ -8,10 +8,13 @@ script needs no ``if __name__ == "__main__"`` guard and a hung worker can be kil
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import gc
 import json
 import os
 import pickle
 import queue
+import signal
 import subprocess
 import sys
 import tempfile
@@ -24,6 +27,8 @@ from dataclasses import dataclass
 from typing import IO, Any
 
 WATCH = 0.05  # seconds between two looks at the memory of a worker
+ORPHAN = 0.5  # seconds between two looks of a worker at whether its parent lives
+PR_SET_PDEATHSIG = 1  # Linux, prctl(2)
 START_LIMIT = 300.0  # seconds a worker may take to start and to import what it needs
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 FAILED = "failed: "  # how a cell that holds a reason in place of a value begins
@@ -317,8 +322,9 @@ def serve() -> None:
     """Read a function, then items, from standard input; write a reply to each to standard output.
 
     Every message is one pickle. What the function itself prints goes to standard error, so that
-    it cannot garble the replies.
+    it cannot garble the replies. The process ends when its parent does, whatever it is at.
     """
+    _end_with_parent()
     requests = os.fdopen(os.dup(0), "rb")
     replies = os.fdopen(os.dup(1), "wb")
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
@@ -340,6 +346,7 @@ def serve() -> None:
     except Exception as error:
         reply(RAISED, describe(error))
         return
+    gc.freeze()  # what was imported stays: do not look through all of it again and again
     reply(READY)
     while True:
         try:
@@ -356,6 +363,20 @@ def serve() -> None:
             reply(RAISED, describe(error))
         else:
             reply(DONE, result)
+
+
+def _end_with_parent() -> None:
+    """End this process when its parent is killed; on Linux even in C code that never returns."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(ORPHAN)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def describe(error: BaseException) -> str:

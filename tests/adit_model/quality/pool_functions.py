@@ -4,6 +4,7 @@ import os
 import re
 import signal
 import time
+from pathlib import Path
 
 
 def act(command):
@@ -28,6 +29,13 @@ def act(command):
     if kind == "lambda":
         return lambda: value
     return value
+
+
+def hold(item):
+    """Write the number of this process into a file, then do what the command says."""
+    path, command = item
+    Path(path).write_text(str(os.getpid()))
+    return act(command)
 
 
 def pid(_):

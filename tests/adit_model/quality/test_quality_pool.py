@@ -1,4 +1,5 @@
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -6,12 +7,14 @@ from functools import partial
 from pathlib import Path
 
 import pool_functions
+import psutil
 import pytest
 from pool_functions import act
 
 from adit_model.quality.pool import Outcome, run_isolated
 
-REPOSITORY = Path(__file__).resolve().parents[3]
+HERE = Path(__file__).resolve().parent
+REPOSITORY = HERE.parents[2]
 
 
 @pytest.mark.parametrize("workers", [1, 3])
@@ -138,3 +141,27 @@ def test_a_script_needs_no_main_guard(tmp_path):
     assert lines[0] == "['[H][H]', '[H][H]']"
     assert "own is defined in the script that is being run" in lines[1]
     assert len(lines) == 2
+
+
+@pytest.mark.parametrize("command", [("sleep", 60), ("spin", 60)])
+def test_a_worker_ends_when_its_parent_is_killed(tmp_path, command):
+    if command[0] == "spin" and sys.platform != "linux":
+        pytest.skip("nothing reaches a process in C code there")
+    told = tmp_path / "pid"
+    lines = "from adit_model.quality.pool import run_isolated; from pool_functions import hold"
+    parent = subprocess.Popen(
+        [sys.executable, "-c", f"{lines}; run_isolated(hold, [{(str(told), command)!r}])"],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, (REPOSITORY, HERE)))},
+    )
+    deadline = time.monotonic() + 60
+    while not (told.exists() and told.read_text()):
+        assert time.monotonic() < deadline and parent.poll() is None
+        time.sleep(0.05)
+    worker = psutil.Process(int(told.read_text()))
+    try:
+        parent.send_signal(signal.SIGKILL)
+        parent.wait()
+        worker.wait(timeout=10)  # raises if it goes on
+    finally:
+        if worker.is_running():
+            worker.kill()
