@@ -57,7 +57,8 @@ def resume(store: JobStore, uuid: str | None = None, **options: Any) -> ADiTDisc
     Raises
     ------
     ValueError
-        If the store has no first job of a discovery: then nothing is there to go on from.
+        If the store has no first job of a discovery, or not the structures that were given to it:
+        then nothing is there to go on from.
     RuntimeError
         If the flow does not end now either.
 
@@ -73,7 +74,13 @@ def resume(store: JobStore, uuid: str | None = None, **options: Any) -> ADiTDisc
     if not documents:
         which = f"job {uuid} that starts a discovery" if uuid else "discovery to go on with"
         raise ValueError(f"the job store has no {which}: make a flow and run it")
-    made = max(documents, key=lambda document: document["completed_at"])["metadata"][METADATA]
+    first = max(documents, key=lambda document: document["completed_at"])
+    made = first["metadata"][METADATA]
+    if made["n"] is None and not _is_kept(store, first["uuid"], 1):
+        raise ValueError(
+            f"the store has not the structures of job {first['uuid']}, which was killed as it "
+            "stored them: make the flow again and run it"
+        )
     flow = _again(made)
     for job in _jobs(flow):
         _skip_if_done(job)
@@ -111,8 +118,7 @@ def _skip_if_done(job: Job) -> None:
 
     @functools.wraps(run)
     def run_or_skip(store: JobStore, *args: Any, **kwargs: Any) -> Response:
-        kept = store.query_one({"uuid": job.uuid, "index": job.index}, properties=["output"])
-        if kept and kept.get("output") is not None:
+        if _is_kept(store, job.uuid, job.index):
             return Response()
         response = run(store, *args, **kwargs)
         for more in (response.replace, response.detour, response.addition):
@@ -121,3 +127,12 @@ def _skip_if_done(job: Job) -> None:
         return response
 
     job.run = run_or_skip  # type: ignore[method-assign]
+
+
+def _is_kept(store: JobStore, uuid: str, index: int) -> bool:
+    """Whether a store has the output of a job, with the data that jobflow stores after it."""
+    try:
+        kept = store.query_one({"uuid": uuid, "index": index}, properties=["output"], load=True)
+    except KeyError:  # the job was killed between the two
+        return False
+    return kept is not None and kept.get("output") is not None

@@ -75,6 +75,24 @@ def test_a_discovery_that_was_cut_off_goes_on(maker, clean_dir):
     assert len(Path("relaxed.txt").read_text().split()) == 5  # nothing is done again
 
 
+def test_a_job_killed_as_it_stored_its_data_is_done_again(maker, clean_dir):
+    store = JobStore(MemoryStore(), additional_stores={"data": MemoryStore()})
+    flow = maker.make(structures=CRYSTALS)
+    run_locally(flow, store=store, log=False)
+    undisturbed = told(
+        MontyDecoder().process_decoded(store.get_output(flow.output.uuid, load=True))
+    )
+    data = store.additional_stores["data"]
+    first = flow.jobs[0].uuid
+    later = {d["job_uuid"] for d in data.query(properties=["job_uuid"])} - {first}
+    assert later
+    data.remove_docs({"job_uuid": {"$in": list(later)}})  # jobflow stores them after the document
+    assert told(resume(store, log=False)) == undisturbed
+    data.remove_docs({"job_uuid": first})
+    with pytest.raises(ValueError, match="not the structures of job .* make the flow again"):
+        resume(store, log=False)
+
+
 def test_there_must_be_something_to_go_on_from(job_store):
     with pytest.raises(ValueError, match="no discovery to go on with: make a flow"):
         resume(job_store)
