@@ -128,7 +128,8 @@ class StateSaver(Callback):
         """Save if it is time or the last step, stop if a signal or the limit says so.
 
         Nothing is saved elsewhere: Lightning miscounts the steps of its logs when it resumes from
-        a state that was saved after a validation.
+        a state that was saved later. So what Lightning would log and validate after this hook
+        comes before the state: a run that is killed then has lost no line of its log.
 
         Raises
         ------
@@ -160,6 +161,9 @@ class StateSaver(Callback):
         if saving or step % config.log_every == 0:
             self._check_finite(trainer, pl_module, outputs["loss"])
         if saving:
+            trainer._logger_connector.update_train_step_metrics()  # not twice, see _LogSteps
+            if step % config.validate_every == 0:
+                _validate(trainer)
             self.save(trainer, pl_module)
 
     def save(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
@@ -190,3 +194,16 @@ class StateSaver(Callback):
         raise FloatingPointError(
             f"{what}: {go_on} with a lower learning_rate, or look for broken structures in the data"
         )
+
+
+def _validate(trainer: lightning.Trainer) -> None:
+    """Validate now instead of after this step, as Lightning's own loop does."""
+    loop = trainer.fit_loop.epoch_loop
+    if not trainer.enable_validation:
+        return
+    first = trainer._logger_connector._first_loop_iter
+    trainer.validating = True
+    loop.val_loop.run()
+    trainer.training = True
+    trainer._logger_connector._first_loop_iter = first
+    loop._skip_next_val = True

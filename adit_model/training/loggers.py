@@ -70,14 +70,17 @@ def saved_step(state: Path) -> int:
 
 
 class _LogSteps:
-    """Leave out the line that Lightning repeats at the step where a run is stopped."""
+    """Leave out lines that Lightning repeats, at a step that is saved or where a run is stopped."""
 
     log_every = 1
+    last = -1  # step of the last line of the training
 
     def log_metrics(self, metrics: Any, step: int | None = None) -> None:
         """Write a line, unless it is one of the training between two log steps."""
-        if "loss" in metrics and step is not None and (step + 1) % self.log_every:
-            return
+        if "loss" in metrics and step is not None:
+            if step == self.last or (step + 1) % self.log_every:
+                return
+            self.last = step
         super().log_metrics(metrics, step)  # type: ignore[misc]
 
 

@@ -89,7 +89,7 @@ def test_a_job_killed_as_it_stored_its_data_is_done_again(maker, clean_dir):
     data.remove_docs({"job_uuid": {"$in": list(later)}})  # jobflow stores them after the document
     assert told(resume(store, log=False)) == undisturbed
     data.remove_docs({"job_uuid": first})
-    with pytest.raises(ValueError, match="not the structures of job .* make the flow again"):
+    with pytest.raises(ValueError, match=r"not the structures of job .* make the flow again"):
         resume(store, log=False)
 
 

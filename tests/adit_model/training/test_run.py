@@ -23,7 +23,7 @@ from adit_model.data.dataset import AtomicDataset
 from adit_model.model import ADiT
 from adit_model.systems import AtomicSystem
 from adit_model.training.batches import StepSampler
-from adit_model.training.callbacks import STATE_NAME
+from adit_model.training.callbacks import STATE_NAME, StateSaver
 from adit_model.training.config import load_run_config
 from adit_model.training.flops import training_flops
 from adit_model.training.run import run_stage, train
@@ -50,6 +50,33 @@ def test_resumed_run_equals_an_uninterrupted_one(
     for column in ("loss", "val/elements" if stage == "autoencoder" else "val/crystal"):
         assert log(tmp_path / "parts", column) == log(tmp_path / "whole", column)
     assert [row["step"] for row in log(tmp_path / "whole", "loss")] == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("every", [1, 2])
+def test_a_run_killed_after_each_of_its_states_has_the_log_of_an_undisturbed_one(
+    every, run, saved, log, assert_same_state, tmp_path, monkeypatch
+):
+    options = {"steps": 5, "validate_every": 2, "log_every": every, "checkpoint_minutes": 1e-9}
+    run("autoencoder", tmp_path / "whole", **options)
+    save = StateSaver.save
+
+    class Killed(BaseException):
+        pass
+
+    def save_and_die(*args) -> None:
+        save(*args)
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(StateSaver, "save", save_and_die)
+        for _ in range(5):
+            with pytest.raises(Killed):
+                run("autoencoder", tmp_path / "parts", resume=True, **options)
+    run("autoencoder", tmp_path / "parts", resume=True, **options)
+    assert_same_state(saved(tmp_path / "parts"), saved(tmp_path / "whole"))
+    for column in ("loss", "val/elements", "step"):
+        assert log(tmp_path / "parts", column) == log(tmp_path / "whole", column)
+    assert len(log(tmp_path / "whole", "val/elements")) == 2
 
 
 @pytest.mark.slow
