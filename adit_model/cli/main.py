@@ -37,7 +37,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         Exit status: 0, 2 after a mistake of the user, 130 when interrupted, 141 when the reader of
         a pipe went away.
     """
-    args = _parse(list(sys.argv[1:] if argv is None else argv))
+    try:
+        args = _parse(list(sys.argv[1:] if argv is None else argv))
+    except KeyboardInterrupt:  # as the commands are imported
+        print("adit: interrupted", file=sys.stderr)
+        return INTERRUPTED
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # an ASCII terminal is no reason to fail
             stream.reconfigure(errors="backslashreplace")

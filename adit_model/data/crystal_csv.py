@@ -7,7 +7,6 @@ MP-20, Perov-5, Carbon-24, MPTS-52. Other names of columns are known.
 from __future__ import annotations
 
 import logging
-import zlib
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
@@ -27,7 +26,8 @@ from adit_model.data.collect import (
     warn_unread,
 )
 from adit_model.data.dataset import AtomicDataset
-from adit_model.data.json_files import ID_KEYS, open_text, read_entry
+from adit_model.data.json_files import ID_KEYS, read_entry
+from adit_model.data.text import UNPACKING, inner_name, open_text, text_encoding
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -37,9 +37,11 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 MAX_HEADER = 1 << 20  # characters
-PARSER_VERSION = 4
+PARSER_VERSION = 5
 ID_COLUMN, CIF_COLUMN, GROUP_COLUMN = "material_id", "cif", "spacegroup"
-STRUCTURE_COLUMNS = (CIF_COLUMN, "structure", "final_structure", "relaxed_structure", "atoms")
+STRUCTURE_COLUMNS = (
+    *(CIF_COLUMN, "structure", "final_structure", "relaxed_structure", "atoms", "poscar"),
+)
 _CHUNK = 64
 
 
@@ -55,8 +57,8 @@ def load_crystal_csv(
     Parameters
     ----------
     path : str or Path
-        ``.csv`` or ``.csv.gz``, separated by commas, semicolons or tabs. A column ``cif`` or
-        ``structure`` (:data:`STRUCTURE_COLUMNS`) holds CIF text, or JSON as of
+        ``.csv`` or ``.tsv``, also packed, separated by commas, semicolons or tabs. A column ``cif``
+        or ``structure`` (:data:`STRUCTURE_COLUMNS`) holds text of a CIF or POSCAR, or JSON as of
         :func:`~adit_model.data.json_files.read_json`; ids are in ``material_id``, else in the first
         of :data:`~adit_model.data.json_files.ID_KEYS` that is there (a warning names it), else rows
         are numbered.
@@ -131,7 +133,7 @@ def _existing(path: str | Path) -> Path:
 
 
 def _stem(path: Path) -> str:
-    return path.name.removesuffix(".gz").removesuffix(".csv")
+    return path.name[: len(inner_name(path))].removesuffix(".csv").removesuffix(".tsv")
 
 
 def _read_csv(path: Path) -> pd.DataFrame:
@@ -141,13 +143,20 @@ def _read_csv(path: Path) -> pd.DataFrame:
         with open_text(path) as file:
             header = file.readline(MAX_HEADER)
         separator = next((mark for mark in ",;\t" if mark in header), ",")
-        kinds = dict.fromkeys((ID_COLUMN, *ID_KEYS), str)
-        frame = pd.read_csv(path, sep=separator, dtype=kinds, low_memory=False)
+        encoding = text_encoding(path)
+        names = pd.read_csv(path, sep=separator, encoding=encoding, nrows=0).columns
+        known = (ID_COLUMN, *ID_KEYS, *STRUCTURE_COLUMNS)
+        other = {n: n.lower() for n in names if n.lower() in known and n.lower() not in names}
+        kinds = {name: str for name in names if name.lower() in (ID_COLUMN, *ID_KEYS)}
+        frame = pd.read_csv(path, sep=separator, dtype=kinds, encoding=encoding, low_memory=False)
+        frame = frame.rename(columns=other)
     except pd.errors.EmptyDataError as error:
         raise ValueError(f"{path} is empty") from error
-    except (pd.errors.ParserError, UnicodeDecodeError, OSError, EOFError, zlib.error) as error:
+    except (pd.errors.ParserError, UnicodeError, OSError, EOFError, *UNPACKING) as error:
         raise ValueError(f"{path} is no readable CSV file: {error}") from error
     structures = next((name for name in STRUCTURE_COLUMNS if name in frame.columns), None)
+    if separator == ";":
+        _read_decimal_commas(frame)
     if structures is None:
         raise ValueError(
             f"{path} lacks a column of structures ({', '.join(STRUCTURE_COLUMNS)}), it has "
@@ -165,6 +174,18 @@ def _read_csv(path: Path) -> pd.DataFrame:
         frame = frame.rename(columns={structures: CIF_COLUMN})
     frame[ID_COLUMN] = frame[ID_COLUMN].where(frame[ID_COLUMN].notna(), rows)
     return frame
+
+
+def _read_decimal_commas(frame: pd.DataFrame) -> None:
+    """Turn columns of numbers as ``1,5`` into numbers."""
+    import pandas as pd
+
+    for name in frame.columns.difference([ID_COLUMN, *ID_KEYS, *STRUCTURE_COLUMNS]):
+        if not pd.api.types.is_numeric_dtype(frame[name]):
+            texts = frame[name].astype("string").str.replace(",", ".", regex=False)
+            numbers = pd.to_numeric(texts, errors="coerce")
+            if (numbers.notna() == frame[name].notna()).all():
+                frame[name] = numbers.astype(float)
 
 
 def _parse_csv(path: Path, workers: int, progress: bool) -> AtomicDataset:

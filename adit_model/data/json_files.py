@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import ast
-import bz2
-import gzip
 import json
 import re
 from collections.abc import Iterator, Mapping
@@ -14,14 +12,18 @@ from typing import Any, TextIO
 import numpy as np
 
 from adit_model.data.cif import read_cif
+from adit_model.data.poscar import is_poscar, read_poscar
+from adit_model.data.text import open_text
 from adit_model.systems import AtomicSystem, require_full_pbc, warn_isotopes
 
-JSON_SUFFIXES = (".json", ".json.gz", ".json.bz2")
+JSON_SUFFIXES = (".json", ".jsonl")
 ID_KEYS = (
     *("id", "material_id", "mat_id", "structure_id", "entry_id", "qmof_id", "jid", "mp_id"),
     *("mpid", "task_id", "name"),
 )
-STRUCTURE_KEYS = ("structure", "molecule", "final_structure", "initial_structure", "atoms", "cif")
+STRUCTURE_KEYS = (
+    *("structure", "molecule", "final_structure", "initial_structure", "atoms", "cif", "poscar"),
+)
 MAX_CHARACTERS = 4 << 30  # of a file; a packed one can be far larger than it looks
 MAX_ENTRY = 1 << 28  # characters of one entry
 _READ_CHARACTERS = 1 << 20
@@ -33,9 +35,9 @@ _LIST_IN_OBJECT = re.compile(r'\s*\{\s*"(?:entries|structures)"\s*:\s*(?=\[)')
 def read_json(path: Path) -> Iterator[tuple[str, AtomicSystem | str]]:
     """Read structures of a JSON file, also packed: one, a list, a table, or a mapping by id.
 
-    An entry is a pymatgen ``Structure`` or ``Molecule``, the atoms of JARVIS, CIF text, or a
-    mapping that holds one of these (``structure``, ``atoms``, ...); its numbers come along in
-    ``info``.
+    An entry is a pymatgen ``Structure`` or ``Molecule``, the atoms of JARVIS, text of a CIF or
+    POSCAR, or a mapping that holds one of these (``structure``, ``atoms``, ...), as the ``output``
+    of a job's document does; its numbers come along in ``info``. Objects may also stand one a line.
 
     Yields
     ------
@@ -60,9 +62,13 @@ def read_json(path: Path) -> Iterator[tuple[str, AtomicSystem | str]]:
             if len(buffer) > MAX_ENTRY:
                 raise ValueError(f"{path} is one JSON object of more than {MAX_ENTRY} characters")
     try:
-        content = json.loads(buffer)
+        content, *others = _objects(buffer.strip())
     except (json.JSONDecodeError, RecursionError) as error:
         raise ValueError(f"{path} is no JSON file: {error}") from error
+    if others:  # one object a line
+        for entry in (content, *others):
+            yield read_entry(entry)
+        return
     if not isinstance(content, dict):
         raise ValueError(f"{path} holds no structures but {type(content).__name__}")
     if isinstance(content.get("columns"), list) and isinstance(content.get("data"), list):
@@ -83,26 +89,14 @@ def read_json(path: Path) -> Iterator[tuple[str, AtomicSystem | str]]:
                 yield str(key), f"holds no structure but {type(entry).__name__}"
 
 
-def open_text(path: Path) -> TextIO:
-    """Open a text file, also one packed by gzip or bzip2.
-
-    Raises
-    ------
-    ValueError
-        If it was made to unpack to far more than it seems.
-    """
-    if path.suffix == ".gz":
-        with open(path, "rb") as packed:
-            packed.seek(-min(4, path.stat().st_size), 2)
-            check_packing(str(path), path.stat().st_size, int.from_bytes(packed.read(4), "little"))
-    opener: Any = {".gz": gzip.open, ".bz2": bz2.open}.get(path.suffix, open)
-    return opener(path, "rt", encoding="utf-8", errors="replace")
-
-
-def check_packing(name: str, packed: int, unpacked: int) -> None:
-    """Refuse what unpacks to over 100 MB and 300 times its size, as no file of structures does."""
-    if unpacked > max(100 << 20, 300 * packed):
-        raise ValueError(f"{name} has {packed} bytes and unpacks to {unpacked}: not unpacked")
+def _objects(text: str) -> list[Any]:
+    """Read the objects of a text, one or several without commas between them."""
+    decoder, end, found = json.JSONDecoder(), 0, []
+    while end < len(text) or not found:
+        value, end = decoder.raw_decode(text, end)
+        found.append(value)
+        end += len(text[end:]) - len(text[end:].lstrip())
+    return found
 
 
 def read_entry(entry: Any) -> tuple[str, AtomicSystem | str]:
@@ -111,8 +105,8 @@ def read_entry(entry: Any) -> tuple[str, AtomicSystem | str]:
         entry = {"cif": entry}
     if not isinstance(entry, dict):
         return "", f"the entry is no object but {type(entry).__name__}"
-    more = entry["data"] if isinstance(entry.get("data"), dict) else {}
-    values = {**more, **entry}
+    parts = [entry[key] for key in ("output", "data") if isinstance(entry.get(key), dict)]
+    values = {**{k: v for part in parts for k, v in part.items()}, **entry}
     name = id_of(values)
     numbers = {
         key: value
@@ -135,12 +129,16 @@ def _holder(entry: Mapping[str, Any]) -> Any:
     """Find what describes the structure in an entry: the entry itself or a part of it."""
     if "sites" in entry or "lattice_mat" in entry:
         return entry
-    return next((entry[key] for key in STRUCTURE_KEYS if entry.get(key)), None)
+    found = next((entry[key] for key in STRUCTURE_KEYS if entry.get(key)), None)
+    output = entry.get("output")  # of a job's document
+    return _holder(output) if found is None and isinstance(output, Mapping) else found
 
 
 def _system(held: Any) -> AtomicSystem:
     if isinstance(held, str):
-        return _system(_literal(held)) if held.lstrip().startswith("{") else read_cif(held)
+        if held.lstrip().startswith("{"):
+            return _system(_literal(held))
+        return read_poscar(held) if is_poscar(held) else read_cif(held)
     if not isinstance(held, Mapping):
         raise ValueError(f"a structure is expected, got {type(held).__name__}")
     return _jarvis(held) if "lattice_mat" in held else system_from_structure_dict(held)

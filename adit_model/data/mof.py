@@ -13,8 +13,9 @@ from typing import IO
 from adit_model.data.cif import read_cif
 from adit_model.data.collect import collect
 from adit_model.data.dataset import AtomicDataset
-from adit_model.data.json_files import JSON_SUFFIXES, check_packing, read_json
+from adit_model.data.json_files import JSON_SUFFIXES, read_json
 from adit_model.data.structures import load_structures, reading
+from adit_model.data.text import check_packing, inner_name
 from adit_model.systems import AtomicSystem
 
 MAX_ATOMS = 150  # the subset QMOF150 of Joshi et al. (arXiv 2503.03965)
@@ -61,7 +62,7 @@ def load_qmof(
         raise FileNotFoundError(f"no file or folder {path}")
     if zipfile.is_zipfile(path):
         items = _from_zip(path, str(path))
-    elif path.name.endswith(JSON_SUFFIXES):
+    elif inner_name(path).endswith(JSON_SUFFIXES):
         items = ((name or str(i), item) for i, (name, item) in enumerate(read_json(path)))
     else:
         raise ValueError(f"{path} is no zip archive of CIF files and no JSON file of QMOF")

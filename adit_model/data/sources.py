@@ -15,6 +15,7 @@ from adit_model.data.mof import load_qmof
 from adit_model.data.phases import is_known, known_phases, known_splits
 from adit_model.data.qm9 import SPLITS, load_qm9
 from adit_model.data.structures import is_structure_file, load_structures
+from adit_model.data.text import inner_name
 
 FORMATS = ("csv", "npz", "db", "qmof", "geom")
 HELP = """\
@@ -23,11 +24,12 @@ HELP = """\
   qm9, qm9:train, qm9:val, qm9:test       QM9 from the package qm9pack
   mp20:train, perov5:val, carbon24:test   downloaded once, then read from the cache
   mp20, qmof150, geom-drugs               downloaded once (large)
-  file.csv, file.csv.gz, csv:FILE         crystals: a column cif or structure, an id column
+  file.csv, file.tsv, csv:FILE            crystals: a column cif or structure, an id column
   file.npz, npz:FILE                      written by `adit data ... --out file.npz`
   file.db, db:FILE                        ASE database
   file.cif, .xyz, .extxyz, .sdf, POSCAR   one or many structures; also .pdb, .traj, XDATCAR
-  file.json, .json.gz                     pymatgen, Alexandria, matbench, JARVIS
+  file.json, .jsonl                       pymatgen, Alexandria, matbench, JARVIS
+                                          all of these also as .gz, .bz2, .xz
   folder/                                 all such files in it
   qmof:PATH                               QMOF zip, folder or JSON
   geom:FILE, file.msgpack                 GEOM conformers"""
@@ -116,8 +118,8 @@ def load_source(
         if spec == "qmof150":
             return load_qmof(file, max_atoms=max_atoms or QMOF150_ATOMS, progress=progress)
         return load_mofs(file) if spec == "qmof" else load_conformers(file)
-    name = path.name.lower()
-    if name.endswith((".csv", ".csv.gz")):
+    name = inner_name(path)
+    if name.endswith((".csv", ".tsv")):
         return load_csv(path)
     if name.endswith(".npz"):
         return load_arrays(path)
@@ -125,6 +127,8 @@ def load_source(
         return load_conformers(path)
     if (spec and path.is_dir()) or name.endswith(".db") or is_structure_file(path):
         return load_objects(path)
+    if path.is_file() and name.endswith((".zip", ".tar", ".tgz")):
+        raise ValueError(f"{spec} is an archive: unpack it, and give the folder of its files")
     missing = "" if spec and path.exists() else ", and there is no file or folder of that name"
     raise ValueError(
         f"unknown data source {spec!r}{missing}. Known are names such as qm9:train and mp20:train, "

@@ -8,7 +8,6 @@ import re
 import sqlite3
 import warnings
 import zipfile
-import zlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -17,12 +16,13 @@ from typing import Any
 
 import numpy as np
 
-from adit_model.canonical import MAX_ATOMS
 from adit_model.data.cif import read_cif, split_cif
 from adit_model.data.collect import collect
 from adit_model.data.dataset import AtomicDataset
 from adit_model.data.json_files import JSON_SUFFIXES, id_of, read_json
-from adit_model.data.xyz import comment_charge, plain_frame, symbol_of, xyz_frames
+from adit_model.data.poscar import read_poscar
+from adit_model.data.text import PACKINGS, UNPACKING, inner_name, open_binary, open_text, read_text
+from adit_model.data.xyz import comment_charge, plain_frame, xyz_frames
 from adit_model.files import READY, SETTINGS, UNFINISHED
 from adit_model.systems import AtomicSystem, as_list
 
@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 
 Item = tuple[str, AtomicSystem | str]
 
-CIF_SUFFIXES = (".cif",)
+CIF_SUFFIXES = (".cif", ".mcif")
 XYZ_SUFFIXES = (".xyz", ".extxyz")
 POSCAR_SUFFIXES = (".vasp", ".poscar")
 SDF_SUFFIXES = (".sdf", ".mol")
@@ -40,7 +40,7 @@ FILE_SUFFIXES = (
     *(*ASE_FORMATS, *JSON_SUFFIXES),
 )
 _POSCAR_NAME = re.compile(r"(POSCAR|CONTCAR)([._-].*)?$", re.IGNORECASE)
-_RUN_NAME = re.compile(r"(vasprun.*\.xml|XDATCAR)$")
+_RUN_NAME = re.compile(r"(vasprun.*\.xml|XDATCAR)$", re.IGNORECASE)
 # A folder of `adit generate` or `predict`: all in one file, each once more in folders beside it
 SAMPLES = "samples.extxyz"
 COPIES = ("crystals", "molecules", "candidates", "known", UNFINISHED, READY)
@@ -110,7 +110,7 @@ def reading(source: object) -> Iterator[None]:
         raise
     except UnicodeDecodeError as error:
         raise ValueError(f"{source} is no text in UTF-8: {error}") from error
-    except (OSError, EOFError, zlib.error, zipfile.BadZipFile, NotImplementedError) as error:
+    except (OSError, EOFError, zipfile.BadZipFile, NotImplementedError, *UNPACKING) as error:
         raise ValueError(f"{source} cannot be read: {error}") from error
     except (RecursionError, OverflowError, MemoryError) as error:
         raise ValueError(f"{source} is damaged: {type(error).__name__}") from error
@@ -139,8 +139,9 @@ def read_one(path: str | Path) -> AtomicSystem:
 
 def is_structure_file(path: Path) -> bool:
     """Whether :func:`load_structures` reads files with such a name."""
-    known = _POSCAR_NAME.match(path.name) or _RUN_NAME.match(path.name)
-    return bool(known) or path.name.lower().endswith(FILE_SUFFIXES)
+    name = inner_name(path)
+    known = _POSCAR_NAME.match(name) or _RUN_NAME.match(name)
+    return bool(known) or name.endswith(FILE_SUFFIXES)
 
 
 def holds_structures(path: Path) -> bool:
@@ -165,11 +166,18 @@ def read_structures(path: Path, add_hydrogens: bool = False) -> Iterator[Item]:
     if path.suffix.lower() == ".db":
         return _from_ase_db(path)
     if is_structure_file(path):
-        return _from_file(path, path.name.removesuffix("".join(path.suffixes)), add_hydrogens)
+        return _from_file(path, _stem(path.name), add_hydrogens)
     raise ValueError(
         f"cannot tell what {path.name} holds; known are .db, {', '.join(FILE_SUFFIXES)}, "
-        "POSCAR, CONTCAR, XDATCAR, vasprun.xml and folders of these"
+        "POSCAR, CONTCAR, XDATCAR, vasprun.xml, these packed (.gz, .bz2, .xz), and folders of these"
     )
+
+
+def _stem(name: str) -> str:
+    """Name of a file without its type and packing."""
+    name = name[: len(inner_name(Path(name)))]
+    ending = next((e for e in (*FILE_SUFFIXES, ".xml") if name.lower().endswith(e)), "")
+    return name[: len(name) - len(ending)] or name
 
 
 def _from_folder(folder: Path, add_hydrogens: bool) -> Iterator[Item]:
@@ -185,16 +193,17 @@ def _from_folder(folder: Path, add_hydrogens: bool) -> Iterator[Item]:
         )
     for path in files:
         relative = path.relative_to(folder)
-        stem = relative if _POSCAR_NAME.match(path.name) else relative.with_suffix("")
+        stem = relative.with_name(_stem(path.name)).as_posix()
         try:
-            yield from _from_file(path, stem.as_posix(), add_hydrogens)
+            yield from _from_file(path, stem, add_hydrogens)
         except ValueError as error:  # one file, not the folder, is unusable
-            yield stem.as_posix(), str(error)
+            yield stem, str(error)
 
 
 def _from_file(path: Path, stem: str, add_hydrogens: bool) -> Iterator[Item]:
     """Read all structures of one file; those after the first are named ``stem#1`` and so on."""
-    suffix = path.suffix.lower()
+    name = inner_name(path)
+    suffix = Path(name).suffix
     read: Callable[[Path], Iterator[Item]]
     if suffix in CIF_SUFFIXES:
         read = _from_cif
@@ -202,15 +211,15 @@ def _from_file(path: Path, stem: str, add_hydrogens: bool) -> Iterator[Item]:
         read = _from_xyz
     elif suffix in SDF_SUFFIXES:
         read = partial(_from_sdf, add_hydrogens=add_hydrogens)
-    elif path.name.lower().endswith(JSON_SUFFIXES):
+    elif suffix in JSON_SUFFIXES:
         read = read_json
-    elif suffix in ASE_FORMATS or _RUN_NAME.match(path.name):
+    elif suffix in ASE_FORMATS or _RUN_NAME.match(name):
         read = _from_ase
     else:
         read = _from_poscar
     with reading(path):
-        for i, (name, item) in enumerate(read(path)):
-            yield name or (stem if i == 0 else f"{stem}#{i}"), item
+        for i, (found, item) in enumerate(read(path)):
+            yield found or (stem if i == 0 else f"{stem}#{i}"), item
 
 
 def _from_objects(objects: Any, add_hydrogens: bool) -> Iterator[Item]:
@@ -240,7 +249,7 @@ def _from_ase_db(path: Path) -> Iterator[Item]:
 
 
 def _from_cif(path: Path) -> Iterator[Item]:
-    for block in split_cif(path.read_text(encoding="utf-8", errors="replace")):
+    for block in split_cif(read_text(path)):
         try:
             yield "", read_cif(block)
         except ValueError as error:
@@ -248,58 +257,24 @@ def _from_cif(path: Path) -> Iterator[Item]:
 
 
 def _from_poscar(path: Path) -> Iterator[Item]:
-    from ase.io import read
-
     try:
-        text = poscar_text(path.read_text(encoding="utf-8", errors="replace"))
+        yield "", read_poscar(read_text(path))
     except ValueError as error:
         yield "", str(error)
-    else:
-        yield "", _convert(lambda: read(io.StringIO(text), format="vasp"))
-
-
-def poscar_text(text: str) -> str:
-    """Bring a POSCAR into the form of VASP 5, symbols in line 6.
-
-    A file of VASP 4 has none there; they are taken from the comment if that holds one symbol for
-    each number of atoms and nothing else.
-
-    Raises
-    ------
-    ValueError
-        If the file has no symbols, or too many atoms.
-    """
-    from ase.data import atomic_numbers
-
-    lines = text.splitlines()
-    if len(lines) < 7:
-        raise ValueError(f"a POSCAR of {len(lines)} lines ends before its atoms")
-    words = lines[5].split()
-    if words and all(word.isdigit() for word in words):
-        names = lines[0].split()
-        if len(names) != len(words) or not all(name in atomic_numbers for name in names):
-            raise ValueError(
-                f"line 6 lacks the symbols of the elements, it is {lines[5].strip()[:40]!r} (as "
-                "in VASP 4): write them, such as 'Fe O', in a line of their own before it"
-            )
-        lines.insert(5, lines[0])
-    names = [re.split("[_/]", symbol)[0] for symbol in lines[5].split("!")[0].split()]
-    lines[5] = " ".join(symbol_of(name, "line 6") for name in names)
-    counts = [int(word[:9]) for word in lines[6].split() if word.isdigit()]
-    if sum(counts) > MAX_ATOMS:
-        raise ValueError(f"line 7 counts {sum(counts)} atoms, at most {MAX_ATOMS} are read")
-    return "\n".join(lines) + "\n"
 
 
 def _from_ase(path: Path) -> Iterator[Item]:
     """Read the models of a file by ASE."""
     from ase.io import iread
 
-    kind = ASE_FORMATS.get(path.suffix.lower())
+    name = inner_name(path)
+    kind = ASE_FORMATS.get(Path(name).suffix)
     if kind is None:
-        kind = "vasp-xdatcar" if path.name == "XDATCAR" else "vasp-xml"
+        kind = "vasp-xdatcar" if name == "xdatcar" else "vasp-xml"
     try:
         for atoms in iread(path, index=":", format=kind):
+            if not len(atoms):  # END after the last ENDMDL of a PDB file
+                continue
             if np.allclose(atoms.cell.array, np.eye(3)):  # what PDB files say of molecules
                 atoms.cell, atoms.pbc = None, False
             yield "", _convert(lambda found=atoms: found)
@@ -310,9 +285,11 @@ def _from_ase(path: Path) -> Iterator[Item]:
 def _from_sdf(path: Path, add_hydrogens: bool) -> Iterator[Item]:
     from rdkit import Chem, rdBase
 
-    with open(path, "rb") as file:
+    with open_binary(path) as file:
+        packed = path.suffix.lower() in PACKINGS  # RDKit cannot handle errors of unpacking
+        stream = io.BytesIO(file.read()) if packed else file
         quiet = rdBase.BlockLogs()  # what it says is in the reasons
-        for mol in Chem.ForwardSDMolSupplier(file, removeHs=False, sanitize=False):
+        for mol in Chem.ForwardSDMolSupplier(stream, removeHs=False, sanitize=False):
             if mol is None:
                 yield "", "RDKit cannot read the record"
                 continue
@@ -335,7 +312,7 @@ def with_hydrogens(mol: Any) -> Any:
 
 
 def _from_xyz(path: Path) -> Iterator[Item]:
-    with open(path, encoding="utf-8", errors="replace") as file:
+    with open_text(path) as file:
         for frame, reason in xyz_frames(file):
             system = reason or _read_xyz_frame(frame)
             yield "" if isinstance(system, str) else id_of(system.info), system

@@ -98,6 +98,8 @@ def data_command(args: argparse.Namespace) -> int:
         raise ValueError(f"--out must end in .npz, got {args.out}")
     if args.out is not None:
         folder = next(path for path in args.out.absolute().parents if path.exists())
+        if args.out.is_dir():
+            raise ValueError(f"--out {args.out} is a folder: give the name of a file")
         if not folder.is_dir() or not os.access(folder, os.W_OK):
             raise ValueError(f"--out {args.out} cannot be written: {folder} is no writable folder")
     dataset = load_source(

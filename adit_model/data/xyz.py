@@ -11,7 +11,7 @@ from adit_model.canonical import MAX_ATOMS
 from adit_model.systems import MAX_ATOMIC_NUMBER, warn_isotopes
 
 _PROPERTIES = re.compile(r"Properties\s*=\s*[\"']?([^\s\"']+)", re.IGNORECASE)
-_FORTRAN = re.compile(r"(?<=[\d.])[dD](?=[+-]?\d)")
+_EXPONENT = re.compile(r"(?<=[\d.])(?:[dD]|\*\^)(?=[+-]?\d)")  # of Fortran and Mathematica
 _LABEL = re.compile(r"([A-Za-z]{1,3})(?:[\d_+\-.].*)?$")  # "C1", "Fe2+", "O_w"
 _CHARGE = re.compile(r"\b(?:total[ _])?charge\s*[=:]?\s*([+-]?\d+)(?![\d.])", re.IGNORECASE)
 MAX_COLUMNS = 1000  # of one property of the atoms
@@ -39,6 +39,8 @@ def xyz_frames(file: TextIO) -> Iterator[tuple[str, str]]:
             yield "", f"line {number}: {count} atoms announced, the file ends after {found}"
             return
         number += len(lines)
+        if lines[0].startswith("gdb "):  # a file of QM9: frequencies, SMILES and InChI follow
+            number += len(list(islice(file, 3)))
         if count > MAX_ATOMS:
             yield "", f"{count} atoms, at most {MAX_ATOMS} are read"
         else:
@@ -49,7 +51,7 @@ def plain_frame(frame: str) -> str:
     """Write the atoms of a frame as every reader takes them: symbols, and exponents with E.
 
     Atomic numbers, labels (``C1``, ``CL``) and isotopes become symbols, ``1.0D-1`` becomes
-    ``1.0E-1``.
+    ``1.0E-1``, and so does ``1.0*^-1`` of the files of QM9.
 
     Raises
     ------
@@ -61,7 +63,7 @@ def plain_frame(frame: str) -> str:
     if column is None:
         return frame
     for i, row in enumerate(rows):
-        words = _FORTRAN.sub("E", row).split()
+        words = _EXPONENT.sub("E", row).split()
         if len(words) > column:
             symbol = symbol_of(words[column], f"row {i + 3}")
             words[column] = words[column] if is_number else symbol

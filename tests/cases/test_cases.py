@@ -6,6 +6,7 @@ import bz2
 import gzip
 import json
 import logging
+import lzma
 import re
 import shutil
 import time
@@ -243,6 +244,101 @@ def test_json_of_the_field_is_read(tmp_path, kind, pack):
     if kind not in ("one", "list"):
         np.testing.assert_allclose(data.labels["gap"], [1.5])
     assert load_source(str(tmp_path), progress=False)[0].formula == "NaCl"
+
+
+def files_of_the_field():
+    from rdkit import Chem
+    from rdkit.Chem import AllChem
+
+    mol = Chem.AddHs(Chem.MolFromSmiles("CCO"))
+    AllChem.EmbedMolecule(mol, randomSeed=1)
+    salt = Structure(Lattice.cubic(4), ["Na", "Cl"], [[0, 0, 0], [0.5, 0.5, 0.5]])
+    table = f'id,structure\na,"{salt.to(fmt="poscar")}"\n'
+    return {
+        "x.cif": (salt.to(fmt="cif"), "NaCl"),
+        "POSCAR": (salt.to(fmt="poscar"), "NaCl"),
+        "x.json": (json.dumps(salt.as_dict()), "NaCl"),
+        "x.csv": (table, "NaCl"),
+        "x.xyz": ((FOLDER / "by_number.xyz").read_text(), "H2O"),
+        "x.sdf": (Chem.MolToMolBlock(mol), "C2H6O"),
+        "x.pdb": (Chem.MolToPDBBlock(mol), "C2H6O"),
+    }
+
+
+@pytest.mark.parametrize("name", list(files_of_the_field()))
+def test_packed_files_are_read_and_damaged_ones_a_plain_error(tmp_path, name):
+    text, formula = files_of_the_field()[name]
+    for ending, pack in ((".gz", gzip.compress), (".bz2", bz2.compress), (".xz", lzma.compress)):
+        path = tmp_path / (name + ending)
+        path.write_bytes(packed := pack(text.encode()))
+        assert [s.formula for s in load_source(str(path), progress=False)] == [formula]
+        path.write_bytes(packed[: len(packed) // 2])
+        with pytest.raises(ValueError, match=r"cannot be read|no readable|no system|damaged"):
+            load_source(str(path), progress=False)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("name", ["x.cif", "POSCAR", "x.json", "x.csv", "x.xyz"])
+def test_marks_of_byte_order_and_line_ends_of_windows(tmp_path, name, encoding):
+    text, formula = files_of_the_field()[name]
+    path = tmp_path / name
+    path.write_bytes(text.replace("\n", "\r\n").encode(encoding))
+    assert [s.formula for s in load_source(str(path), progress=False)] == [formula]
+
+
+def test_ids_are_names_of_files_without_type_and_packing(tmp_path):
+    text, _ = files_of_the_field()["x.cif"]
+    for name in ("Li0.5.v2.cif", "a.b.cif.gz"):
+        (tmp_path / name).write_bytes(
+            gzip.compress(text.encode()) if "gz" in name else text.encode()
+        )
+        (only,) = load_source(str(tmp_path / name), progress=False).ids
+        assert f"{only}.cif" == name.removesuffix(".gz")
+    assert load_source(str(tmp_path), progress=False).ids.tolist() == ["Li0.5.v2", "a.b"]
+
+
+def test_files_of_qm9_are_read(tmp_path):
+    text = (
+        "3\ngdb 3\t799.58\t437.9\nO\t-0.034\t 0.977\t 0.0075\t-0.58\nH\t 0.064\t 2.*^-6\t"
+        " 0.0018\t 0.29\nH\t 0.871\t 1.300\t 0.0006\t 0.29\n1671.4\t3803.0\nO\tO\t\n"
+        "InChI=1S/H2O/h1H2\tInChI=1S/H2O/h1H2\n"
+    )
+    data = load_source(write(tmp_path / "dsgdb9nsd_000003.xyz", text), progress=False)
+    assert ([s.formula for s in data], data.skipped) == (["H2O"], [])
+
+
+def test_json_lines_and_documents_of_jobs(tmp_path):
+    structure, _ = entries()
+    document = {"uuid": "u", "output": {"structure": structure, "energy": -1.5}}
+    path = write(tmp_path / "x.jsonl", json.dumps(document) + "\n" + json.dumps(document) + "\n")
+    data = load_source(path, progress=False)
+    assert [s.formula for s in data] == ["NaCl", "NaCl"]
+    np.testing.assert_allclose(data.labels["energy"], [-1.5, -1.5])
+    with pytest.raises(ValueError, match="is no JSON file"):
+        load_source(write(tmp_path / "y.json", json.dumps(document) + "\n{"), progress=False)
+
+
+def test_decimal_commas_and_names_of_columns_in_capitals(tmp_path):
+    text, _ = files_of_the_field()["x.cif"]
+    quoted = '"' + text.replace('"', '""') + '"'
+    table = f"Material_ID;CIF;gap;word\n007;{quoted};1,5;1,a\n8;{quoted};;b\n"
+    data = load_source(write(tmp_path / "x.csv", table), progress=False)
+    assert (data.ids.tolist(), list(data.labels)) == (["007", "8"], ["gap"])
+    np.testing.assert_allclose(data.labels["gap"], [1.5, np.nan])
+
+
+def test_an_archive_is_to_be_unpacked(tmp_path):
+    with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
+        archive.writestr("a.cif", "")
+    with pytest.raises(ValueError, match="is an archive: unpack it"):
+        load_source(str(tmp_path / "x.zip"), progress=False)
+
+
+def test_the_end_of_a_pdb_file_is_no_model(tmp_path):
+    text, _ = files_of_the_field()["x.pdb"]
+    models = "".join(f"MODEL {i}\n{text.replace('END', 'ENDMDL')}" for i in (1, 2)) + "END\n"
+    data = load_source(write(tmp_path / "x.pdb", models), progress=False)
+    assert (len(data), data.skipped) == (2, [])
 
 
 def test_models_of_one_file_are_read(tmp_path):
