@@ -91,7 +91,8 @@ def read_json(path: Path) -> Iterator[tuple[str, AtomicSystem | str]]:
 
 def _objects(text: str) -> list[Any]:
     """Read the objects of a text, one or several without commas between them."""
-    decoder, end, found = json.JSONDecoder(), 0, []
+    found: list[Any] = []
+    decoder, end = json.JSONDecoder(), 0
     while end < len(text) or not found:
         value, end = decoder.raw_decode(text, end)
         found.append(value)

@@ -26,13 +26,13 @@ def read_poscar(text: str) -> AtomicSystem:
     ValueError
         If the text is none, or has no symbols.
     """
-    from ase.io import read
+    from ase.io.vasp import read_vasp
 
     text = poscar_text(text)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return AtomicSystem.from_atoms(read(io.StringIO(text), format="vasp"))
+            return AtomicSystem.from_atoms(read_vasp(io.StringIO(text)))
     except Exception as error:  # the reader of ASE raises any type on malformed text
         raise ValueError(f"{type(error).__name__}: {error}") from error
 
