@@ -17,6 +17,7 @@ from adit_model.prediction.complete import Completion, Task, read_add, task
 from adit_model.prediction.predict import Prediction, Question, formula_condition, question
 
 if TYPE_CHECKING:
+    from ase import Atoms
     from pymatgen.core import Molecule, Structure
 
     from adit_model.model import ADiT
@@ -218,12 +219,12 @@ class ADiTCompleteMaker(_Sampling):
     fixed: Any = None
     relax: str | None = "none"
 
-    def make(self, structure: Structure | Molecule | OutputReference) -> Job:
+    def make(self, structure: Structure | Molecule | Atoms | OutputReference) -> Job:
         """Make a job that completes a structure.
 
         Parameters
         ----------
-        structure : Structure, Molecule or OutputReference
+        structure : Structure, Molecule, ase.Atoms or OutputReference
             The host.
 
         Returns
@@ -236,8 +237,11 @@ class ADiTCompleteMaker(_Sampling):
         ValueError, TypeError
             If the host cannot be completed, or a field of the Maker is out of range.
         """
+        from adit_atomate.training.data import storable
+
         maker = self._anywhere()
         read_add(self.add)
+        structure = storable(structure)
         if not isinstance(structure, OutputReference):
             replace(maker, relax="none")._task(structure)
         return maker._complete(structure)

@@ -2,7 +2,7 @@
 
 Run from the repository root, for instance
 
-    python benchmarks/completion.py --data DIR --number 50 --k 10 --checkpoint mini-2
+    python benchmarks/completion.py --data DIR --number 163 --k 10 --ways sites voids
 
 where DIR holds ``crystals_test.csv.gz``. A host is a crystal without its lithium or hydrogen, in
 its own cell. It is recovered if a completion is the same crystal by pymatgen's matcher, with its
@@ -36,6 +36,7 @@ from adit_model.quality.matching import distance
 from adit_model.quality.tables import table
 from adit_model.systems import AtomicSystem
 
+WAYS = ("network", "voids", "sites")
 TOLERANCES = ("pymatgen", "tight")
 LOWER = 0.001  # eV/atom: an energy at most so far above that of the crystal is as low
 
@@ -119,13 +120,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--k", type=int, default=10, help="completions of each")
     parser.add_argument("--elements", nargs="+", default=["Li", "H"], help="taken out: Li, H")
     parser.add_argument("--largest", type=int, default=20, help="most atoms of a crystal")
-    parser.add_argument("--checkpoint", default="mini-2", help="none: without network")
+    parser.add_argument("--ways", nargs="+", default=WAYS, choices=WAYS, help="what completes")
+    parser.add_argument("--checkpoint", default="mini-2", help="of the network")
     parser.add_argument("--relax", metavar="ENGINE", help="chgnet or sevennet")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--out", type=Path, metavar="FILE", help="JSON of every completion")
     options = parser.parse_args(arguments)
-    model = ADiT.load("mini-2" if options.checkpoint == "none" else options.checkpoint)
+    model = ADiT.load(options.checkpoint)
     path = options.data / "crystals_test.csv.gz"
     drawn = hosts(path, options.number, options.largest, options.elements)
     found: list[dict[str, Any]] = []
@@ -143,13 +145,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
             seed=options.seed,
             first_index=place * options.k,
         )
-        made: dict[str, list[AtomicSystem | None]] = {
-            "sites": list(sites(host, {symbol: count}, options.k, options.seed)),
-            "voids": [
-                voids(host, atomic_numbers[symbol], count, [place, k]) for k in range(options.k)
-            ],
-        }
-        if options.checkpoint != "none":
+        made: dict[str, list[AtomicSystem | None]] = {}
+        if "sites" in options.ways:
+            made["sites"] = list(sites(host, {symbol: count}, options.k, options.seed))
+        if "voids" in options.ways:
+            number, tries = atomic_numbers[symbol], range(options.k)
+            made["voids"] = [voids(host, number, count, [place, k]) for k in tries]
+        if "network" in options.ways:
             samples = model.sample(asked.request, progress=False)
             made["network"] = [asked.restore(sample, k) for k, sample in enumerate(samples)]
         entry: dict[str, Any] = {"id": truth.info["id"], "formula": truth.formula, "add": symbol}
@@ -160,7 +162,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             (done,) = relaxed([own], options.relax, first=first, workers=options.workers)
             entry["energy"] = done.energy
         entry |= {which: judged(truth, asked, systems, options) for which, systems in made.items()}
-        if "network" in entry:
+        if "network" in entry and "sites" in entry:
             pairs = itertools.zip_longest(entry["sites"], entry["network"])
             entry["both"] = [row for pair in pairs for row in pair if row is not None]
         found.append(entry)
@@ -169,7 +171,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             options.out.write_text(json.dumps(found))
     lines = [
         (which, str(k), *shares(found, which, k))
-        for which in ("network", "voids", "sites", "both")
+        for which in (*WAYS, "both")
         if which in found[0]
         for k in sorted({1, min(5, options.k), options.k})
     ]

@@ -31,6 +31,7 @@ from adit_model.prediction.candidates import (
     row,
     too_close,
 )
+from adit_model.prediction.hydrogens import hydrogens
 from adit_model.prediction.sites import sites
 from adit_model.sampling.request import Request, check_integer
 from adit_model.sampling.sample import Sample
@@ -65,7 +66,7 @@ class Task:
     engine : str
         What relaxes, or ``"none"``.
     guesses : int
-        Completions by :func:`~adit_model.prediction.sites.sites` beside the samples.
+        Completions by geometry beside the samples; see :func:`task`.
     """
 
     host: AtomicSystem
@@ -184,7 +185,8 @@ def task(
         ``"chgnet"``, ``"sevennet"``, ``"xtb"``, ``"none"``; None takes the domain's default.
     guesses : int, optional
         Completions by :func:`~adit_model.prediction.sites.sites` beside the samples, of a crystal
-        and elements that are given; by default half as many as samples.
+        and elements that are given, or by :func:`~adit_model.prediction.hydrogens.hydrogens` of a
+        molecule and hydrogen; by default half as many as samples.
     seed, first_index : int
         See :class:`~adit_model.sampling.request.Request`.
     **sampling
@@ -229,12 +231,13 @@ def task(
         reason = str(error).partition("cannot be made: ")[2] or str(error)
         raise ValueError(f"{host.formula} cannot be completed: {reason}") from error
     chosen = choose_engine(engine, host.domain)
-    possible = host.is_periodic and not isinstance(total, int)
+    possible = not isinstance(total, int) and (host.is_periodic or set(total) == {"H"})
     if guesses is None:
         guesses = (n + 1) // 2 if possible else 0
     if guesses < 0 or (guesses and not possible):
         raise ValueError(
-            f"guesses are of crystals and elements that are given, at least 0, got {guesses}"
+            "guesses are of crystals and elements that are given, or of a molecule's hydrogens, "
+            f"at least 0, got {guesses}"
         )
     return Task(host, total, form, poses, request, chosen, guesses)
 
@@ -396,7 +399,11 @@ def judge(
     """Screen, relax, join and rank completions; see :func:`complete`."""
     guessed = []
     if asked.guesses and not isinstance(asked.add, int):
-        guessed = sites(asked.host, asked.add, asked.guesses, asked.request.seed)
+        guessed = (
+            sites(asked.host, asked.add, asked.guesses, asked.request.seed)
+            if asked.host.is_periodic
+            else hydrogens(asked.host, asked.add["H"], asked.guesses)
+        )
     closest = min(CLOSEST, 0.95 * closest_ratio(asked.host))  # a fault of the host is its own
     candidates = [
         Candidate(system, index=i, fault=too_close(system, closest))

@@ -30,7 +30,7 @@ def test_a_job_predicts(tiny_checkpoint, job_store, clean_dir):
 @pytest.mark.integration
 def test_a_job_completes_a_structure(tiny_checkpoint, job_store, clean_dir):
     maker = ADiTCompleteMaker(checkpoint=str(tiny_checkpoint), add={"Cl": 2}, candidates=6)
-    found = result(maker.make(SODIUM), job_store)
+    found = result(maker.make(SODIUM.to_ase_atoms()), job_store)
     assert found.asked["add"] == {"Cl": 2}
     assert len(found.dropped) + sum(row.samples for row in found.rows) == 6
     for structure in found.structures:

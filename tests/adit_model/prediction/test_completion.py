@@ -12,8 +12,10 @@ from adit_model import ADiT
 from adit_model.checkpoint import read_known, resolve_checkpoint
 from adit_model.notebook.sampler import ADiTSampler
 from adit_model.prediction.complete import complete, fixed_mask, judge, read_add, task
+from adit_model.prediction.hydrogens import hydrogens
 from adit_model.prediction.sites import sites
 from adit_model.quality.matching import distance
+from adit_model.quality.records import check_systems
 from adit_model.systems import AtomicSystem
 
 SODIUM = bulk("Na", "fcc", a=5.64)
@@ -186,6 +188,27 @@ def test_hydrogens_return_to_their_oxygen_and_lithium_to_its_layer():
     ).get_primitive_structure()
     (best,) = sites(without(layered, "Li"), {"Li": 1}, 1)
     assert distance(best, AtomicSystem.from_any(layered), "tight") is not None
+
+
+def test_a_molecule_gets_its_hydrogens_back():
+    names = ["CH3CH2OH", "C6H6", "C5H5N", "CH3COOH", "HCN", "CH3CONH2", "bicyclobutane"]
+    whole = [AtomicSystem.from_atoms(molecule(name)) for name in names]
+    filled = []
+    for system in whole:
+        kept = system.numbers != 1
+        kept[np.flatnonzero(~kept)[2:3]] = True  # one stays
+        host = AtomicSystem(system.numbers[kept], system.positions[kept])
+        found = hydrogens(host, len(system) - len(host), 2)
+        assert (found[0].positions[: len(host)] == host.positions).all()
+        filled.append(found[0])
+    wanted, made = check_systems(whole), check_systems(filled)
+    assert [m.smiles for m in made] == [w.smiles for w in wanted]
+    assert all(m.plausible for m in made)
+    assert hydrogens(AtomicSystem([6, 8], [[0, 0, 0], [0, 0, 1.13]]), 1, 2) == []  # a radical
+    carbon = molecule("CH4")[:1]
+    asked = task(*read_known(resolve_checkpoint("mini-2")), carbon, "H4", 2)
+    (best, *_) = judge(asked, [None] * 2, [0, 1], progress=False).candidates
+    assert (best.smiles, best.source) == ("C", "sites by geometry")
 
 
 def test_fewer_atoms_than_a_host_of_high_symmetry_has_sites_of():
