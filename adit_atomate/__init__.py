@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from adit_atomate.generate import ADiTGenerateMaker, ADiTGenerateShardsMaker
     from adit_atomate.predict import ADiTCompleteMaker, ADiTPredictMaker
     from adit_atomate.settings import ADiTSettings
+    from adit_atomate.stores import disk_store
     from adit_atomate.training.active_learning import ADiTActiveLearningMaker
     from adit_atomate.training.data import ADiTDataMaker
     from adit_atomate.training.documents import ADiTDataDoc, ADiTTrainDoc, ADiTTrainReport
@@ -61,6 +62,7 @@ __all__ = [
     "MaterialsProjectSource",
     "StoreSource",
     "__version__",
+    "disk_store",
     "from_store",
     "resume",
 ]
@@ -75,6 +77,7 @@ _NAMES = {
     "generate": "ADiTGenerateMaker ADiTGenerateShardsMaker",
     "predict": "ADiTCompleteMaker ADiTPredictMaker",
     "settings": "ADiTSettings",
+    "stores": "disk_store",
     "training.active_learning": "ADiTActiveLearningMaker",
     "training.data": "ADiTDataMaker",
     "training.documents": "ADiTDataDoc ADiTTrainDoc ADiTTrainReport",

@@ -1,4 +1,4 @@
-"""Checks of a job store before a job spends hours on what could then not be kept."""
+"""A job store on disk, and checks of any before a job spends hours on what could not be kept."""
 
 from __future__ import annotations
 
@@ -9,8 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
+from filelock import FileLock
+from jobflow import JobStore
+from maggma.stores import MontyStore
+
 if TYPE_CHECKING:
-    from jobflow import JobStore
     from maggma.core import Store
 
 logger = logging.getLogger(__name__)
@@ -21,6 +24,52 @@ MONGO_LIMIT = 16 * 1024 * 1024  # bytes of one document
 
 class JobStoreError(RuntimeError):
     """The job store cannot keep the results of a job; the text says what to change."""
+
+
+class SharedMontyStore(MontyStore):
+    """A MontyStore of SQLite that processes may connect to, and so make, at the same moment.
+
+    Each connection of montydb writes its settings anew, and reads them: another process could find
+    them empty. Here they wait for each other, and the file has its table from the start.
+    """
+
+    def connect(self, force_reset: bool = False) -> None:
+        """Connect, one process after the other.
+
+        Raises
+        ------
+        JobStoreError
+            If a file is damaged or cannot be written.
+        """
+        folder = Path(self.database_path)
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder / "connect.lock"):
+            super().connect(force_reset)
+            _make_table(self)
+
+
+def disk_store(folder: str | Path) -> JobStore:
+    """Make a job store of SQLite files in a folder, for all that runs on one machine.
+
+    Parameters
+    ----------
+    folder : str or Path
+        Is made; several processes may do so at once.
+
+    Returns
+    -------
+    JobStore
+        For ``run_locally(flow, store=...)``.
+
+    Examples
+    --------
+    >>> from adit_atomate import disk_store
+    >>> store = disk_store("results")
+    """
+    path = str(Path(folder).expanduser().absolute())
+    data = SharedMontyStore(DATA, database_path=path)
+    documents = SharedMontyStore("outputs", database_path=path)
+    return JobStore(documents, additional_stores={DATA: data})
 
 
 def check_job_store(store: JobStore, num_bytes: int = 0) -> None:
@@ -68,10 +117,10 @@ def check_job_store(store: JobStore, num_bytes: int = 0) -> None:
 
 
 def _make_table(store: Store) -> None:
-    if type(store).__name__ != "MontyStore" or getattr(store, "storage", "") != "sqlite":
+    if not isinstance(store, MontyStore) or store.storage != "sqlite":
         return
-    folder = Path(store.database_path) / store.database_name  # type: ignore[attr-defined]
-    path = folder / f"{store.collection_name}.collection"  # type: ignore[attr-defined]
+    folder = Path(store.database_path) / store.database_name
+    path = folder / f"{store.collection_name}.collection"
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with closing(sqlite3.connect(path, timeout=60)) as database, database:

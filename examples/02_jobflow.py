@@ -7,23 +7,18 @@ otherwise in memory. A project has its stores in jobflow.yaml and calls run_loca
 """
 
 import sys
-from pathlib import Path
 
 from jobflow import Flow, JobStore, run_locally
-from maggma.stores import MemoryStore, MontyStore
+from maggma.stores import MemoryStore
 
-from adit_atomate import ADiTGenerateMaker
+from adit_atomate import ADiTGenerateMaker, disk_store
 
 
 def make_store(folder: str | None) -> JobStore:
     """Documents in one store, structures in the additional store ``data``."""
     if folder is None:
         return JobStore(MemoryStore(), additional_stores={"data": MemoryStore()})
-    path = str(Path(folder).resolve())  # jobs may run in other folders
-    return JobStore(
-        MontyStore("outputs", database_path=path),
-        additional_stores={"data": MontyStore("data", database_path=path)},
-    )
+    return disk_store(folder)
 
 
 def main() -> None:

@@ -12,8 +12,7 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
-from jobflow import Flow, JobStore, Maker, run_locally
-from maggma.stores import MontyStore
+from jobflow import Flow, Maker, run_locally
 
 from adit_atomate import (
     ADiTDataMaker,
@@ -22,17 +21,10 @@ from adit_atomate import (
     ADiTTrainDenoiserMaker,
     ADiTTrainReportMaker,
     StoreSource,
+    disk_store,
     from_store,
 )
 from adit_atomate.discovery.flow import ADiTDiscoveryMaker
-
-
-def make_store(folder: Path) -> JobStore:
-    """Documents and structures in SQLite files."""
-    return JobStore(
-        MontyStore("outputs", database_path=str(folder)),
-        additional_stores={"data": MontyStore("data", database_path=str(folder))},
-    )
 
 
 def relax_maker() -> Maker:
@@ -51,7 +43,7 @@ def relax_maker() -> Maker:
 def main() -> None:
     folder = Path(sys.argv[1] if len(sys.argv) > 1 else "loop").resolve()
     os.environ.setdefault("ADIT_TRAINING_DIR", str(folder / "runs"))
-    store = make_store(folder / "store")
+    store = disk_store(folder / "store")
 
     # 1. Discover: every relaxation is kept in the store.
     discovery = ADiTDiscoveryMaker(

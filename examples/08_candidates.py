@@ -12,20 +12,17 @@ import sys
 from pathlib import Path
 
 from atomate2.ase.jobs import LennardJonesRelaxMaker
-from jobflow import JobStore, run_locally
+from jobflow import run_locally
 from maggma.stores import MontyStore
 
+from adit_atomate import disk_store
 from adit_atomate.discovery.candidates import CandidateBuilder, export_candidates
 from adit_atomate.discovery.flow import ADiTDiscoveryMaker
 
 
 def main() -> None:
     folder = Path(sys.argv[1]).resolve()
-    path = str(folder / "store")
-    jobs = JobStore(
-        MontyStore("outputs", database_path=path),
-        additional_stores={"data": MontyStore("data", database_path=path)},
-    )
+    jobs = disk_store(folder / "store")
     jobs.connect()
     if jobs.count({"output.candidates": {"$exists": True}}) == 0:
         relax = LennardJonesRelaxMaker(steps=3, relax_cell=False)
@@ -34,7 +31,7 @@ def main() -> None:
         run_locally(flow, store=jobs, create_folders=True, root_dir=folder, ensure_success=True)
 
     # Run it whenever you like: only jobs that are new since the last time are read.
-    candidates = MontyStore("candidates", database_path=path)
+    candidates = MontyStore("candidates", database_path=str(folder / "store"))
     CandidateBuilder(jobs, candidates).run(log_level=logging.WARNING)
 
     candidates.connect()

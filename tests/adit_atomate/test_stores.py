@@ -2,11 +2,15 @@ from __future__ import annotations
 
 import re
 import shutil
+import threading
 
 import pytest
+from filelock import FileLock
 from jobflow import JobStore
 from maggma.stores import JSONStore, MemoryStore, MongoStore, MontyStore
+from monty.json import MontyDecoder
 
+from adit_atomate import disk_store
 from adit_atomate.stores import JobStoreError, check_job_store
 
 
@@ -102,6 +106,26 @@ def test_a_sqlite_store_whose_making_was_cut_off(tmp_path):
     (tmp_path / "db" / "blobs.collection").write_text("damaged" * 1000)
     with pytest.raises(JobStoreError, match=r"blobs\.collection .*move it away"):
         check_job_store(store)
+
+
+def test_processes_that_make_a_store_wait_for_each_other(tmp_path):
+    pytest.importorskip("montydb")
+    folder = tmp_path / "new"
+    store = disk_store(folder)
+    folder.mkdir()
+    with FileLock(folder / "connect.lock"):  # of another process that connects
+        thread = threading.Thread(target=store.connect, daemon=True)
+        thread.start()
+        thread.join(0.3)
+        assert thread.is_alive() and not (folder / ".monty.storage").exists()
+    thread.join(60)
+    assert not thread.is_alive()
+    again = MontyDecoder().process_decoded(store.as_dict())
+    again.connect()
+    document = {"uuid": "a", "index": 1, "output": {"x": [1]}}
+    again.update(document, key=["uuid", "index"], save={"data": ["x"]})
+    assert store.query_one({"uuid": "a"}, load=True)["output"] == {"x": [1]}
+    check_job_store(store)
 
 
 def test_size_limit_of_mongodb():

@@ -166,10 +166,7 @@ class Setting:
             from adit_atomate.stores import check_job_store
 
             store = _store(out)
-            try:
-                store.connect()
-            except Exception:  # montydb reads its settings while another process writes them
-                return 69
+            store.connect()
             check_job_store(store)
             for i in range(5):
                 document = {"uuid": f"{name}{i}", "index": 1, "output": {"x": [i]}}
@@ -181,8 +178,7 @@ class Setting:
         store = _store(out)
         store.connect()
         kept = store.count()
-        whole = set(ends) <= {0, 69} and kept == 5 * ends.count(0) > 0
-        _check(whole, f"{kept} of 15 documents, the ends are {ends}")
+        _check(kept == 15 and not any(ends), f"{kept} of 15 documents, the ends are {ends}")
 
     def _threads(self, rng: random.Random) -> None:
         from adit_model import ADiT
@@ -298,12 +294,9 @@ class Setting:
 
 
 def _store(folder: Path) -> Any:
-    from jobflow import JobStore
-    from maggma.stores import MontyStore
+    from adit_atomate import disk_store
 
-    path = str(folder / "store")
-    data = {"data": MontyStore("data", database_path=path)}
-    return JobStore(MontyStore("outputs", database_path=path), additional_stores=data)
+    return disk_store(folder / "store")
 
 
 def _told(document: Any) -> list[list[Any]]:
