@@ -13,6 +13,7 @@ from pymatgen.io.ase import AseAtomsAdaptor
 
 pytest.importorskip("lightning", reason="training needs lightning: pip install -e '.[train]'")
 
+import torch
 from training_cases import TINY, last_output, options
 
 from adit_atomate import (
@@ -359,3 +360,44 @@ def test_a_field_of_task_documents_can_be_asked_for_after_fine_tuning(tmp_path, 
     ):
         with pytest.raises(ValueError, match=error):
             replace(maker, **wrong).make([StoreSource(store)])
+
+
+def test_a_number_beside_structures_of_any_file_is_learned(tmp_path, job_store):
+    import ase.db
+    import ase.io
+    import pandas as pd
+
+    rows = [("Cu", structure("Cu").to(fmt="cif"), 137.0), ("Fe", structure("Fe").to(fmt="cif"), "")]
+    columns = ["material_id", "cif", "bulk_modulus"]
+    pd.DataFrame(rows, columns=columns).to_csv(tmp_path / "metals.csv", index=False)
+    silver, nickel = bulk("Ag"), bulk("Ni")
+    silver.info["bulk_modulus"], nickel.info["bulk_modulus"] = 104.0, float("nan")
+    ase.io.write(tmp_path / "metals.extxyz", [silver, nickel])
+    with ase.db.connect(tmp_path / "metals.db") as database:
+        database.write(bulk("Al"), bulk_modulus=76.0)
+        database.write(bulk("Ca"))
+    denoiser = {**TINY["denoiser"], "num_layers": 1, "properties": ()}
+    torch.manual_seed(0)
+    start = ADiT(ModelConfig.from_dict({**TINY, "denoiser": denoiser}))
+    start.save(tmp_path / "start.safetensors")
+    maker = ADiTFineTuneMaker(
+        checkpoint=str(tmp_path / "start.safetensors"),
+        properties=["bulk_modulus"],
+        only_conditions=True,
+        data_maker=ADiTDataMaker(options={"validation_fraction": 0.0}),
+        denoiser_maker=tiny(ADiTTrainDenoiserMaker, steps=2),
+        report_maker=ADiTTrainReportMaker(n=0),
+    )
+    flow = maker.make(["metals.csv", "metals.extxyz", "metals.db"])
+    run_locally(flow, store=job_store, ensure_success=True)
+    report = ADiTTrainReport(**job_store.get_output(flow.output.uuid, load=True))
+    told = AtomicDataset.load(report.data.train.path).labels["bulk_modulus"]
+    np.testing.assert_array_equal(np.sort(told), [76, 104, 137, np.nan, np.nan, np.nan])
+    model = ADiT.load(report.checkpoint.path)
+    known = model.known.properties["bulk_modulus"]
+    assert (known.min, known.max) == (76.0, 137.0)
+    old, new = start.denoiser.state_dict(), model.denoiser.state_dict()
+    changed = {name for name, value in old.items() if not torch.equal(value, new[name].cpu())}
+    assert all(name.startswith("told.") for name in changed)
+    with pytest.warns(UserWarning, match="bulk_modulus=500 is outside .* 76 to 137"):
+        model.sample(1, "crystal, bulk_modulus=500", num_steps=2, progress=False)
