@@ -3,12 +3,13 @@
     python benchmarks/discovery.py run FOLDER --n 50 --reference CSV --hull CSV [CSV ...]
     python benchmarks/discovery.py read FOLDER
     python benchmarks/discovery.py symmetry FOLDER
+    python benchmarks/discovery.py optimizers FOLDER
     python benchmarks/discovery.py killed FOLDER --n 50
 
 ``run`` generates crystals with the bundled weights, relaxes them with CHGNet, and keeps everything
 in SQLite files in FOLDER; ``read`` queries them in a new process. ``symmetry`` relaxes the
-crystals that the run symmetrised once more, with and without. ``killed`` tells what a run that was
-killed has left.
+crystals that the run symmetrised once more, with and without. ``optimizers`` relaxes its first 30
+plausible crystals by several optimisers. ``killed`` tells what a run that was killed has left.
 """
 
 from __future__ import annotations
@@ -28,7 +29,12 @@ from adit_atomate import ADiTDiscoveryDoc, ADiTDiscoveryMaker, ADiTGenerateMaker
 from adit_atomate.discovery.rank import ADiTHullMaker
 from adit_atomate.discovery.relax import ADiTRelaxStageMaker
 from adit_atomate.discovery.stages import ADiTNoveltyMaker
-from adit_model.quality.symmetry import SYMMETRY
+from adit_model.quality.force_fields import calculator
+from adit_model.quality.optimizer import CrystalBFGS
+from adit_model.quality.plausible import plausible
+from adit_model.quality.relax import FMAX, STEPS
+from adit_model.quality.symmetry import MOVED, SYMMETRY, symmetrise
+from adit_model.systems import AtomicSystem
 
 
 def open_store(folder: Path) -> JobStore:
@@ -108,6 +114,36 @@ def symmetry(args: argparse.Namespace) -> None:
         )
 
 
+def optimizers(args: argparse.Namespace) -> None:
+    """Relax the first 30 plausible crystals of the run by CHGNet with several optimisers."""
+    from ase.filters import FrechetCellFilter
+    from ase.optimize import BFGS, FIRE
+
+    made = MontyDecoder().process_decoded(
+        open_store(args.folder).query_one({"name": "ADiT generate"}, load=True)["output"]
+    )
+    systems = [AtomicSystem.from_structure(s) for s in made.structures if s is not None]
+    systems = [system for system in systems if plausible(system).plausible][:30]
+    first: list[float] = []
+    for optimizer in (FIRE, BFGS, CrystalBFGS):
+        started, steps, converged, energies = cpu_seconds(), 0, 0, []
+        for system in systems:
+            found = symmetrise(system, SYMMETRY, MOVED)
+            atoms = (found.system if found else system).to_atoms()
+            atoms.calc = calculator("chgnet")
+            relaxing = optimizer(FrechetCellFilter(atoms), logfile=None)
+            converged += relaxing.run(fmax=FMAX, steps=STEPS)
+            steps += relaxing.nsteps
+            energies.append(atoms.get_potential_energy() / len(atoms))
+        first = first or energies
+        changes = np.array(energies) - first
+        print(
+            f"{optimizer.__name__:<12} {steps:>5} steps, {cpu_seconds() - started:.0f} s of CPU, "
+            f"{converged} of {len(systems)} converged; against FIRE {sum(changes < -0.005)} lower "
+            f"and {sum(changes > 0.005)} higher by more than 5 meV/atom"
+        )
+
+
 def cpu_seconds() -> float:
     """Seconds of CPU that this process and those that it started have taken."""
     taken = os.times()
@@ -120,10 +156,19 @@ def killed(args: argparse.Namespace) -> None:
         print(stored["completed_at"], stored["name"])
 
 
+PARTS = {
+    "run": run,
+    "read": read,
+    "symmetry": symmetry,
+    "optimizers": optimizers,
+    "killed": killed,
+}
+
+
 def main() -> None:
     warnings.simplefilter("ignore")
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("part", choices=["run", "read", "symmetry", "killed"])
+    parser.add_argument("part", choices=list(PARTS))
     parser.add_argument("folder", type=Path)
     parser.add_argument("--n", type=int, default=50)
     parser.add_argument("--seed", type=int, default=0)
@@ -131,7 +176,7 @@ def main() -> None:
     parser.add_argument("--hull", nargs="+", default="known")
     args = parser.parse_args()
     args.folder.mkdir(parents=True, exist_ok=True)
-    {"run": run, "read": read, "symmetry": symmetry, "killed": killed}[args.part](args)
+    PARTS[args.part](args)
 
 
 if __name__ == "__main__":

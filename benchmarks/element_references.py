@@ -98,7 +98,7 @@ def main() -> None:
         "package": f"{chosen.package} {version(chosen.package)}",
         "scale": chosen.scale,
         "unit": "eV/atom",
-        "made": f"benchmarks/element_references.py {args.name}, FIRE to {FMAX} eV/angstrom, "
+        "made": f"benchmarks/element_references.py {args.name}, BFGS to {FMAX} eV/angstrom, "
         f"at most {STEPS} steps; lowest of the phases tried",
         "data": [path.name for path in args.data],
         "elements": table,

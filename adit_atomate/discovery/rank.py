@@ -21,6 +21,7 @@ from adit_atomate.discovery.stages import (
     structure_of,
 )
 from adit_atomate.settings import ADiTSettings, check_workers
+from adit_model.data.http import DownloadError
 from adit_model.data.materials_project import has_key
 from adit_model.data.phases import is_known, known_splits, without_none
 from adit_model.quality.force_fields import ElementReferences, force_field_of, references_for
@@ -36,6 +37,11 @@ from adit_model.quality.hull import (
 from adit_model.systems import AtomicSystem
 
 logger = logging.getLogger(__name__)
+
+GO_ON = (
+    "What was relaxed is in the job store: run this job again where there is internet "
+    "(lpad rerun_fws, jf job rerun; adit_atomate.resume(store) after run_locally)"
+)
 
 
 @dataclass
@@ -141,9 +147,11 @@ class ADiTHullMaker(Maker):
         if not sources:
             return Hull.of_elements(self.scale)
         if not files:
-            return Hull.from_materials_project(
-                sorted({crystal.composition.chemical_system for crystal in crystals})
-            )
+            systems = sorted({crystal.composition.chemical_system for crystal in crystals})
+            try:
+                return Hull.from_materials_project(systems)
+            except DownloadError as error:
+                raise DownloadError(f"{error}. {GO_ON}") from error
         relaxed = [sample.relaxation for sample in samples if sample.relaxation is not None]
         fields = {force_field_of(relaxation.calculator) for relaxation in relaxed}
         field = fields.pop() if len(fields) == 1 and self.element_energies is None else None

@@ -36,11 +36,10 @@ from adit_model.systems import MOLECULE, AtomicSystem
 
 def chgnet_relax_maker() -> Maker:
     """CHGNet relaxation of cell and atoms, forces below 0.05 eV/angstrom in at most 500 steps."""
-    from atomate2.forcefields.jobs import ForceFieldRelaxMaker
-
+    from adit_atomate.discovery.force_fields import ADiTForceFieldRelaxMaker
     from adit_model.quality.relax import FMAX
 
-    return ForceFieldRelaxMaker(
+    return ADiTForceFieldRelaxMaker(
         name="CHGNet relax",
         force_field_name="CHGNet",
         relax_kwargs={"fmax": FMAX, "final_atoms_object_file": None},
@@ -54,11 +53,10 @@ def sevennet_relax_maker(model: str = "7net-0") -> Maker:
     Of other weights than ``"7net-0"`` the package has no energies of elements: give
     ``ADiTHullMaker(element_energies=...)`` for an energy above hull.
     """
-    from atomate2.forcefields.jobs import ForceFieldRelaxMaker
-
+    from adit_atomate.discovery.force_fields import ADiTForceFieldRelaxMaker
     from adit_model.quality.relax import FMAX
 
-    return ForceFieldRelaxMaker(
+    return ADiTForceFieldRelaxMaker(
         name="SevenNet relax",
         force_field_name="SevenNet",
         calculator_kwargs={"model": model},

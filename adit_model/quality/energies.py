@@ -144,7 +144,7 @@ def energy_measure(name: str) -> Measure:
         module=found.module,
         extra=name,
         chunk=RELAX_CHUNK,
-        revision=2,
+        revision=3,
     )
 
 

@@ -100,13 +100,12 @@ def calculator(name: str) -> Calculator:
     import io
 
     force_field(name).require()
+    if name == CHGNET.name:
+        from adit_model.quality.chgnet import chgnet_calculator
+
+        return chgnet_calculator("cpu")
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
-        if name == CHGNET.name:
-            from chgnet.model import CHGNet, CHGNetCalculator
-
-            model = CHGNet.load(model_name="0.3.0", use_device="cpu", verbose=False)
-            return CHGNetCalculator(model, use_device="cpu", on_isolated_atoms="ignore")
         from sevenn.calculator import SevenNetCalculator
 
         weights = "7net-l3i5" if name == L3I5.name else "7net-0"

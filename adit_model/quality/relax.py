@@ -1,8 +1,8 @@
 """Relaxation: of crystals by a force field, of molecules by GFN2-xTB; how far the atoms moved.
 
-Crystals: FIRE with a Frechet cell filter, all forces (stress times volume included) below the
-limit. Molecules: BFGS; GFN2-xTB is that of Bannwarth, Ehlert, Grimme, J. Chem. Theory Comput. 15,
-1652 (2019), as in tblite.
+Crystals: :class:`~adit_model.quality.optimizer.CrystalBFGS` with a Frechet cell filter, all forces
+(stress times volume included) below the limit. Molecules: BFGS; GFN2-xTB is that of Bannwarth,
+Ehlert, Grimme, J. Chem. Theory Comput. 15, 1652 (2019), as in tblite.
 """
 
 from __future__ import annotations
@@ -104,7 +104,9 @@ def relax(
     """
     from ase.constraints import FixAtoms
     from ase.filters import FrechetCellFilter
-    from ase.optimize import BFGS, FIRE
+    from ase.optimize import BFGS
+
+    from adit_model.quality.optimizer import CrystalBFGS
 
     atoms = _prepare_molecule(system) if name == XTB else _prepare(system, name)
     if moving is not None:
@@ -113,7 +115,7 @@ def relax(
     scales = cell and moving is None and system.is_periodic
     start = atoms.get_volume() if scales else 1.0
     optimizer: Any = (
-        FIRE(FrechetCellFilter(atoms) if scales else atoms, logfile=None)
+        CrystalBFGS(FrechetCellFilter(atoms) if scales else atoms, logfile=None)
         if system.is_periodic
         else BFGS(atoms, logfile=None)
     )

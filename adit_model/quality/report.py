@@ -59,7 +59,7 @@ DEFINITIONS: Mapping[str, str] = {
 """,
 }
 ENERGY_DEFINITIONS = """\
-- *Relaxation* of atoms and cell: FIRE, Frechet cell filter. All shares are of all samples, valid or
+- *Relaxation* of atoms and cell: BFGS, Frechet cell filter. All shares are of all samples, valid or
   not; a relaxation that failed or did not converge counts as not passed. Medians and means are of
   the crystals that have the number.
 - *Formation energy*: relative to the elements by the same force field. *Energy above hull*: of

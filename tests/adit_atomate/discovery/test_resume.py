@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +13,8 @@ from monty.json import MontyDecoder
 from pymatgen.core import Lattice, Structure
 
 from adit_atomate import ADiTDiscoveryMaker, ADiTRelaxStageMaker, resume
+from adit_atomate.discovery.rank import ADiTHullMaker
+from adit_model.quality.hull import Hull
 
 FCC = [[0, 0, 0], [0.5, 0.5, 0], [0.5, 0, 0.5], [0, 0.5, 0.51]]
 CRYSTALS = [
@@ -91,6 +93,28 @@ def test_a_job_killed_as_it_stored_its_data_is_done_again(maker, clean_dir):
     data.remove_docs({"job_uuid": first})
     with pytest.raises(ValueError, match=r"not the structures of job .* make the flow again"):
         resume(store, log=False)
+
+
+def test_without_internet_nothing_that_was_relaxed_is_lost(maker, clean_dir, monkeypatch, caplog):
+    """The Materials Project is asked last: the job says how to go on, and that works."""
+    monkeypatch.setenv("MP_API_KEY", "0" * 32)
+    monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")  # nobody listens
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.setattr("adit_model.data.http.time.sleep", lambda seconds: None)
+    store = JobStore(MemoryStore(), additional_stores={"data": MemoryStore()})
+    energies = {"Cu": 0.0, "Al": 0.0}
+    rank = ADiTHullMaker(hull="mp", element_energies=energies)
+    flow = replace(maker, rank_maker=rank).make(structures=CRYSTALS[:2])
+    run_locally(flow, store=store)
+    assert "Check the network" in caplog.text
+    assert "What was relaxed is in the job store" in caplog.text
+    with pytest.raises(RuntimeError, match="the discovery did not end"):
+        resume(store, log=False)
+    hull = Hull.of_elements()
+    monkeypatch.setattr(Hull, "from_materials_project", lambda systems: hull)
+    assert {s.fate for s in resume(store, log=False).samples} == {"kept"}
+    assert Path("relaxed.txt").read_text().split() == ["Cu", "Al"]
 
 
 def test_there_must_be_something_to_go_on_from(job_store):

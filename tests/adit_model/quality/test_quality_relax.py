@@ -8,11 +8,13 @@ from adit_model.quality.force_fields import (
     FORCE_FIELDS,
     SUPPORTED,
     ElementReferences,
+    calculator,
     element_references,
     force_field,
     references_for,
 )
 from adit_model.quality.hull import MP2020, Hull
+from adit_model.quality.optimizer import CrystalBFGS
 from adit_model.quality.relax import (
     RelaxationError,
     relax,
@@ -146,6 +148,49 @@ def test_formation_energies_of_salts_by_chgnet(numbers, a: float, expected: floa
     counts = Composition.from_dict({12: {"Mg": 1, "O": 1}, 11: {"Na": 1, "Cl": 1}}[numbers[0]])
     found = element_references("chgnet").formation_energy(counts, energy)
     assert found == pytest.approx(expected, abs=0.1)
+
+
+def test_one_pass_gives_the_forces_and_stress_of_chgnet() -> None:
+    """Two crystals at once, too, and energies alone; to the rounding of single precision."""
+    pytest.importorskip("chgnet", reason="chgnet is not installed")
+    from chgnet.model import CHGNet
+
+    systems = [rocksalt(12, 8, 4.25), rocksalt(11, 17, 5.2)]
+    structures = [system.to_structure() for system in systems]
+    for structure in structures:
+        structure.perturb(0.2, seed=1)
+    theirs = CHGNet.load(verbose=False, use_device="cpu")
+    mine = calculator("chgnet").model
+    assert type(mine) is not CHGNet
+    for task in ("efsm", "ef", "e"):
+        for one, other in zip(
+            mine.predict_structure(structures, task=task),
+            theirs.predict_structure(structures, task=task),
+            strict=True,
+        ):
+            assert one.keys() == other.keys()
+            for key, value in other.items():
+                np.testing.assert_allclose(one[key], value, atol=2e-4, rtol=1e-4)
+
+
+def test_the_cell_begins_as_soft_as_a_solid_is() -> None:
+    """Copper by EMT, all strained by 4 %: a BFGS that takes the cell for stiff takes longer."""
+    from ase.build import bulk
+    from ase.calculators.emt import EMT
+    from ase.filters import FrechetCellFilter
+    from ase.optimize import BFGS
+
+    steps = {}
+    for optimizer in (CrystalBFGS, BFGS):
+        atoms = bulk("Cu", "fcc", 3.6).repeat(2)
+        atoms.rattle(0.1, seed=0)
+        atoms.set_cell(1.04 * atoms.cell, scale_atoms=True)
+        atoms.calc = EMT()
+        found = optimizer(FrechetCellFilter(atoms), logfile=None)
+        assert found.run(fmax=0.01, steps=300)
+        assert atoms.get_potential_energy() / 8 == pytest.approx(-0.007, abs=5e-4)  # of EMT
+        steps[optimizer] = found.nsteps
+    assert steps[CrystalBFGS] < 0.7 * steps[BFGS], steps
 
 
 @pytest.mark.parametrize("name", ["chgnet", "sevennet"])
