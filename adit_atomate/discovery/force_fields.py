@@ -43,15 +43,12 @@ class ADiTForceFieldRelaxMaker(ForceFieldRelaxMaker):
             return super().run_ase(mol_or_struct, prev_dir)
         from adit_model.quality.optimizer import CrystalBFGS
 
-        relaxer = AseRelaxer(
-            self.calculator,
-            relax_cell=self.relax_cell,
-            relax_shape=self.relax_shape,
-            fix_symmetry=self.fix_symmetry,
-            symprec=self.symprec,
-            **{**self.optimizer_kwargs, "optimizer": CrystalBFGS},
+        names = ("relax_cell", "relax_shape", "fix_symmetry", "symprec")
+        options: dict[str, Any] = {name: getattr(self, name) for name in names}
+        options |= {**self.optimizer_kwargs, "optimizer": CrystalBFGS}
+        return AseRelaxer(self.calculator, **options).relax(
+            mol_or_struct, steps=self.steps, **self.relax_kwargs
         )
-        return relaxer.relax(mol_or_struct, steps=self.steps, **self.relax_kwargs)
 
     def _get_calculator(self) -> Calculator:
         given = {k: v for k, v in self.calculator_kwargs.items() if k != "stress_unit"}

@@ -114,11 +114,8 @@ def relax(
     initial = _energy(atoms)
     scales = cell and moving is None and system.is_periodic
     start = atoms.get_volume() if scales else 1.0
-    optimizer: Any = (
-        CrystalBFGS(FrechetCellFilter(atoms) if scales else atoms, logfile=None)
-        if system.is_periodic
-        else BFGS(atoms, logfile=None)
-    )
+    relaxing: Any = FrechetCellFilter(atoms) if scales else atoms
+    optimizer = (CrystalBFGS if system.is_periodic else BFGS)(relaxing, logfile=None)
     converged = False
     for converged in optimizer.irun(fmax=fmax, steps=steps):  # noqa: B007
         if scales and (fault := volume_fault(atoms.get_volume() / start)):
