@@ -321,7 +321,7 @@ def _fork(run: Callable[[], int]) -> int:
         return child
     status = 70
     with contextlib.suppress(BaseException):
-        os.setsid()
+        os.setpgrp()
         null = os.open(os.devnull, os.O_RDWR)
         for stream in (0, 1, 2):
             os.dup2(null, stream)

@@ -85,6 +85,15 @@ def test_generate_as_a_process(tiny_checkpoint, tmp_path):
     assert {"samples.extxyz", "summary.csv", "run.json", "molecules"} <= names
 
 
+def test_interrupted_while_it_imports(monkeypatch, capsys):
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("adit_model.cli.main._parser", interrupt)
+    assert main(["generate"]) == 130
+    assert capsys.readouterr().err == "adit: interrupted\n"
+
+
 def test_interrupted_while_sampling(tiny_checkpoint, tmp_path):
     process = subprocess.Popen(
         [
