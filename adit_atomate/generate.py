@@ -98,7 +98,7 @@ class ADiTGenerateMaker(Maker):
     num_steps: int | None = None
     solver: str | None = None
     guidance_scale: float | str | dict[str, float] | None = None
-    noise_scale: float | None = None
+    noise_scale: float | str | dict[str, float] | None = None
     symmetry: str | None = None
     num_atoms: int | str | tuple[int, int] | list[int] | None = None
     condition: Any = None

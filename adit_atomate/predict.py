@@ -35,7 +35,7 @@ class _Sampling(Maker):
     num_steps: int | None = None
     solver: str | None = None
     guidance_scale: float | str | dict[str, float] | None = None
-    noise_scale: float | None = None
+    noise_scale: float | str | dict[str, float] | None = None
     symmetry: str | None = None
     device: str = "auto"
     batch_atoms: int | None = None

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal, TypeVar
 
+from adit_model.systems import DOMAINS
+
 ENCODERS = ("transformer", "equivariant")
 SOLVERS = ("euler", "midpoint", "heun", "ancestral", "multistep")
 SYMMETRIES = ("asked", "known", "found", "free")
@@ -15,7 +17,7 @@ SYMMETRIES = ("asked", "known", "found", "free")
 GUIDED_KINDS = ("elements", "formula", "space_group", "properties")
 
 T = TypeVar("T")
-Guidance = float | str
+Weights = float | str  # one number, or a text of one for each name
 Domain = Literal["crystal", "molecule", "both"]
 
 
@@ -252,14 +254,15 @@ class SamplingConfig:
         condition, ``{"space_group": 2, "properties": 1.5}``, kept as text,
         ``"properties=1.5, space_group=2"``: one forward pass more for each kind whose weight is
         not 1.
-    noise_scale : float
+    noise_scale : float, str or mapping
         Standard deviation of the noise that these two solvers renew; below 1 it trades
-        variety for validity.
+        variety for validity. By domain, ``{"crystal": 0.5, "molecule": 0.85}``, kept as text,
+        ``"crystal=0.5, molecule=0.85"``.
     symmetry : str
         Where crystals take their space group and Wyckoff positions from a known crystal:
         ``"asked"``, where a space group is asked for; ``"known"``, always; ``"free"``, never:
         the network is told the group, and may miss it. ``"found"`` is ``"asked"``, and other
-        crystals get exactly the symmetry that they nearly have at time 0.7.
+        crystals get exactly the symmetry that they nearly have at time 0.6 or later.
     step_focus : float
         Share of the steps of molecules, 0 to 1, that crowd around the time at which atoms settle
         on their neighbours; the others, and those of crystals, are equally spaced.
@@ -271,8 +274,8 @@ class SamplingConfig:
 
     num_steps: int = 100
     solver: str = "euler"
-    guidance_scale: Guidance = 2.0
-    noise_scale: float = 1.0
+    guidance_scale: Weights = 2.0
+    noise_scale: Weights = 1.0
     symmetry: str = "asked"
     step_focus: float = 0.0
     even_electrons: bool = False
@@ -284,9 +287,8 @@ class SamplingConfig:
         if self.num_steps > 10_000:
             raise ValueError(f"num_steps must be at most 10000, got {self.num_steps}")
         _one_of("solver", self.solver, SOLVERS)
-        object.__setattr__(self, "guidance_scale", _read_guidance(self.guidance_scale))
-        if not 0 <= self.noise_scale <= 2:
-            raise ValueError(f"noise_scale must lie in 0..2, got {self.noise_scale}")
+        for name in _WEIGHTS:
+            object.__setattr__(self, name, _read_weights(name, getattr(self, name)))
         if not 0 <= self.step_focus <= 1:
             raise ValueError(f"step_focus must lie in 0..1, got {self.step_focus}")
         if not isinstance(self.even_electrons, bool):
@@ -296,40 +298,55 @@ class SamplingConfig:
     def guidance(self) -> float | dict[str, float]:
         """Weight of all kinds together, or of each."""
         scale = self.guidance_scale
-        return _guidance_weights(scale) if isinstance(scale, str) else scale
+        return _weights("guidance_scale", scale) if isinstance(scale, str) else scale
+
+    def noise(self, domain: str) -> float:
+        """Return the noise scale of a domain."""
+        scale = self.noise_scale
+        return _weights("noise_scale", scale)[domain] if isinstance(scale, str) else scale
 
 
-def _guidance_weights(text: str) -> dict[str, float]:
+_WEIGHTS = {  # what one is given for, and the largest
+    "guidance_scale": ("kind", GUIDED_KINDS, 100),
+    "noise_scale": ("domain", DOMAINS, 2),
+}
+
+
+def _weights(option: str, text: str) -> dict[str, float]:
+    what, names, _ = _WEIGHTS[option]
     weights: dict[str, float] = {}
     for part in text.split(","):
-        kind, equals, value = (piece.strip() for piece in part.partition("="))
-        if kind not in GUIDED_KINDS or not equals or kind in weights:
+        name, equals, value = (piece.strip() for piece in part.partition("="))
+        if name not in names or not equals or name in weights:
             raise ValueError(
-                "guidance_scale is a number or KIND=WEIGHT, each once, with kinds "
-                f"{', '.join(GUIDED_KINDS)}; got {text!r}"
+                f"{option} is a number or {what.upper()}=NUMBER, each once, with {what}s "
+                f"{', '.join(names)}; got {text!r}"
             )
-        weights[kind] = _guidance_number(value)
+        weights[name] = _weight(option, value)
+    if option == "noise_scale" and set(weights) != set(names):
+        raise ValueError(f"{option} by domain needs {' and '.join(names)}; got {text!r}")
     return weights
 
 
-def _guidance_number(value: Any) -> float:
+def _weight(option: str, value: Any) -> float:
+    most = _WEIGHTS[option][2]
     try:
         number = math.nan if isinstance(value, bool) else float(value)
     except (TypeError, ValueError):
         number = math.nan
-    if not 0 <= number <= 100:
-        raise ValueError(f"guidance_scale must lie in 0..100, got {value}")
+    if not 0 <= number <= most:
+        raise ValueError(f"{option} must lie in 0..{most}, got {value}")
     return number
 
 
-def _read_guidance(value: Any) -> Guidance:
-    """Bring guidance to a number or the text of the weights by kind."""
+def _read_weights(option: str, value: Any) -> Weights:
+    """Bring an option to a number or the text of a number for each name."""
     if isinstance(value, Mapping):
-        value = ", ".join(f"{kind}={weight}" for kind, weight in value.items())
+        value = ", ".join(f"{name}={weight}" for name, weight in value.items())
     if not isinstance(value, str) or re.fullmatch(r"[-+.\d]+(e[-+]?\d+)?|nan|inf", value.strip()):
-        return _guidance_number(value)
-    weights = sorted(_guidance_weights(value).items())
-    return ", ".join(f"{kind}={weight:g}" for kind, weight in weights)
+        return _weight(option, value)
+    weights = sorted(_weights(option, value).items())
+    return ", ".join(f"{name}={weight:g}" for name, weight in weights)
 
 
 @dataclass(frozen=True)

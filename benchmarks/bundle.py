@@ -37,7 +37,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("checkpoint", help="with both stages")
     for field in fields(SamplingConfig):
-        kind = type(field.default)
+        kind = str if field.type == "Weights" else type(field.default)
         how: Any = {"action": argparse.BooleanOptionalAction} if kind is bool else {"type": kind}
         name = f"--{field.name.replace('_', '-')}"
         parser.add_argument(name, default=None, help="default: the checkpoint's", **how)

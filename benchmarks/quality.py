@@ -43,7 +43,10 @@ from adit_model.quality.run import PACKAGES, score
 from adit_model.quality.table import TABLE_MEASURES, quality_lines
 from adit_model.systems import CRYSTAL, MOLECULE, AtomicSystem
 
-SAMPLING = {field.name: type(field.default) for field in fields(SamplingConfig)}
+SAMPLING = {
+    field.name: str if field.type == "Weights" else type(field.default)
+    for field in fields(SamplingConfig)
+}
 HULL = ("train", "val", "test", "large")
 
 
@@ -226,7 +229,7 @@ def head(
         "# Quality", "", "```", command(options), "```", "",
         f"Checkpoint {options.checkpoint}, hash `{model.checkpoint_hash[:12]}`, seed "
         f"{options.seed}: {sampling.num_steps} {sampling.solver} steps, guidance scale "
-        f"{sampling.guidance_scale:g}, noise scale {sampling.noise_scale:g}, step focus "
+        f"{sampling.guidance_scale}, noise scale {sampling.noise_scale}, step focus "
         f"{sampling.step_focus:g}, symmetry {sampling.symmetry}, even electrons "
         f"{'yes' if sampling.even_electrons else 'no'}. Sampling "
         f"{seconds[0]:.0f} s on {model.device.type}, the rest {seconds[1]:.0f} s. {packages}.", "",

@@ -94,7 +94,11 @@ def add_sampling_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="SCALE|KIND=SCALE,...",
         help="weight of what is told, 1 is none; or of each kind: space_group=2,properties=1.5",
     )
-    add("--noise-scale", type=float, metavar="SCALE", help="of the noise that solvers renew")
+    add(
+        "--noise-scale",
+        metavar="SCALE|DOMAIN=SCALE,...",
+        help="of the noise that solvers renew; or of each domain: crystal=0.5,molecule=0.9",
+    )
     add("--symmetry", metavar="NAME", help=f"taken from a known crystal: {', '.join(SYMMETRIES)}")
     add("--device", default="auto", help="auto, cpu, cuda or cuda:1 (default %(default)s)")
     add("--batch-atoms", type=int, metavar="ATOMS", help="atoms integrated at a time")

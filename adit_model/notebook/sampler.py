@@ -138,7 +138,7 @@ class ADiTSampler:
         num_steps: int | None = None,
         solver: str | None = None,
         guidance_scale: float | str | Mapping[str, float] | None = None,
-        noise_scale: float | None = None,
+        noise_scale: float | str | Mapping[str, float] | None = None,
         symmetry: str | None = None,
         workers: int | None = None,
         check: bool = True,

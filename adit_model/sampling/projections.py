@@ -26,7 +26,7 @@ Impose = Callable[[Tensor, float], Tensor]  # changes a prediction of x_1, made 
 
 SIZE_STEP = 16  # operators are padded to a multiple of this, as attention is
 FREE_FROM = 0.7  # time from which free coordinates move; earlier, images merge at mirror planes
-FOUND_AT = 0.7  # time from which the symmetry that a crystal nearly has is imposed
+FOUND_AT = 0.6  # time from which the symmetry that a crystal nearly has is looked for, and imposed
 EVEN_FROM = 0.7  # time from which the elements of molecules are nearly certain
 LEAST_SHARE = 1e-9
 
@@ -138,11 +138,18 @@ class SymmetryProjection:
         Of the first systems of the batch, at least one.
     groups : DomainGroups
         Of the batch.
+    free_from : float
+        Time from which free coordinates are the prediction's; earlier, they are the templates'.
     """
 
     def __init__(
-        self, denoiser: Denoiser, templates: Sequence[Template | None], groups: DomainGroups
+        self,
+        denoiser: Denoiser,
+        templates: Sequence[Template | None],
+        groups: DomainGroups,
+        free_from: float = FREE_FROM,
     ) -> None:
+        self.free_from = free_from
         device, float_type = denoiser.latent_mean.device, denoiser.latent_mean.dtype
         mean = denoiser.latent_mean[1, :3].double().cpu().numpy()
         std = denoiser.latent_std[1, :3].double().cpu().numpy()
@@ -205,13 +212,10 @@ class SymmetryProjection:
         return self._replaced(noise, self._coordinates(noise, self.sharers), code)
 
     def __call__(self, x_1: Tensor, time: float = 1.0) -> Tensor:
-        """Project a prediction of some time, normalised latents of shape (T, L).
-
-        Before :data:`FREE_FROM` the coordinates are those of the template.
-        """
+        """Project a prediction of some time, normalised latents of shape (T, L)."""
         code = self._orbit_sums(x_1) / self.orbit_sizes
         xyz = self._coordinates(x_1, self.projectors, self.offsets)
-        if time < FREE_FROM:
+        if time < self.free_from:
             xyz = self.anchors.to(xyz)
         result = self._replaced(x_1, xyz, code)
         cells = x_1.index_select(0, self.cells)
@@ -248,7 +252,9 @@ class SymmetryProjection:
 
 
 class FoundSymmetry:
-    """Impose the symmetry that crystals nearly have at :data:`FOUND_AT`, from then on.
+    """Impose the symmetry that crystals nearly have, from when it is found.
+
+    It is looked for in each prediction from :data:`FOUND_AT` on.
 
     Parameters
     ----------
@@ -270,20 +276,26 @@ class FoundSymmetry:
         wanted: Sequence[bool],
         groups: DomainGroups,
     ) -> None:
-        self.denoiser, self.decode, self.wanted, self.groups = denoiser, decode, wanted, groups
+        self.denoiser, self.decode, self.groups = denoiser, decode, groups
+        self.wanted = list(wanted)
+        self.templates: list[Template | None] = [None] * len(self.wanted)
         self.projection: SymmetryProjection | None = None
-        self.is_found = False
 
     def __call__(self, x_1: Tensor, time: float) -> Tensor:
         """Project a prediction of some time, normalised latents of shape (T, L)."""
-        if time < FOUND_AT:
-            return x_1
-        if not self.is_found:
-            systems = zip(self.decode(x_1), self.wanted, strict=False)
-            templates = [nearby_template(s) if s and wanted else None for s, wanted in systems]
-            if any(templates):
-                self.projection = SymmetryProjection(self.denoiser, templates, self.groups)
-            self.is_found = True
+        if time >= FOUND_AT and any(self.wanted):
+            found = False
+            systems = list(zip(self.decode(x_1), self.wanted, strict=False))
+            for i, (system, wanted) in enumerate(systems):
+                if system is None or not wanted:
+                    continue
+                self.templates[i] = nearby_template(system)
+                if self.templates[i] is not None:
+                    self.wanted[i], found = False, True
+            if found:
+                self.projection = SymmetryProjection(
+                    self.denoiser, self.templates, self.groups, free_from=FOUND_AT
+                )
         return x_1 if self.projection is None else self.projection(x_1, time)
 
 

@@ -369,7 +369,9 @@ class Draw:
         """Noise that the ancestral solver renews, shape (num_steps - 1, num_atoms, L)."""
         generator = np.random.default_rng([self.seed, self.index, 1])
         shape = (num_steps - 1, *self.noise.shape)
-        return np.float32(settings.noise_scale) * generator.standard_normal(shape, np.float32)
+        return np.float32(settings.noise(self.domain)) * generator.standard_normal(
+            shape, np.float32
+        )
 
 
 def draw_samples(

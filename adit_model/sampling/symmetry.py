@@ -26,7 +26,7 @@ from adit_model.conditions.crystal import SYMMETRY_TOLERANCE
 from adit_model.data.phases import known_phases
 from adit_model.systems import AtomicSystem
 
-FOUND_WITHIN = (0.6, 0.3)  # angstrom; the first tolerance at which spglib finds one
+FOUND_WITHIN = (0.9, 0.6, 0.3)  # angstrom; the first tolerance at which spglib finds one
 SAME_FORMULA = 20.0  # how much likelier a template of the same anonymous formula is drawn
 
 

@@ -173,7 +173,7 @@ OUT_OF_RANGE = {
         "num_steps": [0, -3, 2.5],
         "solver": ["rk4", ""],
         "guidance_scale": [-0.5, 101.0, NAN],
-        "noise_scale": [-0.1, 2.5, NAN],
+        "noise_scale": [-0.1, 2.5, NAN, "crystal=1", "crystal=1, solid=1"],
         "symmetry": ["cubic", ""],
         "step_focus": [-0.1, 1.1],
     },

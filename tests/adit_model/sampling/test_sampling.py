@@ -125,6 +125,16 @@ def test_renewed_noise_belongs_to_the_sample(model, batch_atoms):
         assert not np.allclose(other[1].decoded["positions"], samples[1].decoded["positions"])
 
 
+def test_each_domain_has_its_noise(model):
+    settings = {"solver": "ancestral", "seed": 3, "progress": False}
+    both = model.sample(8, noise_scale={"crystal": 0.5, "molecule": 1.5}, **settings)
+    for domain, scale in (("crystal", 0.5), ("molecule", 1.5)):
+        alike = model.sample(8, noise_scale=scale, **settings)
+        pairs = [(a, b) for a, b in zip(both, alike, strict=True) if a.domain == domain]
+        assert pairs
+        assert_same([a for a, _ in pairs], [b for _, b in pairs])
+
+
 def test_samples_do_not_depend_on_the_atom_counts_of_others(model):
     counts = [5, 9, 20, 29]
     alone = model.sample(4, domain="molecule", num_atoms=[5, 5, 5, 5], progress=False)
