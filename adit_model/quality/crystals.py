@@ -251,11 +251,15 @@ def mass_density(system: AtomicSystem) -> float:
 
 
 def properties(system: AtomicSystem) -> dict[str, Any]:
-    """Take ``density`` in g/cm^3, ``volume_per_atom`` in cubic angstrom and ``num_elements``."""
+    """Take density (g/cm^3), volume per atom (angstrom^3), and what the elements are."""
+    from pymatgen.core import Element
+
+    elements = set(system.numbers.tolist())
     return {
         "density": mass_density(system),
         "volume_per_atom": system.volume / len(system),
-        "num_elements": len(set(system.numbers.tolist())),
+        "num_elements": len(elements),
+        "metals_only": all(Element.from_Z(z).is_metal for z in elements),
     }
 
 

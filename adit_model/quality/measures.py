@@ -117,9 +117,10 @@ STRICT = Measure(
 PROPERTIES = Measure(
     "properties",
     CRYSTAL,
-    ("density", "volume_per_atom", "num_elements"),
+    ("density", "volume_per_atom", "num_elements", "metals_only"),
     crystals.properties,
     describes=True,
+    revision=2,
 )
 SYMMETRY = Measure(
     "symmetry",

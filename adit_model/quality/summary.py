@@ -82,6 +82,7 @@ CRYSTAL_RATES = (
     ),
     _rate("sane_lattice", "strict: lattice", "reduced lattice vectors of 2 to 60 angstrom"),
     _rate("triclinic", "triclinic", "space group 1 or 2 within 0.1 angstrom: no symmetry is left"),
+    _rate("metals_only", "metals only", "all elements are metals: compositionally valid as such"),
 )
 _POSEBUSTERS = {
     "loaded": "RDKit can load it",

@@ -10,14 +10,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from adit_model.quality.conditions import held_lines
-from adit_model.quality.measures import STABILITY, STRICT, SYMMETRY, VALIDITY
+from adit_model.quality.measures import PROPERTIES, STABILITY, STRICT, SYMMETRY, VALIDITY
 from adit_model.quality.reconstruction import NUMBERS
 from adit_model.quality.reconstruction import RATES as RECONSTRUCTION_RATES
 from adit_model.quality.summary import RATES
 from adit_model.quality.tables import interval, number, percent, share, table
 from adit_model.systems import DOMAINS, MOLECULE
 
-TABLE_MEASURES = (*VALIDITY, STRICT, SYMMETRY, STABILITY)
+TABLE_MEASURES = (*VALIDITY, STRICT, PROPERTIES, SYMMETRY, STABILITY)
 
 
 def quality_lines(

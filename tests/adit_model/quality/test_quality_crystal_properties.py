@@ -10,6 +10,7 @@ from adit_model.quality.crystals import (
     crystal_system,
     mass_density,
     min_distance_ratio,
+    properties,
     space_group,
     strict,
     symmetry,
@@ -45,6 +46,8 @@ def test_known_crystals(name):
     check = strict(system)
     assert check["strict"] and check["strict_reason"] is None
     assert symmetry(system) == {"space_group": number, "triclinic": False}
+
+    assert properties(system)["metals_only"] == (name in ("Cu", "W", "Mg"))
 
 
 @settings(max_examples=15, deadline=None)
