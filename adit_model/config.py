@@ -256,8 +256,9 @@ class SamplingConfig:
         not 1.
     noise_scale : float, str or mapping
         Standard deviation of the noise that these two solvers renew; below 1 it trades
-        variety for validity. By domain, ``{"crystal": 0.5, "molecule": 0.85}``, kept as text,
-        ``"crystal=0.5, molecule=0.85"``.
+        variety for validity. By domain, ``{"crystal": 0.5, "molecule": 1}``, kept as text; and
+        another one for the code of the elements where latents are coordinates,
+        ``"crystal=0.5, crystal.elements=0.85, molecule=1"``.
     symmetry : str
         Where crystals take their space group and Wyckoff positions from a known crystal:
         ``"asked"``, where a space group is asked for; ``"known"``, always; ``"free"``, never:
@@ -300,15 +301,17 @@ class SamplingConfig:
         scale = self.guidance_scale
         return _weights("guidance_scale", scale) if isinstance(scale, str) else scale
 
-    def noise(self, domain: str) -> float:
-        """Return the noise scale of a domain."""
-        scale = self.noise_scale
-        return _weights("noise_scale", scale)[domain] if isinstance(scale, str) else scale
+    def noise(self, domain: str) -> tuple[float, float]:
+        """Return the noise scales of a domain: in all, and of the code of the elements."""
+        if not isinstance(self.noise_scale, str):
+            return self.noise_scale, self.noise_scale
+        scales = _weights("noise_scale", self.noise_scale)
+        return scales[domain], scales.get(f"{domain}.elements", scales[domain])
 
 
 _WEIGHTS = {  # what one is given for, and the largest
     "guidance_scale": ("kind", GUIDED_KINDS, 100),
-    "noise_scale": ("domain", DOMAINS, 2),
+    "noise_scale": ("domain", (*DOMAINS, *(f"{domain}.elements" for domain in DOMAINS)), 2),
 }
 
 
@@ -323,8 +326,8 @@ def _weights(option: str, text: str) -> dict[str, float]:
                 f"{', '.join(names)}; got {text!r}"
             )
         weights[name] = _weight(option, value)
-    if option == "noise_scale" and set(weights) != set(names):
-        raise ValueError(f"{option} by domain needs {' and '.join(names)}; got {text!r}")
+    if option == "noise_scale" and not weights.keys() >= set(DOMAINS):
+        raise ValueError(f"{option} by domain needs {' and '.join(DOMAINS)}; got {text!r}")
     return weights
 
 

@@ -97,7 +97,7 @@ def add_sampling_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--noise-scale",
         metavar="SCALE|DOMAIN=SCALE,...",
-        help="of the noise that solvers renew; or of each domain: crystal=0.5,molecule=0.9",
+        help="of the noise that solvers renew; or of each domain: crystal=0.5,molecule=1",
     )
     add("--symmetry", metavar="NAME", help=f"taken from a known crystal: {', '.join(SYMMETRIES)}")
     add("--device", default="auto", help="auto, cpu, cuda or cuda:1 (default %(default)s)")

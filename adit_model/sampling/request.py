@@ -226,6 +226,12 @@ class Request(MSONable):
                 f"symmetry {symmetry!r} acts on crystals of weights whose latents are coordinates, "
                 f"not on these {' and '.join(f'{d}s' for d in domains)}: leave it away"
             )
+        noise = dict(self.sampling).get("noise_scale")
+        if isinstance(noise, str) and ".elements" in noise and not exact:
+            raise ValueError(
+                f"noise_scale {noise!r}: elements have a noise of their own in weights whose "
+                "latents are coordinates, which these are not; leave it away"
+            )
         told = {name for c in self.asked for name in c.asked} & set(known.learned)
         guided = settings.guidance
         idle = sorted(set(guided) - told) if isinstance(guided, dict) else []
@@ -366,12 +372,12 @@ class Draw:
         return self.domain == CRYSTAL
 
     def fresh_noise(self, num_steps: int, settings: SamplingConfig) -> np.ndarray:
-        """Noise that the ancestral solver renews, shape (num_steps - 1, num_atoms, L)."""
+        """Noise that solvers renew, shape (num_steps - 1, num_atoms or one more, L)."""
         generator = np.random.default_rng([self.seed, self.index, 1])
-        shape = (num_steps - 1, *self.noise.shape)
-        return np.float32(settings.noise(self.domain)) * generator.standard_normal(
-            shape, np.float32
-        )
+        scale, elements = settings.noise(self.domain)
+        scales = np.full(self.noise.shape, scale, np.float32)
+        scales[: self.num_atoms, 3:] = elements
+        return scales * generator.standard_normal((num_steps - 1, *scales.shape), np.float32)
 
 
 def draw_samples(

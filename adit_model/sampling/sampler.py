@@ -446,7 +446,7 @@ def _integrate_batch(
     starts = [_start(r, start_time) for r in part]
     x = torch.from_numpy(np.concatenate([*starts, blank])).to(device, model.dtype)
     fresh = None
-    renews = settings.solver == "multistep" and settings.noise(part[0].domain) > 0
+    renews = settings.solver == "multistep" and max(settings.noise(part[0].domain)) > 0
     if renews or settings.solver == "ancestral":
         drawn = [r.fresh_noise(len(times) - 1, settings) for r in part]
         drawn.append(np.zeros((len(times) - 2, *blank.shape), dtype=np.float32))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -196,6 +197,21 @@ def test_what_cannot_be_imposed_is_said(model):
     prepare(model, Request.of(1, "molecule").filled(model.config.sampling))  # where it is a default
     with pytest.raises(ValueError, match="symmetry 'found' acts on crystals"):
         ADiT.load("mini", device="cpu").sample(1, "crystal", symmetry="found")
+
+
+def test_elements_have_a_noise_of_their_own(model):
+    draws, settings = prepare(model, Request.of(4, seed=3))
+    for draw in draws:
+        one = draw.fresh_noise(5, replace(settings, noise_scale=1))
+        text = "crystal=0.5, molecule=0.5, crystal.elements=0.25, molecule.elements=0.75"
+        parts = draw.fresh_noise(5, replace(settings, noise_scale=text))
+        atoms = slice(draw.num_atoms)
+        np.testing.assert_array_equal(parts[:, atoms, :3], 0.5 * one[:, atoms, :3])
+        share = 0.25 if draw.domain == "crystal" else 0.75
+        np.testing.assert_array_equal(parts[:, atoms, 3:], share * one[:, atoms, 3:])
+        np.testing.assert_array_equal(parts[:, draw.num_atoms :], 0.5 * one[:, draw.num_atoms :])
+    with pytest.raises(ValueError, match="elements have a noise of their own in weights whose"):
+        ADiT.load("mini", device="cpu").sample(1, noise_scale=text)
 
 
 def test_more_elements_than_orbits_find_no_template():
