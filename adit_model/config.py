@@ -436,7 +436,7 @@ MINI = ModelConfig(
         num_steps=16,
         solver="multistep",
         guidance_scale=1.0,
-        noise_scale=0.7,
+        noise_scale="crystal=0.5, crystal.elements=1, molecule=1, molecule.elements=0.5",
         symmetry="found",
         step_focus=0.6,
         even_electrons=True,
