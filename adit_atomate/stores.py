@@ -61,6 +61,11 @@ def disk_store(folder: str | Path) -> JobStore:
     JobStore
         For ``run_locally(flow, store=...)``.
 
+    Raises
+    ------
+    RuntimeError
+        If MontyDB is missing: install the extra ``store``.
+
     Examples
     --------
     >>> from adit_atomate import disk_store
