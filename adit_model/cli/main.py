@@ -57,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return BROKEN_PIPE
     except Exception as error:
-        if args.traceback or os.environ.get("ADIT_TRACEBACK") or not _of_the_user(error):
+        if args.traceback or os.environ.get("ADIT_TRACEBACK") or not of_the_user(error):
             raise
         print(f"adit {args.command}: error: {_text(error)}", file=sys.stderr)
         return USER_ERROR
@@ -111,7 +111,8 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _of_the_user(error: Exception) -> bool:
+def of_the_user(error: Exception) -> bool:
+    """Whether an error is told in one line; of others the traceback is shown."""
     from adit_model.data.http import DownloadError
 
     kinds = ValueError | OSError | ImportError | FloatingPointError | DownloadError

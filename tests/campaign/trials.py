@@ -149,7 +149,7 @@ class Trials:
 
     def arguments(self, rng: random.Random) -> str:
         """Run the command line with strange arguments."""
-        from adit_model.cli.main import main
+        from adit_model.cli.main import main, of_the_user
 
         out = self._empty("arguments") / "out"
         words = [
@@ -199,6 +199,8 @@ class Trials:
         except SystemExit as stop:
             status = stop.code  # type: ignore[assignment]
         except Exception as error:
+            if "--traceback" in argv and of_the_user(error):  # it was asked for
+                return REFUSED
             error.add_note(f"arguments: {[word[:200] for word in argv]}")
             raise
         finally:
