@@ -10,6 +10,7 @@ import warnings
 import zipfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,12 @@ from adit_model.data.dataset import AtomicDataset
 from adit_model.data.json_files import JSON_SUFFIXES, id_of, read_json
 from adit_model.data.poscar import read_poscar
 from adit_model.data.text import PACKINGS, UNPACKING, inner_name, open_binary, open_text, read_text
-from adit_model.data.xyz import comment_charge, plain_frame, xyz_frames
+from adit_model.data.xyz import (
+    charge_and_multiplicity,
+    comment_charge,
+    plain_frame,
+    xyz_frames,
+)
 from adit_model.files import READY, SETTINGS, UNFINISHED
 from adit_model.systems import AtomicSystem, as_list
 
@@ -332,6 +338,9 @@ def _read_xyz_frame(frame: str) -> AtomicSystem | str:
         # A free-text comment line can look like a broken extended one.
         plain = _convert(lambda: read(io.StringIO(frame), format="xyz"), **told)
         return extended if isinstance(plain, str) else plain
+    if not isinstance(extended, str):
+        pair = charge_and_multiplicity(frame.split("\n", 2)[1], extended.numbers)
+        return replace(extended, info=pair) if pair else extended
     return extended
 
 

@@ -7,13 +7,16 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import TextIO
 
+import numpy as np
+
 from adit_model.canonical import MAX_ATOMS
-from adit_model.systems import MAX_ATOMIC_NUMBER, warn_isotopes
+from adit_model.systems import MAX_ATOMIC_NUMBER, lowest_multiplicity, warn_isotopes
 
 _PROPERTIES = re.compile(r"Properties\s*=\s*[\"']?([^\s\"']+)", re.IGNORECASE)
 _EXPONENT = re.compile(r"(?<=[\d.])(?:[dD]|\*\^)(?=[+-]?\d)")  # of Fortran and Mathematica
 _LABEL = re.compile(r"([A-Za-z]{1,3})(?:[\d_+\-.].*)?$")  # "C1", "Fe2+", "O_w"
 _CHARGE = re.compile(r"\b(?:total[ _])?charge\s*[=:]?\s*([+-]?\d+)(?![\d.])", re.IGNORECASE)
+_PAIR = re.compile(r"\s*([+-]\d\d?|\d)(?:\s+|\s*,\s*)([1-9])\s*")  # "-1 1": of many programs
 MAX_COLUMNS = 1000  # of one property of the atoms
 ISOTOPES = {"D": "H", "T": "H", "2H": "H", "3H": "H"}
 
@@ -100,6 +103,23 @@ def comment_charge(frame: str) -> int | None:
     """Charge that a comment line tells, ``charge=-1``, ``charge: +1``; None if it does not."""
     match = _CHARGE.search(frame.split("\n", 2)[1])
     return None if match is None else int(match[1])
+
+
+def charge_and_multiplicity(comment: str, numbers: np.ndarray) -> dict[str, int]:
+    """Read a comment line of two whole numbers alone, charge and spin multiplicity: ``-1 1``.
+
+    Empty if it is another one, or if the atoms cannot have these two, as with numbers of frames.
+    """
+    match = _PAIR.fullmatch(comment)
+    if match is None:
+        return {}
+    charge, multiplicity = int(match[1]), int(match[2])
+    unpaired, electrons = multiplicity - 1, int(numbers.sum()) - charge
+    if electrons < max(unpaired, 1) or (electrons - unpaired) % 2:
+        return {}
+    if multiplicity == lowest_multiplicity(numbers, charge):
+        return {"charge": charge}
+    return {"charge": charge, "spin_multiplicity": multiplicity}
 
 
 def symbol_of(text: str, where: str) -> str:

@@ -368,6 +368,33 @@ def test_charges_in_comments(tmp_path, comment):
     assert read_one(write(tmp_path / "x.xyz", text)).charge == -1
 
 
+@pytest.mark.parametrize(
+    ("comment", "told"),
+    [
+        ("-1 1", {"charge": -1}),
+        (" -1,3 ", {"charge": -1, "spin_multiplicity": 3}),
+        ("0 2", {"charge": 0}),
+        ("0 4", {"charge": 0, "spin_multiplicity": 4}),
+        ("+1 1", {"charge": 1}),
+        ("0 1", None),  # nine electrons are no singlet
+        ("8 9", None),
+        ("9 1", None),
+        ("12 2", None),
+        ("0 0", None),
+        ("1 1 1", None),
+        ("1.0 1", None),
+    ],
+)
+def test_two_numbers_alone_in_a_comment_are_charge_and_multiplicity(tmp_path, comment, told):
+    path = write(tmp_path / "x.xyz", f"2\n{comment}\nO 0 0 0\nH 0 0 0.97\n")
+    system = read_one(path)
+    assert system.charge == (told or {"charge": 0})["charge"]
+    assert told is None or system.info == told
+    assert system.to_molecule().spin_multiplicity == (told or {}).get(
+        "spin_multiplicity", 1 + (9 - system.charge) % 2
+    )
+
+
 def test_charges_of_objects():
     from rdkit import Chem
     from rdkit.Chem import AllChem
