@@ -60,7 +60,8 @@ class StateSaver(Callback):
     stop_after : int or None
         Stop (and save) after this many steps.
     interactive : bool
-        Take Ctrl-C as one more signal; a second one interrupts at once.
+        Take Ctrl-C as one more signal; a second one interrupts at once. Otherwise the first does,
+        and once more after the step if a library has swallowed it.
     """
 
     def __init__(
@@ -72,7 +73,7 @@ class StateSaver(Callback):
         stop_after: int | None = None,
         interactive: bool = False,
     ) -> None:
-        self.signals = (*SIGNALS, signal.SIGINT) if interactive else SIGNALS
+        self.interactive = interactive
         self.stop_after, self.first_step = stop_after, 0
         self.folder, self.minutes, self.max_seconds = folder, minutes, max_seconds
         self.export = export
@@ -94,8 +95,10 @@ class StateSaver(Callback):
         """
         if threading.current_thread() is not threading.main_thread():
             return  # Python delivers signals to the main thread only
-        for number in self.signals:
-            if signal.getsignal(number) != signal.SIG_IGN:
+        for number in (*SIGNALS, signal.SIGINT):
+            handler = signal.getsignal(number)
+            own = number == signal.SIGINT and handler is not signal.default_int_handler
+            if handler != signal.SIG_IGN and (self.interactive or not own):
                 self._previous[number] = signal.signal(number, self._on_signal)
 
     def on_train_start(
@@ -113,9 +116,10 @@ class StateSaver(Callback):
         self._previous.clear()
 
     def _on_signal(self, number: int, frame: Any) -> None:
-        if number == signal.SIGINT and self.received is not None:
-            raise KeyboardInterrupt
+        now = number == signal.SIGINT and not (self.interactive and self.received is None)
         self.received = signal.Signals(number).name
+        if now:
+            raise KeyboardInterrupt
 
     def on_train_batch_end(
         self,
@@ -135,8 +139,12 @@ class StateSaver(Callback):
         ------
         FloatingPointError
             If the loss or the weights are not finite; the last saved state stays as it is.
+        KeyboardInterrupt
+            After Ctrl-C, unless the run is interactive.
         """
         assert isinstance(pl_module, StageModule)
+        if self.received == "SIGINT" and not self.interactive:
+            raise KeyboardInterrupt
         config = pl_module.training_config
         now = time.monotonic()
         reason = self.received

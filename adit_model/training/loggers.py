@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import logging
+import threading
 import warnings
 import zipfile
 from collections.abc import Iterator
@@ -21,6 +22,7 @@ from lightning.pytorch.loggers.logger import rank_zero_experiment
 from adit_model.files import atomic_path
 
 LOG_FOLDER = "logs"
+CLOSING_SECONDS = 5.0
 KNOWN_WARNINGS = (  # of Lightning itself, about choices made on purpose or its own use of torch
     ".*does not have many workers.*",
     ".*isinstance.treespec, LeafSpec.*",
@@ -86,6 +88,18 @@ class _LogSteps:
 
 class StepTensorBoardLogger(_LogSteps, TensorBoardLogger):
     """TensorBoard's log, with lines at log steps alone."""
+
+    def finalize(self, status: str) -> None:
+        """Close the file; after an exception for some seconds at most.
+
+        One that was raised inside TensorBoard's queue, as that of Ctrl-C may be, can cost the
+        writing thread its wake-up (it sleeps for 120 s) or leave a lock taken; closing waits.
+        """
+        if status != "failed":
+            return super().finalize(status)
+        closing = threading.Thread(target=super().finalize, args=(status,), daemon=True)
+        closing.start()
+        closing.join(CLOSING_SECONDS)
 
 
 class ResumedCSVLogger(_LogSteps, CSVLogger):

@@ -134,6 +134,8 @@ def run_stage(
     ValueError
         If the run could not start: no data, a used output folder without ``resume``, a missing
         stage-1 checkpoint, weights or elements that do not fit the model.
+    KeyboardInterrupt
+        After Ctrl-C, or after a second one where it is interactive.
     """
     folder = Path(config.output)
     _check_run(stage, config, folder, resume)
@@ -360,6 +362,10 @@ def _fit(
             trainer.fit(
                 module, datamodule=data, ckpt_path=str(state) if resume else None, weights_only=True
             )
+    except SystemExit as error:
+        if isinstance(error.__context__, KeyboardInterrupt):  # what Lightning makes of it
+            raise KeyboardInterrupt from None
+        raise
     finally:
         saver.restore()
     if trainer.is_global_zero and _exported_step(checkpoint) != trainer.global_step:

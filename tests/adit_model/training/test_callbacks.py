@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ import torch
 from adit_model.data.dataset import AtomicDataset
 from adit_model.model import ADiT
 from adit_model.systems import AtomicSystem
-from adit_model.training.callbacks import SIGNALS, STATE_NAME, StateSaver
+from adit_model.training.callbacks import SIGNALS, STATE_NAME, StateSaver, WeightAverager
 
 
 @pytest.fixture
@@ -98,6 +99,23 @@ def test_interrupt_of_a_run_in_python_is_not_caught(tmp_path):
             signal.raise_signal(signal.SIGINT)
     finally:
         saver.restore()
+
+
+def test_a_swallowed_interrupt_of_a_run_in_python_ends_it_after_the_step(
+    run, tmp_path, monkeypatch
+):
+    def swallow(self, trainer, *args):
+        steps.append(trainer.global_step)
+        if trainer.global_step == 2:
+            with suppress(KeyboardInterrupt):
+                signal.raise_signal(signal.SIGINT)
+
+    steps = []
+    monkeypatch.setattr(WeightAverager, "on_train_batch_end", swallow)
+    with pytest.raises(KeyboardInterrupt):
+        run("autoencoder", tmp_path, steps=9)
+    assert steps == [1, 2]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_what_the_shell_ignores_stays_ignored(tmp_path):

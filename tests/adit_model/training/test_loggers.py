@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import csv
 import logging
+import threading
 import warnings
 from pathlib import Path
 
 import pytest
 import torch
 
+from adit_model.training import loggers
 from adit_model.training.loggers import build_loggers, quiet_lightning, saved_step
 
 
@@ -119,3 +121,19 @@ def test_only_known_warnings_are_hidden():
     with pytest.warns(UserWarning, match="something else"), quiet_lightning():
         warnings.warn("The 'train_dataloader' does not have many workers, or so", stacklevel=1)
         warnings.warn("something else", stacklevel=1)
+
+
+def test_closing_after_an_interrupt_inside_tensorboard_does_not_wait_for_ever(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(loggers, "CLOSING_SECONDS", 0.1)
+    logger = loggers.StepTensorBoardLogger(tmp_path, "logs")
+    logger.log_metrics({"loss": 1.0}, 0)
+    lock = logger.experiment.file_writer.event_writer._async_writer._lock
+    lock.acquire()  # as KeyboardInterrupt leaves it
+    closing = threading.Thread(target=logger.finalize, args=("failed",), daemon=True)
+    closing.start()
+    closing.join(10)
+    ended = not closing.is_alive()
+    lock.release()
+    assert ended
