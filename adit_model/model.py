@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -27,7 +28,9 @@ from adit_model.conditions.known import Known
 from adit_model.config import ModelConfig
 from adit_model.network.decoding import decode_latents, raw_to_system
 from adit_model.network.denoiser import Denoiser
+from adit_model.network.estimator import Estimator, features
 from adit_model.network.exact import build_autoencoder
+from adit_model.network.groups import DomainGroups
 from adit_model.systems import AtomicSystem, as_list
 
 if TYPE_CHECKING:
@@ -35,6 +38,7 @@ if TYPE_CHECKING:
     from adit_model.sampling.sample import Sample
 
 LICENCE = "MIT"
+PARTS = ("denoiser", "estimator")  # that a checkpoint may lack
 # A forked child has none of the kernel threads that PyTorch would wait for.
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=lambda: torch.set_num_threads(1))
@@ -55,6 +59,8 @@ class ADiT(nn.Module):
         What else the checkpoint says (training, metrics).
     with_denoiser : bool
         False for a stage-1 checkpoint.
+    with_estimator : bool
+        Whether it estimates properties, see :meth:`estimate`.
     """
 
     def __init__(
@@ -64,6 +70,7 @@ class ADiT(nn.Module):
         element_orders: ElementOrders | None = None,
         metadata: Mapping[str, Any] | None = None,
         with_denoiser: bool = True,
+        with_estimator: bool = False,
     ) -> None:
         super().__init__()
         self.config = config
@@ -79,6 +86,7 @@ class ADiT(nn.Module):
                 config.autoencoder.coordinate_scale,
                 config.autoencoder.exact,
             )
+        self.estimator = Estimator(config.denoiser) if with_estimator else None
 
     @property
     def device(self) -> torch.device:
@@ -122,9 +130,9 @@ class ADiT(nn.Module):
         tensors, metadata, orders = read_checkpoint(path)
         known, config = known_of(path, metadata)
         tensors = {k: v.float() if v.is_floating_point() else v for k, v in tensors.items()}
-        with_denoiser = any(name.startswith("denoiser.") for name in tensors)
-        _check_size(path, config, tensors, with_denoiser)
-        model = cls(config, known, orders, metadata, with_denoiser)
+        parts = [any(name.startswith(f"{part}.") for name in tensors) for part in PARTS]
+        _check_size(path, config, tensors, *parts)
+        model = cls(config, known, orders, metadata, *parts)
         _check_tensors(path, model.state_dict(), tensors)
         for name, tensor in tensors.items():
             if not tensor.isfinite().all():
@@ -292,6 +300,59 @@ class ADiT(nn.Module):
 
     # stage 2
 
+    @torch.no_grad()
+    def estimate(
+        self, structures: Sequence[Any], batch_atoms: int = 4096
+    ) -> list[dict[str, float]]:
+        """Estimate properties of finished structures.
+
+        Parameters
+        ----------
+        structures : sequence
+            As of :meth:`prepare`; or one.
+        batch_atoms : int
+            Atoms handled at a time.
+
+        Returns
+        -------
+        list of dict
+            Of each structure, by name, the properties that the weights estimate in its domain. The
+            unit and the mean error are in ``known.properties``.
+
+        Raises
+        ------
+        ValueError
+            If the weights estimate none, or as :meth:`encode`.
+        """
+        if self.denoiser is None or self.estimator is None:
+            raise ValueError("these weights do not estimate properties: train them with some")
+        systems = [self.prepare(item) for item in as_list(structures)]
+        found: list[dict[str, float]] = []
+        for chunk in chunks([len(s) for s in systems], batch_atoms):
+            part = [systems[i] for i in chunk]
+            batch = AtomicBatch.collate(part).to(self.device, self.dtype)
+            latents, _ = self.autoencoder.encode(batch)
+            cells = self.config.autoencoder.exact
+            groups = DomainGroups.of_atoms(batch.packing.sizes, batch.periodic, cells=cells)
+            numbers = groups.kinds.new_zeros(len(latents)).index_copy(
+                0, groups.atoms, batch.numbers
+            )
+            x_1 = self.denoiser.normalise(latents, groups.kinds)
+            seen = features(self.denoiser, x_1, groups, numbers)
+            values = self.estimator(seen.to(self.dtype)).tolist()
+            for system, row in zip(part, values, strict=True):
+                found.append(
+                    {
+                        name: scale.mean + scale.std * row[i]
+                        for i, name in enumerate(self.config.denoiser.properties)
+                        if (scale := self.known.properties.get(name)) is not None
+                        and scale.error is not None
+                        and math.isfinite(row[i])
+                        and system.domain in scale.domains
+                    }
+                )
+        return found
+
     def sample(
         self,
         n: int | Request,
@@ -358,7 +419,11 @@ class ADiT(nn.Module):
 
 
 def _check_size(
-    path: Path, config: ModelConfig, tensors: Mapping[str, Tensor], with_denoiser: bool
+    path: Path,
+    config: ModelConfig,
+    tensors: Mapping[str, Tensor],
+    with_denoiser: bool,
+    with_estimator: bool,
 ) -> None:
     """Compare a file with its configuration before memory is asked for, as far as it sets sizes."""
     encoder, denoiser = config.autoencoder, config.denoiser
@@ -371,7 +436,8 @@ def _check_size(
     plain = replace(config, autoencoder=replace(encoder, encoder="transformer"))
     try:
         with torch.device("meta"):  # shapes without memory; e3nn's layers cannot be made so
-            wanted = ADiT(plain, with_denoiser=with_denoiser).state_dict()
+            empty = ADiT(plain, with_denoiser=with_denoiser, with_estimator=with_estimator)
+            wanted = empty.state_dict()
     except (RuntimeError, TypeError, OverflowError) as error:  # beyond what torch can count
         raise CheckpointError(f"{path} has a configuration of no possible size") from error
     if encoder.encoder != "transformer":

@@ -380,7 +380,7 @@ def _write_results(
                 path.parent.mkdir(exist_ok=True)
                 path.write_text(text)
             row = {**record.model_dump(), "file": name}
-            row.update(holds=json.dumps(record.holds), targets=json.dumps(record.targets))
+            row.update({name: json.dumps(row[name]) for name in ("holds", "targets", "estimates")})
             table.writerow(csv_row(row))
 
 

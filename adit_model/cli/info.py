@@ -102,11 +102,16 @@ def describe_checkpoint(path: Path, metadata: dict[str, Any]) -> str:
 
 
 def property_ranges(path: Path, metadata: dict[str, Any]) -> str:
-    """Write the range of each property that can be asked for, one a line."""
+    """Write of each property the range and the error of its estimate, one a line."""
     from adit_model.checkpoint import known_of
 
     known = known_of(path, metadata)[0]
-    return "\n".join(f"{name}: {values}" for name, values in known.properties.items())
+    lines = []
+    for name, values in known.properties.items():
+        error = values.error
+        found = "not estimated" if error is None else f"estimated within {error:.2g} on average"
+        lines.append(f"{name}: {values}; {found}")
+    return "\n".join(lines)
 
 
 def _element_line(numbers: Sequence[int]) -> str:

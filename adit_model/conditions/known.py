@@ -26,6 +26,9 @@ class PropertyRange:
         Of the values, in that unit.
     domains : tuple of str
         Of the systems that have the property.
+    error : float or None
+        Mean absolute error of the estimate by the weights, of structures that they have not seen;
+        None where they give no estimate.
     """
 
     unit: str
@@ -34,6 +37,7 @@ class PropertyRange:
     mean: float
     std: float
     domains: tuple[str, ...] = (CRYSTAL,)
+    error: float | None = None
 
     def __str__(self) -> str:
         return f"{self.min:.4g} to {self.max:.4g} {self.unit}".rstrip()
@@ -125,6 +129,8 @@ class Known:
         for name, values in self.properties.items():
             if not all(map(math.isfinite, (values.min, values.max, values.mean, values.std))):
                 raise ValueError(f"the range of {name} is not finite")
+            if values.error is not None and not 0 <= values.error < math.inf:
+                raise ValueError(f"the error of {name} is {values.error}")
 
     @classmethod
     def of_checkpoint(cls, config: Mapping[str, Any], section: Mapping[str, Any]) -> Known:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from difflib import get_close_matches
@@ -83,6 +84,32 @@ class Properties(Kind):
     def holds(self, value: tuple[tuple[str, Value], ...], system: AtomicSystem) -> None:
         """Not told by the structure alone."""
         return None
+
+    def held(
+        self,
+        value: tuple[tuple[str, Value], ...],
+        estimates: Mapping[str, float],
+        known: Knows,
+    ) -> dict[str, bool]:
+        """Whether each property that the weights estimate is as asked, within their mean error.
+
+        Parameters
+        ----------
+        value : tuple
+            Of the condition: a number, or a range, for each name.
+        estimates : mapping
+            Of the structure; without one there are none, and nothing holds.
+        known : Known
+            Has the errors.
+        """
+        found = {}
+        for name, wanted in value:
+            error = known.properties[name].error
+            if error is not None:
+                low, high = wanted if isinstance(wanted, tuple) else (wanted, wanted)
+                there = estimates.get(name, math.nan)
+                found[name] = low - error <= there <= high + error
+        return found
 
     def refusal(self, condition: Asked, domain: str, known: Knows) -> str | None:
         """Properties that the weights were not told in training, or of the other domain alone."""

@@ -146,6 +146,7 @@ class Denoiser(nn.Module):
         groups: DomainGroups,
         told: Told | None = None,
         self_condition: Tensor | None = None,
+        seen: list[Tensor] | None = None,
     ) -> Tensor:
         """Predict x_1.
 
@@ -161,6 +162,8 @@ class Denoiser(nn.Module):
             What is known of the systems; nothing by default.
         self_condition : torch.Tensor
             An earlier prediction of x_1, shape (T, L).
+        seen : list of torch.Tensor
+            What each block puts out is appended to it, shape (T, D).
 
         Returns
         -------
@@ -222,6 +225,8 @@ class Denoiser(nn.Module):
                 real = self._real_coordinates(coordinates, kinds)
                 pairs = self.pair_encoders[stage](real, groups, metric)
             h = block(h, condition, groups, pairs)
+            if seen is not None:
+                seen.append(h)
         shift, gain = (
             part.index_select(0, index)
             for part in self.final_modulation(condition).chunk(2, dim=-1)

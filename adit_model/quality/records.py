@@ -91,12 +91,16 @@ class SampleRecord(Verdict):
         default_factory=dict,
         description="Value of each property it was made for; of a range, the one drawn from it.",
     )
+    estimates: dict[str, float] = Field(
+        default_factory=dict,
+        description="Of the same properties, what the weights estimate of the structure.",
+    )
 
 
 COLUMNS = (
     *("index", "domain", "num_atoms", "formula", "decoded"),
     *Verdict.model_fields,
-    *("condition", "holds", "targets"),
+    *("condition", "holds", "targets", "estimates"),
 )
 
 
@@ -231,6 +235,7 @@ def record_samples(
                 condition=str(sample.condition),
                 holds=sample.holds,
                 targets=dict(sample.targets),
+                estimates=dict(sample.estimates),
                 **verdict.model_dump(),
             )
         )

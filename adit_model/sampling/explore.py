@@ -183,7 +183,7 @@ def trajectory(model: Weights, request: Request) -> list[PathPoint]:
             replace(p, system=None if p.system is None else turned(p.system, draw.rotation))
             for p in points
         ]
-    final = finish_sample(draw, last, request.random_rotation)
+    final = finish_sample(model, draw, last, request.random_rotation)
     return [*points, PathPoint(1.0, final.system, final.fault)]
 
 

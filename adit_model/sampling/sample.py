@@ -40,10 +40,13 @@ class Sample:
     condition : Condition
         What was asked for.
     holds : dict
-        Whether it is so, for each part of the condition that the structure alone tells; all false
-        where there is no structure.
+        Whether it is so, for each part of the condition that the structure alone tells, and each
+        property that the weights estimate; all false where there is no structure.
     targets : mapping
         Value of each property that it was made for; of a range, the one drawn from it.
+    estimates : mapping
+        Of the same properties what the weights estimate of the structure; without those that they
+        cannot estimate.
     """
 
     index: int
@@ -56,6 +59,7 @@ class Sample:
     condition: Condition = field(default_factory=Condition)
     holds: dict[str, bool] = field(default_factory=dict)
     targets: Mapping[str, float] = field(default_factory=dict)
+    estimates: Mapping[str, float] = field(default_factory=dict)
 
     @functools.cached_property
     def _verdict(self) -> tuple[bool, str | None]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import replace
 from typing import Any, Protocol, TypeVar
 
@@ -17,11 +17,13 @@ from adit_model.conditions.condition import Condition
 from adit_model.conditions.crystal import cell_matrix
 from adit_model.conditions.known import Known
 from adit_model.conditions.partial import fixed_part
+from adit_model.conditions.properties import Properties
 from adit_model.config import ModelConfig, SamplingConfig
 from adit_model.network.conditioning import Told
 from adit_model.network.coupling import assign_noise
 from adit_model.network.decoding import raw_to_system
 from adit_model.network.denoiser import Denoiser
+from adit_model.network.estimator import Estimator
 from adit_model.network.exact import AnyAutoencoder, ExactAutoencoder
 from adit_model.network.groups import DomainGroups
 from adit_model.progress import tqdm
@@ -95,6 +97,15 @@ class Weights(Protocol):
 
     def encode_prepared(self, systems: Sequence[AtomicSystem]) -> list[np.ndarray]:
         """Return the mean latents of each system in canonical form."""
+        ...
+
+    @property
+    def estimator(self) -> Estimator | None:
+        """What estimates properties, if there is anything."""
+        ...
+
+    def estimate(self, structures: Sequence[Any]) -> list[dict[str, float]]:
+        """Estimate properties of finished structures."""
         ...
 
     def decode(
@@ -314,7 +325,7 @@ def stream_samples(
         bar.update(0)
 
     def finish(draw: Draw, raw: dict[str, Any]) -> Sample:
-        sample = finish_sample(draw, raw, rotate)
+        sample = finish_sample(model, draw, raw, rotate)
         if keep is not None:
             keep.append(sample)
         return sample
@@ -573,12 +584,19 @@ def turned(system: AtomicSystem, rotation: np.ndarray) -> AtomicSystem:
     return AtomicSystem(system.numbers, system.positions @ rotation.T, cell, system.info)
 
 
-def finish_sample(draw: Draw, raw: dict[str, Any], rotate: bool) -> Sample:
+def finish_sample(model: Weights, draw: Draw, raw: dict[str, Any], rotate: bool) -> Sample:
     """Build the sample a decoded dictionary describes."""
     condition = draw.condition
     raw = _as_fixed(draw, raw)
     system, reason = raw_to_system(raw)
     holds = condition.holds(system)
+    estimates: dict[str, float] = {}
+    if condition.properties and model.estimator is not None:
+        with suppress(ValueError):  # its cell cannot be reduced
+            # by itself: what it is batched with does not change it
+            found = {} if system is None else model.estimate([system])[0]
+            estimates = {name: found[name] for name in draw.targets if name in found}
+        holds |= Properties().held(condition.properties, estimates, model.known)
     if system is not None:
         if rotate:
             system = turned(system, draw.rotation)
@@ -591,6 +609,7 @@ def finish_sample(draw: Draw, raw: dict[str, Any], rotate: bool) -> Sample:
         if condition:
             info.update(condition=str(condition), holds=all(holds.values()))
         info.update({f"target_{name}": value for name, value in draw.targets.items()})
+        info.update({f"estimated_{name}": value for name, value in estimates.items()})
         system = AtomicSystem(system.numbers, system.positions, system.cell, info)
     return Sample(
         draw.index,
@@ -603,4 +622,5 @@ def finish_sample(draw: Draw, raw: dict[str, Any], rotate: bool) -> Sample:
         condition,
         holds,
         draw.targets,
+        estimates,
     )

@@ -80,6 +80,9 @@ class TrainingConfig:
     sharded : bool
         Divide weights, gradients and the optimiser's moments among the processes (fully sharded
         data parallel), for networks of which a GPU cannot hold copies. Needs ``adamw``.
+    estimator_systems : int
+        Structures of each domain from which finished weights of stage 2 learn to estimate the
+        properties they can be asked for, a few minutes for as many as by default; 0 leaves it out.
     accelerator : str
         ``"auto"``, ``"cpu"`` or ``"gpu"``.
     """
@@ -113,6 +116,7 @@ class TrainingConfig:
     devices: int = 1
     num_nodes: int = 1
     sharded: bool = False
+    estimator_systems: int = 30_000
     accelerator: str = "auto"
 
     def __post_init__(self) -> None:
@@ -120,7 +124,7 @@ class TrainingConfig:
         for name in (*positive, "validation_size", "checkpoint_minutes", "devices", "num_nodes"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"training.{name} must be positive, got {getattr(self, name)}")
-        for name in ("weight_decay", "warmup_steps", "gradient_clip"):
+        for name in ("weight_decay", "warmup_steps", "gradient_clip", "estimator_systems"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"training.{name} must not be negative, got {getattr(self, name)}")
         for name in ("crystal_fraction", "decay_start", "ema_decay", "ema_horizon"):

@@ -126,7 +126,10 @@ def with_elements(model: ADiT, num_elements: int) -> ADiT:
         model.config, autoencoder=replace(model.config.autoencoder, num_elements=num_elements)
     )
     has_denoiser = model.denoiser is not None
-    larger = ADiT(config, model.known, model.element_orders, model.metadata, has_denoiser)
+    has_estimator = model.estimator is not None
+    larger = ADiT(
+        config, model.known, model.element_orders, model.metadata, has_denoiser, has_estimator
+    )
     weights = larger.state_dict()
     with torch.no_grad():
         for name, value in model.state_dict().items():

@@ -38,6 +38,7 @@ from adit_model.training.batches import (
 )
 from adit_model.training.callbacks import STATE_NAME, StateSaver, WeightAverager
 from adit_model.training.config import RunConfig, TrainingConfig, load_run_config, parse_time
+from adit_model.training.estimator import fit_estimator
 from adit_model.training.loggers import (
     StepProgressBar,
     build_loggers,
@@ -370,14 +371,35 @@ def _fit(
         saver.restore()
     if trainer.is_global_zero and _exported_step(checkpoint) != trainer.global_step:
         export(module)  # the run was killed between its last state and its weights
+    finished = trainer.global_step >= settings.steps
+    at_end = finished or (settings.schedule == "clock" and saver.stopped_by == "max_time")
+    if trainer.is_global_zero and at_end and isinstance(train_source, LatentSource):
+        _add_estimator(checkpoint, train_source, validation_sources, settings, progress)
     return TrainingResult(
         checkpoint=checkpoint,
         state=state,
         step=trainer.global_step,
-        finished=trainer.global_step >= settings.steps,
+        finished=finished,
         stopped_by=saver.stopped_by,
         metrics={k: float(v) for k, v in trainer.logged_metrics.items()},
     )
+
+
+def _add_estimator(
+    checkpoint: Path,
+    training: LatentSource,
+    validation: list[Any],
+    settings: TrainingConfig,
+    progress: bool,
+) -> None:
+    """Let finished weights estimate the properties that they can be asked for."""
+    if not settings.estimator_systems or not training.properties.shape[1]:
+        return
+    model = ADiT.load(checkpoint, device="cpu" if settings.accelerator == "cpu" else "auto")
+    if model.estimator is None:  # else it is a run that was finished already
+        fit_estimator(model, training, validation, settings.estimator_systems, progress)
+        if model.estimator is not None:
+            model.save(checkpoint)
 
 
 def _exported_step(checkpoint: Path) -> int | None:
