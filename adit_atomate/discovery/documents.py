@@ -77,6 +77,7 @@ class ADiTSampleFate(ADiTSampleRecord):
     fate: Fate = Field(
         "pending", description="Where its way ended; 'kept' for the candidates. `reason` says why."
     )
+    part: int = Field(0, description="Which of the generating jobs made it, from 0.")
     notes: list[str] = Field(
         default_factory=list, description="Remarks, such as a comparison that took too long."
     )

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from jobflow import Flow, Maker, Response, job
+from jobflow import Flow, Maker, OutputReference, Response, job
 from pymatgen.core import Molecule, Structure
 
 from adit_atomate.discovery.calculate import (
@@ -163,15 +163,24 @@ class ADiTRelaxStageMaker(Maker):
                 raise ValueError(f"{name} must be a positive number or None, got {value!r}")
         self.engine()
         warn_if_missing(self.relax_maker, "relax_maker")
-        start = self.fan_out(structures, samples)
-        collect = self.collect(structures, samples, start.output)
-        start.name, collect.name = f"{self.name} fan out", f"{self.name} collect"
-        return Flow([start, collect], output=collect.output, name=self.name)
+        lists = [structures]
+        if samples is not None and isinstance(structures, list) and len(structures) > 1:
+            lists = structures if isinstance(structures[0], OutputReference | list) else lists
+        starts = []
+        for i, part in enumerate(lists):
+            start = self.fan_out(part, samples, i if len(lists) > 1 else None)
+            start.name = f"{self.name} fan out" + (f" {i + 1}/{len(lists)}" * (len(lists) > 1))
+            starts.append(start)
+        collect = self.collect(structures, samples, [start.output for start in starts])
+        collect.name = f"{self.name} collect"
+        return Flow([*starts, collect], output=collect.output, name=self.name)
 
     @job
-    def fan_out(self, structures: list[Any], samples: list[Any] | None) -> Response:
-        """Start the relaxations."""
-        flat, _, todo = self._open(structures, samples)
+    def fan_out(
+        self, structures: list[Any], samples: list[Any] | None, part: int | None = None
+    ) -> Response:
+        """Start the relaxations: of all structures, or of one generating job's."""
+        flat, _, todo = self._open(structures, samples, part)
         chosen = [self._start(sample, flat) for sample in todo]
         limits = {"time_limit": self.time_limit, "memory_limit": self.memory_limit}
         return start_each(self.engine(), chosen, self.chunk_size, limits)
@@ -221,13 +230,18 @@ class ADiTRelaxStageMaker(Maker):
 
     @job(output_schema=ADiTStageDoc, data=STAGE_DATA, config=ANY_INPUT)
     def collect(
-        self, structures: list[Any], samples: list[Any] | None, fanned: dict[str, Any] | None
+        self, structures: list[Any], samples: list[Any] | None, fanned: list[dict[str, Any] | None]
     ) -> ADiTStageDoc:
         """Put the results together."""
         flat, opened, todo = self._open(structures, samples)
         coming = pending(opened)
         relaxed: list[Structure | Molecule | None] = [None] * len(flat)
-        started, results = end_each(fanned, len(todo))
+        sizes = [len(todo)]
+        if len(fanned) > 1:
+            sizes = [sum(s.part == part for s in todo) for part in range(len(fanned))]
+        ended = [end_each(part, size) for part, size in zip(fanned, sizes, strict=True)]
+        started = min(when for when, _ in ended)
+        results = [result for _, found in ended for result in found]
         for sample, result in zip(todo, results, strict=True):
             self._start(sample, flat)
             _record(sample, result.calculation)
@@ -252,11 +266,18 @@ class ADiTRelaxStageMaker(Maker):
         )
 
     def _open(
-        self, structures: list[Any], samples: list[Any] | None
+        self, structures: list[Any], samples: list[Any] | None, part: int | None = None
     ) -> tuple[list[Any], list[ADiTSampleFate], list[ADiTSampleFate]]:
-        """Structures, samples, and those of the samples that are to be relaxed."""
+        """Structures, samples, and those of the samples that are to be relaxed.
+
+        With a part, structures and samples are those of that generating job.
+        """
         flat = flatten(structures)
         opened = open_samples(given_samples(flat) if samples is None else samples)
+        if part is not None:
+            opened = [s for s in opened if s.part == part]
+            places = [s.structure_index for s in opened if s.structure_index is not None]
+            flat = [None] * min(places, default=0) + flat
         return flat, opened, [s for s in pending(opened) if not self._unknown(s, flat)]
 
     def _unknown(self, sample: ADiTSampleFate, structures: Sequence[Any]) -> list[str]:

@@ -44,10 +44,12 @@ def open_samples(samples: Sequence[Any]) -> list[ADiTSampleFate]:
     parts = samples if any(isinstance(part, list) for part in samples) else [samples]
     opened: list[ADiTSampleFate] = []
     offset = 0
-    for part in parts:
+    for place, part in enumerate(parts):
         count = 0
         for record in part:
             sample = ADiTSampleFate(**record.model_dump())
+            if len(parts) > 1:
+                sample.part = place
             if sample.structure_index is not None:
                 sample.structure_index += offset
                 count += 1

@@ -17,6 +17,8 @@ from adit_atomate import (
     ADiTRelaxStageMaker,
 )
 from adit_atomate.discovery.documents import ADiTCrystalCandidateDoc, ADiTDiscoveryDoc
+from adit_atomate.discovery.flow import take_structures
+from adit_atomate.discovery.stages import ADiTScreenMaker, ADiTUniquenessMaker
 
 FCC = [[0, 0, 0], [0.5, 0.5, 0], [0.5, 0, 0.5], [0, 0.5, 0.51]]
 STATIC = EmtRelaxMaker(name="EMT static", steps=1, relax_kwargs={"final_atoms_object_file": None})
@@ -566,3 +568,31 @@ def test_chgnet_with_broken_and_unknown_crystals(makers, tmp_path):
     assert broken.fate == "not relaxed" and broken.reason
     assert radon.reason == "CHGNet relax does not know Rn"
     assert americium.reason == "CHGNet relax does not know Am"
+
+
+def test_structures_of_several_jobs_are_relaxed_part_by_part(job_store):
+    """No job starts the relaxations of more than one generating job."""
+
+    def relax(parts):
+        sources = [take_structures(part) for part in parts]
+        shapes = [source.output.structures for source in sources]
+        screen = ADiTScreenMaker().make(shapes, [source.output.samples for source in sources])
+        unique = ADiTUniquenessMaker().make(shapes, screen.output.samples)
+        stage = here(emt(), 2).make(shapes, unique.output.samples)
+        flow = Flow([*sources, screen, unique, stage])
+        responses = run_locally(flow, store=job_store, log=False)
+        *starts, collect = stage.jobs
+        output = responses[collect.uuid][1].output
+        made = [responses[start.uuid][1].replace for start in starts]
+        chunks = [part.jobs[:-1:2] if part else [] for part in made]
+        sizes = [sum(len(chunk.function_args[1]) for chunk in part) for part in chunks]
+        told = [
+            (s.structure_index, s.fate, s.reason, getattr(s.relaxation, "energy", None))
+            for s in output.samples
+        ]
+        return sizes, told, output.structures
+
+    whole, told, structures = relax([CRYSTALS])
+    assert whole == [5]  # one of the seven is implausible, one repeats another
+    assert relax([CRYSTALS[:3], CRYSTALS[3:]]) == ([2, 3], told, structures)
+    assert relax([CRYSTALS[:6], [CRYSTALS[4]], CRYSTALS[6:]])[0] == [4, 0, 1]
