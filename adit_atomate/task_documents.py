@@ -89,10 +89,10 @@ def failure(document: Any) -> str | None:
     if not failed:
         return None
     steps, force = _steps(document), _max_force(document)
-    if steps is not None:
-        text = f"not converged after {steps} steps"
-        return text + ("" if force is None else f" (largest force {force:.3g} eV/A)")
-    return "it did not converge" if state is None else f"its state is {state}"
+    if steps is None and state is not None:
+        return f"its state is {state}"
+    text = "it did not converge" if steps is None else f"not converged after {steps} steps"
+    return text + ("" if force is None else f" (largest force {force:.3g} eV/A)")
 
 
 def read_calculation(

@@ -1,14 +1,19 @@
 """Energies of the elements by a force field: the tables that formation energies are made with.
 
 Each element's lowest phase after relaxation, of: its structure at room pressure, the close-packed
-ones (fcc, bcc, hcp, dhcp) at the same volume for metals, and the elements among crystals given.
+ones (fcc, bcc, hcp, dhcp) at the same volume for metals, and the elements among the known crystals
+of the package and those given.
 
-    python benchmarks/element_references.py chgnet --data crystals_*.csv.gz
+    python benchmarks/element_references.py chgnet --data crystals_large.csv.gz
+    python benchmarks/element_references.py chgnet --compare Li O Fe
+
+``--compare`` writes nothing: it tells how far energies made now are from those of the package.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 from collections.abc import Iterator
 from importlib.metadata import version
@@ -22,7 +27,13 @@ from ase.spacegroup import crystal
 
 import adit_model.quality
 from adit_model.data.crystal_csv import load_crystal_csv
-from adit_model.quality.force_fields import FORCE_FIELDS, SUPPORTED, force_field
+from adit_model.data.phases import known_phases
+from adit_model.quality.force_fields import (
+    FORCE_FIELDS,
+    SUPPORTED,
+    element_references,
+    force_field,
+)
 from adit_model.quality.relax import FMAX, STEPS, RelaxationError, relax
 from adit_model.systems import AtomicSystem
 
@@ -70,11 +81,11 @@ def main() -> None:
     parser.add_argument("name", choices=sorted(FORCE_FIELDS))
     parser.add_argument("--data", nargs="*", default=[], type=Path, help="CDVAE-format CSV files")
     parser.add_argument("--out", type=Path, default=Path(adit_model.quality.__path__[0]))
+    parser.add_argument("--compare", nargs="+", choices=chemical_symbols, metavar="SYMBOL")
     args = parser.parse_args()
     among_data = elements_of(args.data)
     table = {}
-    for number in sorted(SUPPORTED):
-        symbol = chemical_symbols[number]
+    for symbol in args.compare or [chemical_symbols[number] for number in sorted(SUPPORTED)]:
         found = [*phases(symbol), *among_data.get(symbol, [])]
         relaxed = []
         for label, system in found:
@@ -92,6 +103,11 @@ def main() -> None:
             f"{name} {r.energy_final - best.energy_final:+.3f}" for r, name in relaxed
         )
         print(f"{symbol}: {best.energy_final:.4f} eV/atom, {label} ({others})", flush=True)
+    if args.compare:
+        packaged = element_references(args.name).energies
+        changes = {s: 1000 * (table[s]["energy_per_atom"] - packaged[s]) for s in table}
+        print("meV/atom:", ", ".join(f"{s} {change:+.2f}" for s, change in changes.items()))
+        return
     chosen = force_field(args.name)
     document = {
         "model": chosen.label,
@@ -100,7 +116,7 @@ def main() -> None:
         "unit": "eV/atom",
         "made": f"benchmarks/element_references.py {args.name}, BFGS to {FMAX} eV/angstrom, "
         f"at most {STEPS} steps; lowest of the phases tried",
-        "data": [path.name for path in args.data],
+        "data": ["known crystals of the package", *(path.name for path in args.data)],
         "elements": table,
     }
     path = args.out / f"elements_{args.name}.json"
@@ -109,13 +125,15 @@ def main() -> None:
 
 
 def elements_of(paths: list[Path]) -> dict[str, list[tuple[str, AtomicSystem]]]:
-    """Crystals of one element among data, at most 32 atoms."""
+    """Crystals of one element among the known ones and data, at most 32 atoms."""
+    known = known_phases()
+    single = [i for i, names in enumerate(known.chemical_systems) if "-" not in names]
+    sources = [known.dataset(single), *(load_crystal_csv(path, progress=False) for path in paths)]
     found: dict[str, list[tuple[str, AtomicSystem]]] = {}
-    for path in paths:
-        for system in load_crystal_csv(path, progress=False):
-            if len(set(system.numbers.tolist())) == 1 and len(system) <= 32:
-                symbol = chemical_symbols[system.numbers[0]]
-                found.setdefault(symbol, []).append((str(system.info["id"]), system))
+    for system in itertools.chain.from_iterable(sources):
+        if len(set(system.numbers.tolist())) == 1 and len(system) <= 32:
+            symbol = chemical_symbols[system.numbers[0]]
+            found.setdefault(symbol, []).append((str(system.info["id"]), system))
     return found
 
 

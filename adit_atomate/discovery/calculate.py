@@ -2,8 +2,9 @@
 
 Makers that run an ASE calculator take many structures in one job, which loads the model once and
 notes what each structure raises (a list handed to such a Maker itself ends with its first
-exception). Other Makers get one job or flow for each structure. The structures of a job that is
-lost (its process was killed, its output could not be stored) are tried again one by one.
+exception); so does TorchSim, all at once. Other Makers get one job or flow for each structure. The
+structures of a job that is lost (its process was killed, its output could not be stored) are tried
+again one by one.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from monty.json import jsanitize
 from pymatgen.core import Molecule, Structure
 
 from adit_atomate.discovery.documents import ADiTCalculation, ADiTResult
+from adit_atomate.discovery.torchsim import relax_batch, runs_torchsim
 from adit_atomate.task_documents import FAILED, no_output, read_calculation
 from adit_model.quality.pool import run_isolated
 
@@ -65,6 +67,8 @@ def _missing(maker: Maker) -> str | None:
 
 def _force_field(maker: Maker) -> str | None:
     """Atomate2's name of a Maker's force field, None if it runs none of those."""
+    if runs_torchsim(maker):
+        return "SevenNet" if str(maker.model_type) == "SevenNetModel" else None  # type: ignore
     meta = getattr(maker, "calculator_meta", None)
     return str(meta.name) if meta is not None and type(meta).__name__ == "MLFF" else None
 
@@ -73,6 +77,9 @@ def _other_weights(maker: Maker) -> str | None:
     """Weights that a force field was given in place of atomate2's, by which its energies differ."""
     if _force_field(maker) is None:
         return None
+    if runs_torchsim(maker):
+        weights = str(maker.model_path)  # type: ignore[attr-defined]
+        return weights if weights != "7net-0" else None
     own, usual = (m.calculator_kwargs for m in (maker, replace(maker, calculator_kwargs={})))  # type: ignore
     return str(own["model"]) if own.get("model") != usual.get("model") else None
 
@@ -95,6 +102,11 @@ def runs_ase(maker: Maker) -> bool:
     return isinstance(maker, AseMaker) and hasattr(type(maker).make, "original")
 
 
+def takes_many(maker: Maker) -> bool:
+    """Whether one job of a Maker takes many structures."""
+    return runs_ase(maker) or runs_torchsim(maker)
+
+
 def start_each(
     maker: Maker,
     structures: Sequence[Structure | Molecule],
@@ -110,7 +122,7 @@ def start_each(
     structures : sequence of Structure or Molecule
         What to calculate.
     chunk_size : int
-        Structures in each job, for Makers that run an ASE calculator.
+        Structures in each job, for Makers that :func:`takes_many`.
     limits : dict, optional
         ``time_limit`` and ``memory_limit`` of :func:`calculate_chunk`.
     """
@@ -150,14 +162,14 @@ def _run_each(
     limits: dict[str, float | None] | None,
 ) -> tuple[list[Job | Flow], list[tuple[int, Any]]]:
     """Jobs that calculate and read, and for each chunk its size and a reference to its results."""
-    size = chunk_size if runs_ase(maker) else 1
+    size = chunk_size if takes_many(maker) else 1
     chunks = [list(structures[i : i + size]) for i in range(0, len(structures), size)]
     jobs: list[Job | Flow] = []
     results: list[tuple[int, Any]] = []
     for i, chunk in enumerate(chunks, 1):
         part = f"{i}/{len(chunks)}"
         run: Job | Flow
-        if runs_ase(maker):
+        if takes_many(maker):
             run = calculate_chunk(maker, chunk, **(limits or {}))
             run.name = f"{label} {part}"
         else:
@@ -187,7 +199,7 @@ def calculate_chunk(
     time_limit: float | None = None,
     memory_limit: float | None = None,
 ) -> list[dict[str, Any]]:
-    """Run an ASE Maker on many structures, in a process that may be stopped.
+    """Run an ASE Maker on many structures, in a process that may be stopped; or TorchSim on all.
 
     The process loads the model once. One that is stopped at a limit, or ends for another reason,
     costs the structure it was at; another process goes on with the next.
@@ -195,7 +207,7 @@ def calculate_chunk(
     Parameters
     ----------
     maker : Maker
-        Of an ASE calculator.
+        Of an ASE calculator, or of TorchSim, which knows no limits.
     structures : list of Structure or Molecule
         What to calculate.
     time_limit, memory_limit : float or None
@@ -206,6 +218,8 @@ def calculate_chunk(
     list of dict
         ``document``, None where there is none, with the ``reason``; ``seconds``.
     """
+    if runs_torchsim(maker):
+        return relax_batch(maker, cast(list[Structure], structures))
     calculate = _Calculation(maker)
     if time_limit is None and memory_limit is None:
         return [calculate(structure) for structure in structures]
@@ -315,7 +329,7 @@ def read_chunk(
         join = join_results([reference for _, reference in results])
         join.name = f"{label} join"
         return Response(replace=Flow([*jobs, join], output=join.output, name=label))
-    if output is None or not runs_ase(maker):
+    if output is None or not takes_many(maker):
         output = [{"document": output, "reason": None, "seconds": None}]
     read: list[ADiTResult] = []
     for part, structure in zip(output, structures, strict=True):

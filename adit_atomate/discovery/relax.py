@@ -14,6 +14,7 @@ from adit_atomate.discovery.calculate import (
     end_each,
     runs_ase,
     start_each,
+    takes_many,
     unknown_elements,
     warn_if_missing,
 )
@@ -65,6 +66,29 @@ def sevennet_relax_maker(model: str = "7net-0") -> Maker:
     )
 
 
+def torchsim_relax_maker(model: str = "7net-0", device: str = "cuda") -> Maker:
+    """SevenNet relaxation of cell and atoms by TorchSim's FIRE, a whole job's crystals at once.
+
+    For a GPU, with a large ``chunk_size``; needs Python 3.12, ``atomate2[torchsim]`` and the extra
+    ``sevennet``.
+    """
+    from atomate2.torchsim.core import TorchSimOptimizeMaker
+
+    from adit_model.quality.relax import FMAX, STEPS
+
+    return TorchSimOptimizeMaker(
+        name="TorchSim relax",
+        optimizer="fire",
+        model_type="SevenNetModel",
+        model_path=model,
+        model_kwargs={"device": device},
+        convergence_fn_kwargs={"force_tol": FMAX, "include_cell_forces": True},
+        autobatcher_dict=device != "cpu",
+        max_steps=STEPS,
+        init_kwargs={"cell_filter": "frechet"},
+    )
+
+
 def xtb_relax_maker() -> Maker:
     """GFN2-xTB relaxation, forces below 0.05 eV/angstrom in at most 500 steps of BFGS."""
     from atomate2.ase.jobs import GFNxTBRelaxMaker
@@ -95,7 +119,8 @@ class ADiTRelaxStageMaker(Maker):
         Makes a job or flow of one structure or molecule, with a task document as its output. A
         ``GFNxTBRelaxMaker`` is given charge and spin of each molecule unless it sets them itself.
     chunk_size : int
-        Structures in each job, for Makers that run an ASE calculator; others get one each.
+        Structures in each job, for Makers that run an ASE calculator, and for TorchSim, which
+        relaxes them at once; others get one each.
     time_limit, memory_limit : float or None
         Seconds for each structure, gigabytes for the process, for Makers that run an ASE
         calculator: it runs in a process of its own, which loads the model once and is stopped at a
@@ -260,7 +285,7 @@ class ADiTRelaxStageMaker(Maker):
             opened,
             relaxed,
             maker=self.relax_maker.name,
-            chunk_size=self.chunk_size if runs_ase(self.relax_maker) else 1,
+            chunk_size=self.chunk_size if takes_many(self.relax_maker) else 1,
             symmetrised=sum(s.symmetrised is not None for s in coming),
             relaxation_seconds=sum(s.relaxation.seconds or 0.0 for s in coming if s.relaxation),
         )

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import resource
 import time
 from dataclasses import dataclass, replace
+from types import SimpleNamespace
 
 import numpy as np
 import psutil
@@ -14,11 +16,13 @@ from ase.build import bulk
 from atomate2.ase.jobs import EmtRelaxMaker
 from jobflow import JobStore, run_locally
 from maggma.stores import MemoryStore
-from monty.json import MontyDecoder
+from monty.json import MontyDecoder, MontyEncoder
 from pymatgen.core import DummySpecies, Element, Lattice, Structure
 from pymatgen.io.ase import AseAtomsAdaptor
 
 from adit_atomate import ADiTDiscoveryMaker, ADiTRelaxStageMaker
+from adit_atomate.discovery.relax import torchsim_relax_maker
+from adit_atomate.discovery.torchsim import _converged
 
 FCC = [[0, 0, 0], [0.5, 0.5, 0], [0.5, 0, 0.5], [0, 0.5, 0.5]]
 QUICK = {"fmax": 0.05, "final_atoms_object_file": None}
@@ -99,14 +103,41 @@ def test_symmetry_pressure_and_atoms_are_kept(clean_dir):
         replace(stage, memory_limit=-1).make([alloy])
 
 
-def test_batched_relaxation_is_taken_as_it_is():
-    """On a GPU: one job for each structure, not through the process of the ASE Makers."""
-    torch_sim = pytest.importorskip("atomate2.torchsim.core", exc_type=ImportError)
-    maker = torch_sim.TorchSimOptimizeMaker(
-        optimizer="fire", model_type="SevenNetModel", model_path="7net-0"
-    )
-    flow = ADiTDiscoveryMaker(relax_maker=maker).make(structures=[fcc("Cu", 3.6)])
-    assert any(job.name == "ADiT relax fan out" for job, _ in flow.iterflow())
+def test_torchsim_relaxes_many_in_one_job(clean_dir):
+    """Also as a queue keeps the Maker; one that it cannot relax loses no other."""
+    pytest.importorskip("torch_sim", reason="TorchSim needs Python 3.12", exc_type=ImportError)
+    pytest.importorskip("sevenn")
+    maker = replace(torchsim_relax_maker(device="cpu"), max_steps=60)
+    maker = json.loads(json.dumps(maker, cls=MontyEncoder), cls=MontyDecoder)
+    stage = ADiTRelaxStageMaker(relax_maker=maker, symmetrise=None)
+    slow = Structure(Lattice.hexagonal(3.2, 8.0), ["Mg"] * 2, [[0, 0, 0], [0.3, 0.6, 0.45]])
+    crystals = [fcc("Cu", 3.8), slow, fcc("Al", 4.0)]
+    output = relaxed(stage, crystals)
+    copper, magnesium, aluminium = (sample.relaxation for sample in output.samples)
+    assert copper.state == aluminium.state == "successful"
+    assert output.structures[0].volume == pytest.approx(4 * 11.8, rel=0.05)  # of PBE
+    assert copper.energy_per_atom == pytest.approx(-4.09, abs=0.02)
+    assert copper.calculator == "SevenNet" and copper.max_force < 0.05
+    assert copper.uuid == aluminium.uuid
+    assert magnesium.state == "failed" and "did not converge (largest force" in magnesium.reason
+
+
+@pytest.mark.parametrize(
+    ("force", "stress", "asked", "converged"),
+    [
+        (0.04, 1.0, {"force_tol": 0.05}, True),
+        (0.06, 0.0, {"force_tol": 0.05}, False),
+        (np.nan, 0.0, {}, False),
+        (0.09, 1.0, {}, True),  # TorchSim's own limit
+        (0.0, 0.004, {"force_tol": 0.05, "include_cell_forces": True}, True),
+        (0.0, 0.01, {"force_tol": 0.05, "include_cell_forces": True}, False),
+    ],
+)
+def test_torchsim_tells_not_what_converged(force, stress, asked, converged):
+    """Its document has forces and stress only."""
+    maker = SimpleNamespace(convergence_fn="force", convergence_fn_kwargs=asked, init_kwargs={})
+    forces = np.array([[force, 0, 0], [0, 0, 0]])
+    assert _converged(maker, forces, stress * np.eye(3), volume=20.0) == converged
 
 
 def test_dense_iron_costs_neither_memory_nor_the_good_crystal(clean_dir, monkeypatch):
