@@ -97,7 +97,7 @@ def sizes(collection: Any) -> list[float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--n", type=int, nargs="+", default=[60, 180, 540])
+    parser.add_argument("--n", type=int, nargs="+", default=[60, 240, 960])
     parser.add_argument("--shard", type=int, default=30, help="samples in each generation job")
     parser.add_argument("--port", type=int, default=27017)
     args = parser.parse_args()

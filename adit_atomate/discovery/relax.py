@@ -69,10 +69,19 @@ def sevennet_relax_maker(model: str = "7net-0") -> Maker:
 def torchsim_relax_maker(model: str = "7net-0", device: str = "cuda") -> Maker:
     """SevenNet relaxation of cell and atoms by TorchSim's FIRE, a whole job's crystals at once.
 
-    For a GPU, with a large ``chunk_size``; needs Python 3.12, ``atomate2[torchsim]`` and the extra
-    ``sevennet``.
+    For a GPU, with a large ``chunk_size``.
+
+    Raises
+    ------
+    ModuleNotFoundError
+        Without Python 3.12 and the extra ``torchsim``.
     """
-    from atomate2.torchsim.core import TorchSimOptimizeMaker
+    try:
+        from atomate2.torchsim.core import TorchSimOptimizeMaker
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            f"{error}: TorchSim needs Python 3.12 or newer and pip install 'adit-atomate[torchsim]'"
+        ) from error
 
     from adit_model.quality.relax import FMAX, STEPS
 

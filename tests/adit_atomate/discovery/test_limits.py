@@ -7,6 +7,7 @@ import os
 import resource
 import time
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from types import SimpleNamespace
 
 import numpy as np
@@ -22,7 +23,7 @@ from pymatgen.io.ase import AseAtomsAdaptor
 
 from adit_atomate import ADiTDiscoveryMaker, ADiTRelaxStageMaker
 from adit_atomate.discovery.relax import torchsim_relax_maker
-from adit_atomate.discovery.torchsim import _converged
+from adit_atomate.discovery.torchsim import _converged, relax_batch
 
 FCC = [[0, 0, 0], [0.5, 0.5, 0], [0.5, 0, 0.5], [0, 0.5, 0.5]]
 QUICK = {"fmax": 0.05, "final_atoms_object_file": None}
@@ -104,14 +105,16 @@ def test_symmetry_pressure_and_atoms_are_kept(clean_dir):
 
 
 def test_torchsim_relaxes_many_in_one_job(clean_dir):
-    """Also as a queue keeps the Maker; one that it cannot relax loses no other."""
-    pytest.importorskip("torch_sim", reason="TorchSim needs Python 3.12", exc_type=ImportError)
-    pytest.importorskip("sevenn")
-    maker = replace(torchsim_relax_maker(device="cpu"), max_steps=60)
+    """Also as a queue keeps the Maker."""
+    if find_spec("torch_sim") is None:
+        with pytest.raises(ModuleNotFoundError, match=r"TorchSim needs Python 3\.12 or newer"):
+            torchsim_relax_maker()
+        pytest.skip("TorchSim is not installed")
+    maker = replace(torchsim_relax_maker(device="cpu"), max_steps=20)
     maker = json.loads(json.dumps(maker, cls=MontyEncoder), cls=MontyDecoder)
     stage = ADiTRelaxStageMaker(relax_maker=maker, symmetrise=None)
-    slow = Structure(Lattice.hexagonal(3.2, 8.0), ["Mg"] * 2, [[0, 0, 0], [0.3, 0.6, 0.45]])
-    crystals = [fcc("Cu", 3.8), slow, fcc("Al", 4.0)]
+    slow = Structure(Lattice.hexagonal(3.2, 8.0), ["Mg"] * 2, [[0, 0, 0], [0.2, 0.2, 0.3]])
+    crystals = [fcc("Cu", 3.63), slow, fcc("Al", 4.05)]
     output = relaxed(stage, crystals)
     copper, magnesium, aluminium = (sample.relaxation for sample in output.samples)
     assert copper.state == aluminium.state == "successful"
@@ -120,6 +123,13 @@ def test_torchsim_relaxes_many_in_one_job(clean_dir):
     assert copper.calculator == "SevenNet" and copper.max_force < 0.05
     assert copper.uuid == aluminium.uuid
     assert magnesium.state == "failed" and "did not converge (largest force" in magnesium.reason
+
+
+def test_each_structure_of_a_batch_that_raises_is_tried_alone():
+    maker = SimpleNamespace(name="no Maker", init_kwargs=None)
+    parts = relax_batch(maker, [fcc("Cu", 3.6), fcc("Al", 4.0)])
+    assert [part["document"] for part in parts] == [None, None]
+    assert all("Error: " in part["reason"] for part in parts)
 
 
 @pytest.mark.parametrize(
