@@ -77,7 +77,7 @@ def torchsim_relax_maker(model: str = "7net-0", device: str = "cuda") -> Maker:
         Without Python 3.12 and the extra ``torchsim``.
     """
     try:
-        from atomate2.torchsim.core import TorchSimOptimizeMaker
+        from atomate2.torchsim.core import TorchSimModelType, TorchSimOptimizeMaker
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
             f"{error}: TorchSim needs Python 3.12 or newer and pip install 'adit-atomate[torchsim]'"
@@ -88,7 +88,7 @@ def torchsim_relax_maker(model: str = "7net-0", device: str = "cuda") -> Maker:
     return TorchSimOptimizeMaker(
         name="TorchSim relax",
         optimizer="fire",
-        model_type="SevenNetModel",
+        model_type=TorchSimModelType.SEVENNET,
         model_path=model,
         model_kwargs={"device": device},
         convergence_fn_kwargs={"force_tol": FMAX, "include_cell_forces": True},
