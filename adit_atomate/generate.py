@@ -17,7 +17,7 @@ from adit_atomate.documents import (
     ADiTSampleRecord,
     ADiTTimings,
 )
-from adit_atomate.settings import ADiTSettings
+from adit_atomate.settings import ADiTSettings, check_fields
 from adit_atomate.stores import check_job_store
 from adit_model.checkpoint import BUNDLED, read_known, resolve_checkpoint
 from adit_model.conditions.condition import Condition, as_condition
@@ -338,6 +338,7 @@ class ADiTGenerateShardsMaker(Maker):
         size = self.samples_per_job
         if isinstance(size, bool) or not isinstance(size, int) or size <= 0:
             raise ValueError(f"samples_per_job must be a positive integer, got {size!r}")
+        check_fields(self, generate_maker=ADiTGenerateMaker)
         whole = self.generate_maker.request(n, first_index)
         self.generate_maker.make(n, first_index)  # checks it against the checkpoint
         number = -(-n // size)

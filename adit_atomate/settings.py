@@ -105,3 +105,21 @@ def check_workers(number: int) -> int:
     from adit_model.quality.records import worker_count
 
     return ADiTSettings().CHECK_WORKERS or worker_count(number)
+
+
+def check_fields(maker: Any, **kinds: type) -> None:
+    """Refuse fields of a Maker that are of another kind, such as a class instead of a Maker.
+
+    Raises
+    ------
+    TypeError
+        If one is; the text names it.
+    """
+    for name, kind in kinds.items():
+        value = getattr(maker, name)
+        if not isinstance(value, kind):
+            article = "an" if kind.__name__[0] in "Aa" else "a"
+            raise TypeError(
+                f"{name} of {type(maker).__name__} must be {article} {kind.__name__}, "
+                f"got {repr(value)[:80]}"
+            )

@@ -29,7 +29,7 @@ from adit_atomate.discovery.stages import (
     structure_of,
     systems_of,
 )
-from adit_atomate.settings import check_workers
+from adit_atomate.settings import check_fields, check_workers
 from adit_atomate.task_documents import FAILED
 from adit_model.quality.symmetry import MOVED, SYMMETRY, symmetrise
 from adit_model.systems import MOLECULE, AtomicSystem
@@ -186,9 +186,11 @@ class ADiTRelaxStageMaker(Maker):
 
         Raises
         ------
-        ValueError
-            If ``chunk_size`` or a limit is not positive, or the Maker takes no such option.
+        ValueError, TypeError
+            If ``chunk_size`` or a limit is not positive, or the Maker is none or takes no such
+            option.
         """
+        check_fields(self, relax_maker=Maker)
         if isinstance(self.chunk_size, bool) or self.chunk_size < 1:
             raise ValueError(f"chunk_size must be a positive integer, got {self.chunk_size!r}")
         for name in ("time_limit", "memory_limit", "symmetrise", "max_move"):

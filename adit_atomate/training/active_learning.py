@@ -13,6 +13,7 @@ from pydantic import BaseModel, Field
 from adit_atomate.discovery.documents import ADiTCandidateDoc, ADiTDiscoveryDoc, ADiTNearHull
 from adit_atomate.discovery.flow import ADiTDiscoveryMaker
 from adit_atomate.paths import absolute_checkpoint, run_folder
+from adit_atomate.settings import check_fields
 from adit_atomate.training.data import ADiTDataMaker
 from adit_atomate.training.documents import ADiTTrainedCheckpoint
 from adit_atomate.training.flows import ADiTFineTuneMaker
@@ -103,13 +104,14 @@ class ADiTActiveLearningMaker(Maker):
 
         Raises
         ------
-        ValueError
-            If a field of the Maker is out of range, or nothing generates.
+        ValueError, TypeError
+            If a field of the Maker is wrong, or nothing generates.
         """
+        check_fields(self, discovery_maker=Maker, fine_tune_maker=ADiTFineTuneMaker)
         for name in ("rounds", "n"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be a positive integer, got {getattr(self, name)}")
-        generate = self.discovery_maker.generate_maker
+        generate = getattr(self.discovery_maker, "generate_maker", None)
         if generate is None or not hasattr(generate, "checkpoint"):
             raise ValueError("discovery_maker.generate_maker must be a Maker with a checkpoint")
         checkpoint = absolute_checkpoint(self.fine_tune_maker.checkpoint)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from jobflow import Job, Maker, job
 
 from adit_atomate.paths import check_output, run_folder
+from adit_atomate.settings import check_fields
 from adit_atomate.training.documents import ADiTDataDoc, ADiTPartRecord, ADiTReplayRecord
 from adit_atomate.training.sources import read_sources
 from adit_model.conditions.condition import read_property_names
@@ -154,6 +155,7 @@ class ADiTDataMaker(Maker):
     def _preparation(self) -> Any:
         from adit_model.data.prepare import Preparation
 
+        check_fields(self, options=dict)
         unknown = set(self.options) - set(Preparation.__dataclass_fields__)
         if unknown:
             raise ValueError(

@@ -9,6 +9,7 @@ from typing import Any
 from jobflow import Flow, Job, Maker, OutputReference, job
 
 from adit_atomate.paths import absolute_checkpoint, run_folder
+from adit_atomate.settings import check_fields
 from adit_atomate.training.data import ADiTDataMaker
 from adit_atomate.training.documents import ADiTPartRecord, ADiTTrainedCheckpoint
 from adit_atomate.training.report import ADiTTrainReportMaker
@@ -90,7 +91,14 @@ class ADiTTrainMaker(Maker):
         Flow
             Its output is an :class:`~adit_atomate.training.documents.ADiTTrainReport`;
             ``flow.output.checkpoint.path`` is the model.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If a field of a Maker is wrong.
         """
+        names = ("data_maker", "autoencoder_maker", "denoiser_maker", "report_maker")
+        check_fields(self, **dict.fromkeys(names, Maker))
         data = self.data_maker.make(sources)
         train, held_out = data.output.train_paths, data.output.validation_paths
         stage_1 = self.autoencoder_maker.make(train, held_out)
@@ -163,7 +171,19 @@ class ADiTFineTuneMaker(Maker):
         -------
         Flow
             Its output is an :class:`~adit_atomate.training.documents.ADiTTrainReport`.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If a field of a Maker is wrong, or there is no such checkpoint.
         """
+        check_fields(
+            self,
+            data_maker=ADiTDataMaker,
+            autoencoder_maker=ADiTTrainAutoencoderMaker,
+            denoiser_maker=ADiTTrainDenoiserMaker,
+            report_maker=Maker,
+        )
         if self.autoencoder not in AUTOENCODERS:
             raise ValueError(
                 f"autoencoder must be one of {', '.join(AUTOENCODERS)}, got {self.autoencoder!r}"

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from jobflow import CURRENT_JOB, Job, Maker, OutputReference, Response, job, run_locally
 
 from adit_atomate.paths import absolute_checkpoint, check_output, run_folder
+from adit_atomate.settings import check_fields
 from adit_atomate.training.documents import ADiTTrainDoc
 from adit_model.conditions.condition import read_property_names
 from adit_model.config import ModelConfig, from_mapping
@@ -70,6 +71,7 @@ class _StageMaker(Maker):
 
     def _check(self) -> TrainingConfig:
         """Check the fields, and return the schedule."""
+        check_fields(self, training=dict, model=dict)
         check_output(self.output)
         for name, instead in OWN_OPTIONS.items():
             if name in self.training:
@@ -237,6 +239,7 @@ class ADiTTrainAutoencoderMaker(_StageMaker):
         ValueError, TypeError
             If a field of the Maker is out of range, or there is no such checkpoint.
         """
+        check_fields(self, training=dict)
         if self.training.get("freeze_encoder") and init_from is None:
             raise ValueError("freeze_encoder needs init_from, a checkpoint with a trained encoder")
         return self._make(train, validation, init_from, None, crystal_fraction)
@@ -285,6 +288,7 @@ class ADiTTrainDenoiserMaker(_StageMaker):
         ValueError, TypeError
             If a field of the Maker is out of range, or there is no such checkpoint.
         """
+        check_fields(self, training=dict)
         if self.training.get("freeze_encoder"):
             raise ValueError("freeze_encoder is an option of stage 1")
         return self._make(train, validation, init_from, autoencoder, crystal_fraction)

@@ -127,6 +127,8 @@ def evaluate_command(args: argparse.Namespace) -> int:
     measures = choose_measures(args.skip, args.also) + energies
     if args.out.exists() and not args.out.is_dir():
         raise ValueError(f"{args.out} is a file, not a folder")
+    if not args.no_plot:
+        import matplotlib  # noqa: F401 - refuses a MPLBACKEND that is none, before any work
     options = Options(CellStore(args.out / KEPT), args.workers, not args.quiet, measures)
     with output_folder(args.out, alone=True):
         entries = load_samples(args.samples, args.limit, not args.quiet)

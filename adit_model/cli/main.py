@@ -42,13 +42,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:  # as the commands are imported
         print("adit: interrupted", file=sys.stderr)
         return INTERRUPTED
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # it was closed
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 - for the whole process
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # an ASCII terminal is no reason to fail
             stream.reconfigure(errors="backslashreplace")
     try:
         status = args.run(args)
-        if sys.stdout is not None:  # it was closed
-            sys.stdout.flush()
+        sys.stdout.flush()
         return int(status)
     except KeyboardInterrupt:
         print(f"adit {args.command}: interrupted", file=sys.stderr)

@@ -17,6 +17,7 @@ _PARAMETERS = [
     re.compile(rf"^\s*_cell_{name}\s+(\S+)", re.MULTILINE)
     for name in ("length_a", "length_b", "length_c", "angle_alpha", "angle_beta", "angle_gamma")
 ]
+MAX_LINE = 2048  # characters, of the CIF standard
 _DATA_BLOCK = re.compile(r"^data_", re.MULTILINE)
 _ATOM_LOOP = re.compile(
     r"^\s*loop_\s*\n((?:\s*_atom_site_[A-Za-z_]+\s*\n)+)((?:(?!\s*(?:loop_|_|data_|#|;)).*\n?)*)",
@@ -50,7 +51,14 @@ def read_cif(text: str) -> AtomicSystem:
     ValueError
         If the text is no CIF, the crystal is disordered, or its cell has no volume.
     """
+    text = _without_blanks(text)
     return _read_p1_cif(text) or read_cif_with_pymatgen(text)
+
+
+def _without_blanks(text: str) -> str:
+    """Leave out blank lines and long runs of blanks, which cost patterns quadratic time."""
+    lines = (line if len(line) <= MAX_LINE else " ".join(line.split()) for line in text.split("\n"))
+    return "\n".join(line.rstrip() for line in lines if line and not line.isspace()) + "\n"
 
 
 def split_cif(text: str) -> list[str]:

@@ -434,6 +434,21 @@ def test_nonsense_is_refused_quickly(tmp_path, name, text, reason):
     assert time.process_time() - start < 10
 
 
+@pytest.mark.parametrize("blank", ["\n", " "])
+def test_a_file_of_blanks_is_read_in_the_time_of_its_length(tmp_path, blank):
+    text = (FOLDER / "iron_cube.cif").read_text().replace(" 0.9", " 3.9")
+    many = text.replace("loop_", "loop_" + blank * 200_000 + "\n", 1) + blank * 200_000
+    start = time.process_time()
+    for content in (many, blank * 200_000):
+        path = write(tmp_path / "x.cif", content)
+        if content == many:
+            assert read_one(path).formula == "Fe"
+        else:
+            with pytest.raises(ValueError, match="lists no atoms"):
+                read_one(path)
+    assert time.process_time() - start < 10
+
+
 def test_many_atoms_of_a_p1_file_are_refused_before_they_are_compared(tmp_path):
     head, _ = (FOLDER / "iron_cube.cif").read_text().split("Fe1", 1)
     head = head.replace("0.9", "90").replace("data_x", "data_x\n_space_group_IT_number 1")

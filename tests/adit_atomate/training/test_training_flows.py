@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from inspect import signature
 
 import numpy as np
 import pytest
 from ase.build import bulk, molecule
-from jobflow import Flow, run_locally
+from jobflow import Flow, Maker, run_locally
 from monty.json import MontyDecoder
 from pymatgen.io.ase import AseAtomsAdaptor
 
@@ -22,6 +23,8 @@ from adit_atomate import (
     ADiTDiscoveryMaker,
     ADiTFineTuneMaker,
     ADiTGenerateMaker,
+    ADiTGenerateShardsMaker,
+    ADiTRelaxStageMaker,
     ADiTTrainAutoencoderMaker,
     ADiTTrainDenoiserMaker,
     ADiTTrainMaker,
@@ -225,6 +228,30 @@ def test_data_from_ase(job_store):
 def test_mistakes_are_found_when_the_flow_is_made(maker, sources, message):
     with pytest.raises(ValueError, match=message):
         maker.make(sources)
+
+
+@pytest.mark.parametrize(
+    "maker",
+    [
+        ADiTTrainMaker(report_maker=Maker),
+        ADiTTrainMaker(data_maker="x"),
+        ADiTFineTuneMaker(data_maker=ADiTTrainMaker()),
+        ADiTFineTuneMaker(denoiser_maker={}),
+        ADiTActiveLearningMaker(discovery_maker=5),
+        ADiTActiveLearningMaker(fine_tune_maker=ADiTFineTuneMaker),
+        ADiTDataMaker(options=["max_atoms"]),
+        ADiTTrainAutoencoderMaker(training=3),
+        ADiTTrainAutoencoderMaker(model=bulk("Cu")),
+        ADiTTrainDenoiserMaker(training="fast"),
+        ADiTGenerateShardsMaker(generate_maker={}),
+        ADiTRelaxStageMaker(relax_maker=1.5),
+    ],
+)
+def test_what_is_no_maker_or_no_mapping_is_refused_by_name(maker):
+    given = (2,) if isinstance(maker, ADiTGenerateShardsMaker) else (["x"], "default")
+    given = given if "autoencoder" in signature(maker.make).parameters else given[:1]
+    with pytest.raises(TypeError, match=f" of {type(maker).__name__} must be an? "):
+        maker.make(*given)
 
 
 def test_rounds_of_active_learning(tiny_checkpoint, job_store, job_names):

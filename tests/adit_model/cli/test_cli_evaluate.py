@@ -388,3 +388,11 @@ def test_real_molecules_score_as_known_and_shaken_ones_lower(clean_dir):
     assert second["angles"]["mean"] > 3 * first["angles"]["mean"]
     for name in ("num_bonds", "num_rings"):
         assert second["wasserstein"][name] > 2 * first["wasserstein"][name]
+
+
+def test_pictures_that_cannot_be_drawn_are_said_before_any_work(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)  # as with a broken MPLBACKEND
+    ase.io.write(tmp_path / "x.xyz", ase.build.molecule("H2O"))
+    command = ["evaluate", str(tmp_path / "x.xyz"), "--reference", "none"]
+    assert main([*command, "--out", str(tmp_path / "out")]) == 2
+    assert not (tmp_path / "out").exists()

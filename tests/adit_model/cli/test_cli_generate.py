@@ -568,3 +568,11 @@ def test_a_broken_backend_of_pictures_is_said_before_any_work(tiny_checkpoint, t
     )
     assert result.returncode == 2 and "none-such" in result.stderr
     assert not (tmp_path / "out").exists()
+
+
+def test_closed_streams_cost_no_sample(tiny_checkpoint, tmp_path, monkeypatch):
+    for name in ("stdout", "stderr"):  # as with >&- 2>&-
+        monkeypatch.setattr(f"sys.{name}", None)
+    options = ["--checkpoint", str(tiny_checkpoint), "--num-steps", "1", "--no-check"]
+    assert main(["generate", "-n", "2", *options, "--out", str(tmp_path / "out")]) == 0
+    assert (tmp_path / "out" / STRUCTURES).is_file()
