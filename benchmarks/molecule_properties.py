@@ -11,10 +11,10 @@ ridge regression on what GFN2-xTB says of the molecule and on FCHL19 vectors of 
 to molecules of the validation part, which the generator has not seen. It needs scikit-learn,
 qmllib and the extras data and xtb of this package, and for --dft PySCF.
 
-A molecule with an odd number of electrons is not judged by B3LYP, and n is the number of those that
-are judged. The oracle of EDM (Hoogeboom et al. 2022, arXiv 2203.17003) is trained on the half of
-QM9's training part that its generator does not see; this generator saw all of it, and this oracle
-is another, so these figures do not compare strictly with published ones.
+A molecule with an odd number of electrons is not judged by B3LYP. The oracle of EDM (Hoogeboom et
+al. 2022, arXiv 2203.17003) is trained on the half of QM9's training part that its generator does
+not see; this generator saw all of it, and this oracle is another, so these figures do not compare
+strictly with published ones.
 """
 
 from __future__ import annotations
@@ -173,7 +173,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         both = np.isfinite(found)
         error = PROPERTIES[name][1] * np.abs(found - wanted)[both].mean()
         alike = np.corrcoef(found[both], wanted[both])[0, 1]
-        rows[judge].setdefault(row, {})[name] = f"{error:.3g} ({alike:.2f}; n {both.sum()})"
+        shown = f"{error:.0f}" if error >= 100 else f"{error:.3g}"
+        rows[judge].setdefault(row, {})[name] = f"{shown} ({alike:.2f}; n {both.sum()})"
 
     def judge(
         row: str, asked: Sequence[str], systems: Sequence[AtomicSystem], goal: np.ndarray, dft: int
@@ -228,7 +229,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     text += [
         f"Checkpoint {args.checkpoint}, hash `{model.checkpoint_hash[:12]}`: {args.number} samples "
         "a line and property. Mean absolute error, and in brackets the correlation, of what was "
-        "asked and what is there by the judge, and the number that could be judged.",
+        "asked and what is there by the judge, and n, the number of those that it could judge.",
         "",
     ]
     for by, found in rows.items():
