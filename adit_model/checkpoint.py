@@ -197,7 +197,15 @@ def read_header(path: str | Path) -> tuple[dict[str, tuple[int, ...]], dict[str,
         text = (header.pop("__metadata__", None) or {}).get(METADATA_KEY)
         shapes = {name: tuple(map(int, entry["shape"])) for name, entry in header.items()}
         ends = [int(entry["data_offsets"][1]) for entry in header.values()]
-    except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
+    except (
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        IndexError,
+        RecursionError,
+        OverflowError,
+    ) as error:
         raise CheckpointError(f"{path} is no safetensors file: its header is not valid") from error
     expected = 8 + length + max(ends, default=0)
     if size < expected:
@@ -211,7 +219,7 @@ def read_header(path: str | Path) -> tuple[dict[str, tuple[int, ...]], dict[str,
         metadata = json.loads(text)
         version = int(metadata["format_version"])
         _check_depth(metadata)
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError, OverflowError) as error:
         raise CheckpointError(f"{path} has unreadable metadata") from error
     if version > FORMAT_VERSION:
         raise CheckpointError(
@@ -255,11 +263,11 @@ def known_of(path: str | Path, metadata: Mapping[str, Any]) -> tuple[Known, Mode
     """Read the same from metadata; errors as of :func:`read_known`."""
     try:
         config = ModelConfig.from_dict(metadata["config"])
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, OverflowError) as error:
         raise CheckpointError(f"{path} has an unknown configuration: {error}") from error
     try:
         return Known.of_checkpoint(metadata["config"], metadata["known"]), config
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, OverflowError) as error:
         raise CheckpointError(f"{path} cannot be used: {error}") from error
 
 
@@ -307,7 +315,7 @@ def _with_known(path: Path, metadata: dict[str, Any]) -> tuple[dict[str, Any], d
         if histogram:
             held = set(re.findall("[A-Z][a-z]?", " ".join(histogram)))
             metadata["known"]["elements"] = {MOLECULE: sorted(atomic_numbers[s] for s in held)}
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
         raise CheckpointError(f"{path} has unreadable statistics") from error
     return metadata, histogram
 
@@ -317,7 +325,7 @@ def _orders(path: Path, arrays: Mapping[str, Any], histogram: Mapping[str, int])
         if not arrays:
             return ElementOrders(histogram)
         return ElementOrders.from_arrays(**{k.removeprefix(ORDERS): v for k, v in arrays.items()})
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise CheckpointError(f"{path} has unreadable orders of elements: {error}") from error
 
 

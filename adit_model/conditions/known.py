@@ -113,7 +113,7 @@ class Known:
             )
             known._check()
             return known
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
             raise ValueError(f"what the weights know is not readable: {error}") from error
 
     def _check(self) -> None:

@@ -236,6 +236,14 @@ def test_atom_counts_and_orders_beyond_all_reason_are_refused(tiny_checkpoint, t
     for reader in (ADiT.load, read_known):
         with pytest.raises(CheckpointError, match=r"1 crystals of 1000000000 atoms"):
             reader(path)
+    path = rewrite(
+        tiny_checkpoint,
+        tmp_path / "endless.safetensors",
+        lambda _, m: m["known"]["sizes"].update(crystal={"3": float("inf")}),
+    )
+    for reader in (ADiT.load, read_known):
+        with pytest.raises(CheckpointError, match="what the weights know is not readable"):
+            reader(path)
     path = as_format_1(tiny_checkpoint, tmp_path / "orders.safetensors", {"C1000000000": 1})
     with pytest.raises(CheckpointError, match="are no order of elements"):
         ADiT.load(path)

@@ -171,6 +171,7 @@ def strange_value(rng: random.Random) -> Any:
         -1,
         1.5,
         1e30,
+        float("inf"),
         10**9,
         10**25,
         True,
