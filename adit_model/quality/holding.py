@@ -42,7 +42,8 @@ def sample_held(
     """Draw on, with consecutive indices, until the samples asked for are plausible and as asked.
 
     With one condition the result holds the first n such samples, however they are batched. With
-    one condition for each sample, each is asked for again until a sample holds it.
+    one condition for each sample, each is asked for again, the rarer the more often at a time,
+    until a sample holds it.
 
     Parameters
     ----------
@@ -65,15 +66,13 @@ def sample_held(
     check_positive("max_tries", max_tries)
     bound = max_tries * request.n
     pending = list(request.conditions)
-    single = len(request.asked) == 1
     found: list[tuple[Sample, SampleRecord]] = []
     tried = 0
     while pending and tried < bound:
         number = len(pending)
-        if single and tried:  # as many as it takes, by the share so far
+        if tried:  # as many as it takes, by the share so far
             number = max(number, min(4 * request.n, -(-number * tried // max(1, len(found)))))
-        asked = (pending * number)[:number] if single else pending
-        asked = asked[: bound - tried]
+        asked = (pending * number)[: min(number, bound - tried)]
         first = request.first_index + tried
         part = replace(request, n=len(asked), condition=tuple(asked), first_index=first)
         try:

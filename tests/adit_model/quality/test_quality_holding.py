@@ -56,6 +56,13 @@ def test_each_of_several_conditions_is_asked_until_it_holds():
     assert all(s.holds["elements"] for s in found.samples)
 
 
+def test_one_that_is_rare_is_asked_for_many_times_at_once():
+    asked, calls = ["Mg-O"] * 5 + ["Cl-Na"], []
+    found = sample_held(made_by([OXIDE] * 40 + [SALT], calls), Request.of(6, asked), 20, workers=1)
+    assert [s.index for s in found.samples] == [0, 1, 2, 3, 4, 40] and found.tried == 41
+    assert len(calls) == 11  # and not one for each try
+
+
 def test_the_bound_is_told_and_nothing_is_lost():
     calls = []
     with pytest.warns(UserWarning, match="2 of 3 samples hold what was asked.* after 6 tries"):
