@@ -121,7 +121,7 @@ def test_submission_to_fireworks(tmp_path, tiny_checkpoint, mongo_port, monkeypa
     monkeypatch.setattr(sys, "argv", [str(script), *arguments])
     monkeypatch.setenv("ADIT_CHECKPOINT", str(tiny_checkpoint))
     runpy.run_path(str(script), run_name="__main__")
-    assert "ADiT discovery: 11 Fireworks" in capsys.readouterr().out
+    assert "ADiT discovery: 12 Fireworks" in capsys.readouterr().out
     kept = [launchpad.get_fw_by_id(i) for i in launchpad.get_fw_ids()]
     categories = {firework.name: firework.spec["_category"] for firework in kept}
     assert categories.pop("ADiT generate 1/2") == categories.pop("ADiT generate 2/2") == "gpu"
