@@ -42,6 +42,9 @@ BUNDLED = {
 }
 DIRECTORY_VARIABLE = "ADIT_CHECKPOINT_DIR"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+MALFORMED = (  # what reading a strange value raises: LookupError has KeyError and IndexError
+    *(ValueError, TypeError, AttributeError, LookupError, RecursionError, OverflowError),
+)
 
 
 class CheckpointError(ValueError):
@@ -197,15 +200,7 @@ def read_header(path: str | Path) -> tuple[dict[str, tuple[int, ...]], dict[str,
         text = (header.pop("__metadata__", None) or {}).get(METADATA_KEY)
         shapes = {name: tuple(map(int, entry["shape"])) for name, entry in header.items()}
         ends = [int(entry["data_offsets"][1]) for entry in header.values()]
-    except (
-        ValueError,
-        KeyError,
-        TypeError,
-        AttributeError,
-        IndexError,
-        RecursionError,
-        OverflowError,
-    ) as error:
+    except MALFORMED as error:
         raise CheckpointError(f"{path} is no safetensors file: its header is not valid") from error
     expected = 8 + length + max(ends, default=0)
     if size < expected:
@@ -219,7 +214,7 @@ def read_header(path: str | Path) -> tuple[dict[str, tuple[int, ...]], dict[str,
         metadata = json.loads(text)
         version = int(metadata["format_version"])
         _check_depth(metadata)
-    except (ValueError, KeyError, TypeError, RecursionError, OverflowError) as error:
+    except MALFORMED as error:
         raise CheckpointError(f"{path} has unreadable metadata") from error
     if version > FORMAT_VERSION:
         raise CheckpointError(
@@ -263,11 +258,11 @@ def known_of(path: str | Path, metadata: Mapping[str, Any]) -> tuple[Known, Mode
     """Read the same from metadata; errors as of :func:`read_known`."""
     try:
         config = ModelConfig.from_dict(metadata["config"])
-    except (ValueError, TypeError, OverflowError) as error:
+    except MALFORMED as error:
         raise CheckpointError(f"{path} has an unknown configuration: {error}") from error
     try:
         return Known.of_checkpoint(metadata["config"], metadata["known"]), config
-    except (ValueError, TypeError, KeyError, OverflowError) as error:
+    except MALFORMED as error:
         raise CheckpointError(f"{path} cannot be used: {error}") from error
 
 
@@ -315,7 +310,7 @@ def _with_known(path: Path, metadata: dict[str, Any]) -> tuple[dict[str, Any], d
         if histogram:
             held = set(re.findall("[A-Z][a-z]?", " ".join(histogram)))
             metadata["known"]["elements"] = {MOLECULE: sorted(atomic_numbers[s] for s in held)}
-    except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
+    except MALFORMED as error:
         raise CheckpointError(f"{path} has unreadable statistics") from error
     return metadata, histogram
 
@@ -325,7 +320,7 @@ def _orders(path: Path, arrays: Mapping[str, Any], histogram: Mapping[str, int])
         if not arrays:
             return ElementOrders(histogram)
         return ElementOrders.from_arrays(**{k.removeprefix(ORDERS): v for k, v in arrays.items()})
-    except (KeyError, TypeError, ValueError, OverflowError) as error:
+    except MALFORMED as error:
         raise CheckpointError(f"{path} has unreadable orders of elements: {error}") from error
 
 

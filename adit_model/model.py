@@ -330,13 +330,13 @@ class ADiT(nn.Module):
         found: list[dict[str, float]] = []
         for chunk in chunks([len(s) for s in systems], batch_atoms):
             part = [systems[i] for i in chunk]
+            latents = torch.from_numpy(np.concatenate(self.encode_prepared(part, batch_atoms)))
+            latents = latents.to(self.device, self.dtype)
             batch = AtomicBatch.collate(part).to(self.device, self.dtype)
-            latents, _ = self.autoencoder.encode(batch)
             cells = self.config.autoencoder.exact
             groups = DomainGroups.of_atoms(batch.packing.sizes, batch.periodic, cells=cells)
-            numbers = groups.kinds.new_zeros(len(latents)).index_copy(
-                0, groups.atoms, batch.numbers
-            )
+            numbers = groups.kinds.new_zeros(len(latents))
+            numbers = numbers.index_copy(0, groups.atoms, batch.numbers)
             x_1 = self.denoiser.normalise(latents, groups.kinds)
             seen = features(self.denoiser, x_1, groups, numbers)
             values = self.estimator(seen.to(self.dtype)).tolist()

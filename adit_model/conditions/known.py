@@ -27,8 +27,8 @@ class PropertyRange:
     domains : tuple of str
         Of the systems that have the property.
     error : float or None
-        Mean absolute error of the estimate by the weights, of structures that they have not seen;
-        None where they give no estimate.
+        Mean absolute error of the estimate by the weights, of structures held out when that was
+        fitted; None where they give no estimate.
     """
 
     unit: str

@@ -110,7 +110,7 @@ def dataset_known(
         :data:`UNITS`) that no system has is not learned, and cannot be asked for.
     earlier : mapping, optional
         Properties that the weights it starts from have learned: their mean and standard deviation
-        go on to be what values are told in.
+        go on to be what values are told in. Errors of estimates do not go on.
     units : mapping, optional
         Units of properties by name, beside :data:`UNITS`.
 
@@ -156,7 +156,7 @@ def _range(
 ) -> PropertyRange | None:
     there = np.isfinite(values)
     if not there.any():
-        return earlier
+        return None if earlier is None else replace(earlier, error=None)
     some = values[there]
     domains = tuple(
         d for d, kind in ((CRYSTAL, True), (MOLECULE, False)) if (there & (periodic == kind)).any()
@@ -165,7 +165,7 @@ def _range(
     if earlier is not None:
         low, high = min(low, earlier.min), max(high, earlier.max)
         both = tuple(d for d in DOMAINS if d in (*domains, *earlier.domains))
-        return replace(earlier, min=low, max=high, domains=both)
+        return replace(earlier, min=low, max=high, domains=both, error=None)
     return PropertyRange(unit, low, high, mean, max(std, 1e-6), domains)
 
 

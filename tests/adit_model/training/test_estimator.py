@@ -96,6 +96,10 @@ def test_an_estimate_does_not_depend_on_the_description(model):
     one, other = model.estimate([atoms, turned])
     assert one.keys() == {"density"} and other == pytest.approx(one, abs=1e-3)
     assert model.estimate([atoms])[0] == pytest.approx(one, abs=1e-4)
+    atoms.numbers[:] = 118
+    with pytest.raises(ValueError, match="holds element 118"):
+        model.estimate(atoms)
+    atoms.numbers[:] = (29, 79)
     precise = copy.deepcopy(model).double().estimate(atoms)
     assert precise == [pytest.approx(one, abs=1e-3)]
 
@@ -185,3 +189,9 @@ def test_a_finished_run_has_one_also_if_it_was_killed_before(tmp_path, monkeypat
     config = replace(config, output=str(tmp_path / "c"), training=without)
     run_stage("denoiser", config, progress=False)
     assert ADiT.load(tmp_path / "c" / "denoiser.safetensors", device="cpu").estimator is None
+
+    start = str(tmp_path / "a" / "denoiser.safetensors")
+    config = replace(config, output=str(tmp_path / "d"), init_from=start)
+    run_stage("denoiser", config, progress=False)
+    later = ADiT.load(tmp_path / "d" / "denoiser.safetensors", device="cpu")
+    assert later.estimator is None and later.known.properties["density"].error is None
